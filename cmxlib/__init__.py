@@ -1,0 +1,33 @@
+"""cmxlib: lock a ConvMixer with a secret key, and find out what that is worth.
+
+The public names below are imported on first use, so ``import cmxlib`` itself stays quick.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "SecretKey": "keys",
+    "PatchCipher": "cipher",
+    "encrypt_model": "protect",
+    "decrypt_model": "protect",
+    "ConvMixer": "convmixer",
+    "load_dataset": "data",
+    "fit": "train",
+    "trained_model": "train",
+    "logits": "evaluate",
+    "accuracy": "evaluate",
+    "key_trials": "evaluate",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module 'cmxlib' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])
