@@ -1,0 +1,42 @@
+# What a reader does, one short target each. The work itself is in cmxlib: see `.venv/bin/cmx --help`.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+CMX = .venv/bin/cmx
+export JUPYTER_PREFER_ENV_PATH = 1
+
+.PHONY: help setup book small paper lab test bench pins clean
+
+help: ## print what there is (the default)
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## make or complete .venv, which every target below does first
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found: install one, or name it with make PYTHON=/its/path."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PYTHON=$(PYTHON) is older than Python 3.11, which the book needs.")'
+	@$(PYTHON) -m cmxlib.environment
+
+book: setup ## run every chapter at quick scale on the embedded data (minutes)
+	@$(CMX) book --scale quick
+
+small: setup ## run every chapter at small scale on CIFAR-10 (about an hour on two cores)
+	@$(CMX) book --scale small
+
+paper: setup ## run every chapter at paper scale on CIFAR-10 (wants a GPU)
+	@$(CMX) book --scale paper
+
+lab: setup ## open JupyterLab at the first chapter
+	.venv/bin/jupyter lab notebooks/00_start_here.ipynb
+
+test: export OMP_NUM_THREADS ?= 2
+test: setup ## lint, then the unit tests, chapters and solutions
+	.venv/bin/ruff check && .venv/bin/ruff format --check
+	.venv/bin/pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval_sanitize.cfg
+
+bench: setup ## time training, evaluation and encryption on this machine
+	.venv/bin/python -m benchmarks
+
+pins: setup ## renew the tested versions in requirements.txt
+	.venv/bin/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --fork-strategy fewest --upgrade \
+		--no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.txt
+
+clean: ## remove what quick runs and tools left; results/, figures/ and .venv stay
+	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
