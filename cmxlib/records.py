@@ -1,0 +1,213 @@
+"""Result rows: one measurement a row, with where it came from, in CSV files that are replaced as a whole.
+
+A table is a file `results/<scale>/<table>.csv` (quick runs: `build/quick/results/`). Every row has the columns in
+`REQUIRED`; `provenance` gives all of them but `measure` and `value`. Further columns say what was varied.
+"""
+
+import csv
+import dataclasses
+import functools
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+ROOT = Path(__file__).resolve().parents[1]
+SCALE_NAMES = ("quick", "small", "paper")
+ORIGIN = (
+    *("scale", "dataset", "n_images", "n_keys", "seeds", "settings", "device"),
+    *("python", "torch", "cmxlib", "commit", "date", "seconds"),
+)
+REQUIRED = ("measure", "value", *ORIGIN)
+_TEXT = dict.fromkeys(("seeds", "settings", "python", "torch", "cmxlib", "commit", "date"), str)
+
+
+def build_dir(scale: str) -> Path:
+    """The ignored folder of what a run at this scale leaves: executed chapters, and a quick run's rows and figures."""
+    if scale not in SCALE_NAMES:
+        raise ValueError(f"there is no scale {scale!r}: use one of {', '.join(SCALE_NAMES)}")
+    return ROOT / "build" / scale
+
+
+def results_dir(scale: str) -> Path:
+    """The folder of the rows of this scale: `results/<scale>`, or `build/quick/results` for quick runs."""
+    build = build_dir(scale)
+    return build / "results" if scale == "quick" else ROOT / "results" / scale
+
+
+def figures_dir(scale: str) -> Path:
+    """The folder of the figures of this scale: `figures/<scale>`, or `build/quick/figures` for quick runs."""
+    build = build_dir(scale)
+    return build / "figures" if scale == "quick" else ROOT / "figures" / scale
+
+
+def table_path(scale: str, table: str) -> Path:
+    """The file that holds `table` at this scale."""
+    return results_dir(scale) / f"{table}.csv"
+
+
+def provenance(*, scale, dataset, settings, seeds, n_images, seconds, n_keys=0, device="cpu") -> dict:
+    """The columns that say where rows came from.
+
+    settings: a dataclass or mapping of what the measurement depends on, kept as JSON. seeds: one or several.
+    n_images, n_keys: how many were measured over. seconds: what the measurement took. device: as torch names it.
+    """
+    build_dir(scale)  # refuses an unknown scale
+    version = importlib.metadata.version
+    return {
+        "scale": scale,
+        "dataset": dataset,
+        "n_images": n_images,
+        "n_keys": n_keys,
+        "seeds": _text(seeds),
+        "settings": _text(settings),
+        "device": device_name(device),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "cmxlib": version("cmxlib"),
+        "commit": commit(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "seconds": round(float(seconds), 3),
+    }
+
+
+def device_name(device="cpu") -> str:
+    """The processor's model and its cores, or the GPU's name for a CUDA device."""
+    if str(device).startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    elif platform.system() == "Darwin":
+        model = _run("sysctl", "-n", "machdep.cpu.brand_string") or model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} cores"
+
+
+@functools.cache  # the code that runs is the one that was there at the start
+def commit() -> str:
+    """The commit of the code, with "+changes" when files other than the recorded output differ from it."""
+    name = _run("git", "rev-parse", "--short=12", "HEAD")
+    if not name:
+        return "unknown"
+    outputs = (":(exclude)results", ":(exclude)figures", ":(exclude)README.md")
+    changed = _run("git", "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs)
+    return name + "+changes" * bool(changed)
+
+
+def _run(*command: str) -> str:
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def write(path, rows, origin: Mapping | None = None) -> None:
+    """Replace the table at `path` by `rows` (mappings, or a DataFrame), each completed by `origin`."""
+    path = Path(path)
+    with _locked(path):
+        _save(path, _checked(rows, origin))
+
+
+def append(path, rows, origin: Mapping | None = None) -> None:
+    """Add `rows` to the table at `path`; the rows that are there stay as they are, to the letter.
+
+    Safe when several processes append to one table. A row that lacks a required column raises ValueError, and
+    nothing is written.
+    """
+    path, new = Path(path), _checked(rows, origin)
+    with _locked(path):
+        _save(path, _load(path) + new)
+
+
+def done(path, key: Mapping) -> bool:
+    """Whether the table at `path` has a row with these values: a long run skips what it has already measured."""
+    rows = _load(Path(path))
+    if rows and (unknown := [name for name in key if name not in rows[0]]):
+        raise ValueError(f"the rows of {Path(path).name} have no column {unknown[0]!r} to look for")
+    wanted = {name: _text(value) for name, value in key.items()}
+    return any(wanted.items() <= row.items() for row in rows)
+
+
+def read(scale: str, table: str):
+    """The recorded rows of a table as a DataFrame; every float comes back to the bit."""
+    import pandas as pd
+
+    path = table_path(scale, table)
+    if not path.exists():
+        raise FileNotFoundError(f"no rows of {table!r} at scale {scale!r} are recorded: run make {scale} first")
+    return pd.read_csv(path, dtype=_TEXT, float_precision="round_trip", keep_default_na=False, na_values=["", "nan"])
+
+
+def write_text(path, text: str) -> None:
+    """Write a text file so that a reader finds the old one or the whole new one, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", newline="", delete=False
+    ) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def _locked(path: Path) -> FileLock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+def _checked(rows, origin: Mapping | None) -> list[dict[str, str]]:
+    rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
+    if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
+        raise ValueError("rows must be a list of mappings or a DataFrame, one row a measurement")
+    texts = [{name: _text(value) for name, value in {**row, **(origin or {})}.items()} for row in rows]
+    for row in texts:
+        if lacking := [name for name in REQUIRED if not row.get(name)]:
+            raise ValueError(f"a result row lacks {', '.join(lacking)}: complete it with records.provenance(...)")
+    return texts
+
+
+def _text(value) -> str:
+    """The text of a cell: the shortest that gives the same number back; settings as JSON; several values spaced."""
+    if dataclasses.is_dataclass(value):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return json.dumps(value, sort_keys=True, default=str)
+    if isinstance(value, (list, tuple, range)):
+        return " ".join(map(_text, value))
+    if hasattr(value, "item"):  # a scalar of numpy or torch
+        value = value.item()
+    return "" if value is None else str(value)
+
+
+def _load(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _save(path: Path, rows: list[dict[str, str]]) -> None:
+    varied = dict.fromkeys(name for row in rows for name in row if name not in REQUIRED)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, ["measure", "value", *varied, *ORIGIN], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, file.getvalue())
