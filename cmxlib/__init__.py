@@ -15,7 +15,7 @@ _HOME = {
     "ConvMixer": "convmixer",
     "load_dataset": "data",
     "fit": "train",
-    "trained_model": "train",
+    "trained_model": "scales",
     "logits": "evaluate",
     "accuracy": "evaluate",
     "key_trials": "evaluate",

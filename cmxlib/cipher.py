@@ -85,7 +85,7 @@ class PatchCipher:
         (uint8 v counts as v / 255), which may leave [0, 1].
         """
         self._check(images)
-        if images.is_floating_point():
+        if images.is_floating_point() and images.numel():
             low, high = torch.aminmax(images.detach())
             if not (low >= -1e-3 and high <= 1 + 1e-3):  # false for NaN too
                 raise ValueError("Float images must hold values in [0, 1]; encrypt them before normalising.")

@@ -1,8 +1,21 @@
-"""The one dial: what "quick", "small" and "paper" mean."""
+"""The one dial: what "quick", "small" and "paper" mean, and the trained model of each."""
 
+import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from .train import TrainSettings
+import pandas as pd
+import safetensors.torch
+import torch
+
+from .checkpoint import save_model
+from .convmixer import ConvMixer
+from .data import cache_dir, load_dataset
+from .train import TrainSettings, default_device, fit
+
+MODELS = Path(__file__).parent.parent / "models"  # trained models that come with the book
 
 
 @dataclass(frozen=True)
@@ -50,3 +63,37 @@ SCALES = {
         n_wrong=200,
     ),
 }
+
+
+def new_model(scale, seed: int = 0) -> ConvMixer:
+    """The untrained ConvMixer of a scale, its initial weights drawn from ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ConvMixer(**scale.model)
+
+
+def trained_model(scale, *, seed=0, device=None, progress=True):
+    """The model of a scale, trained on plain images, and its history: from the book, from the cache, or trained now.
+
+    Args:
+        scale: "quick", "small" or "paper", or a Scale of one's own.
+        seed: of the initial weights and of the training.
+
+    Returns (model in eval mode, history as ``fit`` returns it).
+    """
+    scale = SCALES[scale] if isinstance(scale, str) else scale
+    settings = dataclasses.replace(scale.train, seed=seed)
+    model = new_model(scale, seed)
+    recipe = json.dumps([scale.dataset, scale.model, dataclasses.asdict(settings)], sort_keys=True)
+    name = f"{scale.name}-p{scale.model['patch_size']}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}-seed{seed}"
+    for folder in (MODELS, cache_dir() / "models"):
+        if (folder / f"{name}.json").exists():
+            model.load_state_dict(safetensors.torch.load_file(folder / f"{name}.safetensors"))
+            history = pd.DataFrame(json.loads((folder / f"{name}.json").read_text())["history"])
+            return model.to(device or default_device()).eval(), history
+    data = load_dataset(scale.dataset)
+    history = fit(
+        model, data, settings, checkpoint=cache_dir() / "checkpoints" / name, device=device, progress=progress
+    )
+    save_model(cache_dir() / "models" / name, model, history, json.loads(recipe))
+    return model, history

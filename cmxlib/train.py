@@ -1,31 +1,21 @@
-"""Training: a loop, a checkpoint after each epoch, and a cache of trained models."""
+"""Training: one loop, with a checkpoint after each epoch."""
 
 import dataclasses
 import functools
-import hashlib
-import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import safetensors.torch
 import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .augment import augment
-from .convmixer import ConvMixer
-from .data import Dataset, cache_dir, load_dataset
+from .checkpoint import load_checkpoint, save_checkpoint
+from .data import Dataset
 from .evaluate import accuracy, normalise
-
-MODELS = Path(__file__).parent.parent / "models"  # trained models that come with the book
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be gone on from."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +99,7 @@ def fit(
         "rows": [],
     }
     if checkpoint is not None:
-        state = _resume(Path(checkpoint), model, optimizer, state)
+        state = load_checkpoint(Path(checkpoint), model, optimizer, state)
     images, labels = data.train_images.to(device), data.train_labels.to(device)
     n_steps = len(images) // settings.batch_size  # per epoch; an incomplete last batch is left out
     if n_steps == 0:
@@ -171,7 +161,7 @@ def fit(
                 }
             )
             if checkpoint is not None:
-                _save(Path(checkpoint), model, optimizer, state)
+                save_checkpoint(Path(checkpoint), model, optimizer, state)
     except KeyboardInterrupt:
         way_on = f"run it again to go on from {Path(checkpoint).name}" if checkpoint else "it had no checkpoint folder"
         raise KeyboardInterrupt(f"Training stopped after {len(rows)} of {settings.epochs} epochs; {way_on}.") from None
@@ -179,97 +169,3 @@ def fit(
         bar.close()
     model.eval()
     return pd.DataFrame(rows)
-
-
-def trained_model(scale, *, seed=0, device=None, progress=True):
-    """The model of a scale, trained on plain images, and its history: from the book, from the cache, or trained now.
-
-    Args:
-        scale: "quick", "small" or "paper", or a ``scales.Scale``.
-        seed: of the initial weights and of the training.
-
-    Returns (model in eval mode, history as ``fit`` returns it).
-    """
-    from .scales import SCALES  # scales are made of this module's settings
-
-    scale = SCALES[scale] if isinstance(scale, str) else scale
-    settings = dataclasses.replace(scale.train, seed=seed)
-    model = new_model(scale, seed)
-    recipe = json.dumps([scale.dataset, scale.model, dataclasses.asdict(settings)], sort_keys=True)
-    name = f"{scale.name}-p{scale.model['patch_size']}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}-seed{seed}"
-    for folder in (MODELS, cache_dir() / "models"):
-        if (folder / f"{name}.json").exists():
-            model.load_state_dict(safetensors.torch.load_file(folder / f"{name}.safetensors"))
-            history = pd.DataFrame(json.loads((folder / f"{name}.json").read_text())["history"])
-            return model.to(device or default_device()).eval(), history
-    data = load_dataset(scale.dataset)
-    history = fit(
-        model, data, settings, checkpoint=cache_dir() / "checkpoints" / name, device=device, progress=progress
-    )
-    save_model(cache_dir() / "models" / name, model, history, json.loads(recipe))
-    return model, history
-
-
-def new_model(scale, seed: int = 0) -> ConvMixer:
-    """The untrained ConvMixer of a scale, its initial weights drawn from ``seed``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return ConvMixer(**scale.model)
-
-
-def save_model(path, model, history: pd.DataFrame, recipe) -> None:
-    """Write path.safetensors and path.json (recipe and history), each at one stroke, the JSON last."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    _write(path.with_name(path.name + ".safetensors"), safetensors.torch.save(tensors))
-    card = {"recipe": recipe, "torch": torch.__version__, "history": history.to_dict("records")}
-    _write(path.with_name(path.name + ".json"), json.dumps(card, indent=1).encode())
-
-
-def _save(folder, model, optimizer, state):
-    # The tensors go to a new file first, and then the JSON that names it: a crash between leaves the epoch before.
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor.contiguous() for name, tensor in values.items()}
-    name = f"epoch-{len(state['rows']):03d}.safetensors"
-    data = safetensors.torch.save(tensors)
-    _write(folder / name, data)
-    found = {**state, "tensors": name, "sha256": hashlib.sha256(data).hexdigest()}
-    _write(folder / "state.json", json.dumps(found, indent=1).encode())
-    for old in folder.glob("epoch-*.safetensors"):
-        if old.name != name:
-            old.unlink()
-
-
-def _resume(folder, model, optimizer, state):
-    """Load what ``_save`` wrote into model and optimizer, and return its state; ``state`` itself if there is none."""
-    if not (folder / "state.json").exists():
-        return state
-    way_out = f"delete the folder {folder.name} to start again"
-    try:
-        found = json.loads((folder / "state.json").read_text())
-        data = (folder / found.pop("tensors")).read_bytes()
-        intact = hashlib.sha256(data).hexdigest() == found.pop("sha256")
-    except (OSError, ValueError, KeyError):
-        intact = False
-    if not intact:
-        raise CheckpointError(f"The checkpoint {folder.name} is damaged; {way_out}.")
-    if (found["settings"], found["data"]) != (state["settings"], state["data"]):
-        raise CheckpointError(f"The checkpoint {folder.name} is of another training; {way_out}.")
-    tensors = safetensors.torch.load(data)
-    model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model.")})
-    per_parameter = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, what = name.split(".")
-            per_parameter.setdefault(int(index), {})[what] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": per_parameter})
-    return found
-
-
-def _write(path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
