@@ -113,7 +113,5 @@ def _fold(model, cipher, mean, std, embedding, undo):
 def _per_entry(values, word, channels, size):
     values = np.asarray(values, np.float64)
     if values.shape != (channels,):
-        raise ValueError(
-            f"{word} must hold one number for each of the {channels} channels; its shape is {values.shape}."
-        )
+        raise ValueError(f"{word} must hold {channels} numbers, one per channel, but its shape is {values.shape}.")
     return np.repeat(values, size * size)
