@@ -5,6 +5,8 @@ order. Shuffling makes A a permutation; bit flipping, v -> 255 - v on bytes, mak
 sets b = 1 where it flips; a random orthogonal A mixes all values (arXiv 2301.03843).
 """
 
+import math
+
 import numpy as np
 import torch
 
@@ -75,6 +77,14 @@ class PatchCipher:
     def __repr__(self):
         steps = "+".join(self.steps) or "identity"
         return f"<PatchCipher {steps}, blocks of {self.block_size}, {self.channels} channels>"
+
+    def key_bits(self) -> float:
+        """log2 of the number of maps that the steps allow: n! shuffles, 2^n flips, infinitely many orthogonal ones.
+
+        A SecretKey holds 256 bits, so no more than that many bits of a larger space are ever reached.
+        """
+        bits = {"shuffle": math.lgamma(self.n + 1) / math.log(2), "flip": self.n, "orthogonal": math.inf}
+        return float(sum(bits[step] for step in self.steps))
 
     # -- images ----------------------------------------------------------------------------------------------
 

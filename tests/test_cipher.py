@@ -137,6 +137,14 @@ def test_from_entries_and_from_affine_are_the_same_cipher():
     assert torch.allclose(affine.decrypt(affine.encrypt(images)), images.float() / 255, atol=1e-6)
 
 
+@pytest.mark.parametrize("size, shuffle, flip", [(2, 28.8, 12), (4, 202.9, 48), (8, 1186, 192)])
+def test_key_space(size, shuffle, flip):  # figures for independent keys, derived apart from this code
+    assert PatchCipher(KEY, size, steps=("shuffle",)).key_bits() == pytest.approx(shuffle, rel=2e-3)
+    assert PatchCipher(KEY, size, steps=("flip",)).key_bits() == flip
+    assert PatchCipher(KEY, size).key_bits() == pytest.approx(shuffle + flip, rel=2e-3)
+    assert PatchCipher(KEY, size, steps=("orthogonal",)).key_bits() == float("inf")
+
+
 def test_the_key_is_not_kept_in_sight():
     assert KEY._secret.hex() not in repr(PatchCipher(KEY)) + repr(vars(PatchCipher(KEY)))
 

@@ -1,0 +1,240 @@
+"""The recorded study: each function measures one table of `results/<scale>/`, skipping what is there already.
+
+`cmx study --scale small` runs all of them. A table's rows are read back, and summed up, by the functions at the end.
+"""
+
+import time
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import records
+from .cipher import PatchCipher
+from .data import load_dataset
+from .evaluate import accuracy, key_trials, logits
+from .keys import SecretKey
+from .protect import decrypt_model, encrypt_model
+from .scales import SCALES, Scale, trained_model
+from .train import bf16_is_faster, default_device
+
+STEPS = (("shuffle",), ("flip",), ("shuffle", "flip"), ("orthogonal",))
+ANATOMY_IMAGES = 2000
+ANATOMY_KEYS = 20
+
+
+def run(scale_name: str, say=print) -> None:
+    """Measure every table at a scale: "small" or "paper" (CIFAR-10), or "quick" (FontDigits, into the ignored folder)."""
+    scale = SCALES[scale_name]
+    for unit in (training, keys, anatomy, blocks, cost):
+        start = time.perf_counter()
+        unit(scale, say)
+        say(f"{unit.__name__}: recorded ({time.perf_counter() - start:.0f} s)")
+
+
+def training(scale: Scale, say=print) -> None:
+    """Table `training`: the curves of the scale's model, one row an epoch and measure."""
+    path = records.table_path(scale.name, "training")
+    unit = {"patch_size": scale.model["patch_size"], "seed": scale.train.seed}
+    if records.done(path, unit):
+        return
+    data = load_dataset(scale.dataset)
+    model, history = trained_model(scale)
+    rows = [
+        {**unit, "epoch": epoch["epoch"], "measure": measure, "value": epoch[measure]}
+        for epoch in history.to_dict("records")
+        for measure in ("lr", "train_loss", "train_accuracy", "test_accuracy", "seconds")
+    ]
+    # The last row is the one that the tables rest on: no autocast, every test image.
+    final = accuracy(model, data.test_images, data.test_labels, mean=data.mean, std=data.std)
+    parameters = sum(p.numel() for p in model.parameters())
+    rows += [
+        {**unit, "epoch": len(history), "measure": "final_test_accuracy", "value": final},
+        {**unit, "epoch": len(history), "measure": "parameters", "value": parameters},
+    ]
+    records.append(path, rows, _origin(scale, data, history.seconds.sum(), scale.train.seed))
+
+
+def keys(scale: Scale, say=print) -> None:
+    """Table `keys`: accuracy of the plain and the encrypted model under correct, wrong and missing keys."""
+    path = records.table_path(scale.name, "keys")
+    data = load_dataset(scale.dataset)
+    for steps in STEPS:
+        unit = {"patch_size": scale.model["patch_size"], "steps": "+".join(steps)}
+        if records.done(path, unit):
+            continue
+        model, _ = trained_model(scale)
+        start = time.perf_counter()
+        settings = {"patch_size": scale.model["patch_size"], "steps": steps}
+        autocast = bf16_is_faster(default_device())
+        trials = key_trials(model, data, settings, scale.n_wrong, autocast=autocast)
+        rows = []
+        for trial in trials.to_dict("records"):
+            where = {**unit, "case": trial["case"], "key_seed": trial["key_seed"]}
+            where["precision"] = "bfloat16" if autocast and trial["case"] == "wrong key" else "float32"
+            measures = ("accuracy",) if trial["case"] == "wrong key" else ("accuracy", "differ", "max_logit_difference")
+            rows += [{**where, "measure": measure, "value": trial[measure]} for measure in measures]
+        origin = _origin(scale, data, time.perf_counter() - start, scale.train.seed, n_keys=scale.n_wrong)
+        records.append(path, rows, origin)
+        say(f"keys: {scale.n_wrong} wrong keys for {unit['steps']}")
+
+
+def damaged(cipher: PatchCipher, positions: int, signs: int, rng) -> PatchCipher:
+    """A nearly right shuffle-and-flip cipher: so many entries exchanged in a ring, so many flips the other way.
+
+    ``positions`` is 0 or at least 2, since one entry alone cannot be in the wrong place. ``rng`` is a numpy Generator.
+    """
+    if positions == 1:
+        raise ValueError("One entry alone cannot be in the wrong place: choose 0 or at least 2 positions.")
+    permutation, flipped = cipher.permutation.copy(), cipher.flipped.copy()
+    ring = rng.choice(cipher.n, positions, replace=False)
+    permutation[ring] = permutation[np.roll(ring, 1)]
+    flipped[rng.choice(cipher.n, signs, replace=False)] ^= True
+    return PatchCipher.from_entries(permutation, flipped, cipher.block_size, cipher.channels)
+
+
+def scrambled_in_part(cipher: PatchCipher, kind: str, rng) -> PatchCipher:
+    """The cipher followed by a further shuffle of the plain entries that leaves something in place.
+
+    kind: "pixels" moves whole pixels, their channels together; "within channels" shuffles each channel by itself, so
+    that a patch keeps the mean of each colour; "all" shuffles all entries, so that a patch keeps its overall mean.
+    """
+    n, pixels = cipher.n, cipher.block_size**2
+    if kind == "pixels":
+        order = np.arange(n).reshape(-1, pixels)[:, rng.permutation(pixels)].ravel()
+    elif kind == "within channels":
+        order = rng.permuted(np.arange(n).reshape(-1, pixels), axis=1).ravel()
+    else:
+        order = rng.permutation(n)
+    return PatchCipher.from_entries(order[cipher.permutation], cipher.flipped, cipher.block_size, cipher.channels)
+
+
+def anatomy(scale: Scale, say=print) -> None:
+    """Table `anatomy`: accuracy against the number of wrong entries in the key, and what survives in part."""
+    path = records.table_path(scale.name, "anatomy")
+    unit = {"patch_size": scale.model["patch_size"]}
+    if records.done(path, unit):
+        return
+    data, (model, _) = load_dataset(scale.dataset), trained_model(scale)
+    norm = {"mean": data.mean, "std": data.std}
+    n_images = min(ANATOMY_IMAGES, len(data.test_labels))
+    chosen = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))[:n_images]
+    images, labels = data.test_images[chosen], data.test_labels[chosen]
+    cipher = PatchCipher(SecretKey.for_experiment(0), scale.model["patch_size"])
+    encrypted = encrypt_model(model, cipher, **norm)
+    options = {**norm, "autocast": bf16_is_faster(default_device())}
+    counts = [k for k in (0, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192) if k <= cipher.n]
+    points = [("positions", k, k, 0) for k in counts] + [("signs", k, 0, k) for k in [0, 1, *counts[1:]]]
+    points += [("both", k, k, k) for k in counts]
+    rows, start = [], time.perf_counter()
+    for trial in range(ANATOMY_KEYS):
+        rng = np.random.default_rng(trial)
+        tried = [(kind, wrong, damaged(cipher, positions, signs, rng)) for kind, wrong, positions, signs in points]
+        for kind in ("pixels", "within channels", "all"):
+            tried.append((kind, cipher.n, scrambled_in_part(cipher, kind, rng)))
+        for kind, wrong, other in tried:
+            found = accuracy(decrypt_model(encrypted, other, **norm), images, labels, **options)
+            where = {**unit, "kind": kind, "wrong": wrong, "trial": trial}
+            rows.append({**where, "measure": "accuracy", "value": found})
+    # What is left when a patch is nothing but its mean colour: the coarsest picture that a patch can carry.
+    size = scale.model["patch_size"]
+    coarse = torch.nn.functional.avg_pool2d(images.float() / 255, size).repeat_interleave(size, 2)
+    found = accuracy(model, coarse.repeat_interleave(size, 3), labels, **norm)
+    where = {**unit, "kind": "mean colour only", "wrong": 0, "trial": 0}
+    rows.append({**where, "measure": "accuracy", "value": found})
+    origin = _origin(scale, data, time.perf_counter() - start, scale.train.seed, ANATOMY_KEYS, n_images)
+    records.append(path, rows, origin)
+
+
+def blocks(scale: Scale, say=print) -> None:
+    """Table `blocks`: block and patch size against plain and wrong-key accuracy and the key space in bits."""
+    path = records.table_path(scale.name, "blocks")
+    data = load_dataset(scale.dataset)
+    for patch_size in (2, 4, 8):
+        for block_size in (size for size in (1, 2, 4, 8) if patch_size % size == 0):
+            unit = {"patch_size": patch_size, "block_size": block_size}
+            if records.done(path, unit):
+                continue
+            model, _ = trained_model(scale.with_patch_size(patch_size))
+            start = time.perf_counter()
+            n_wrong = 20
+            options = {"autocast": bf16_is_faster(default_device())}
+            trials = key_trials(model, data, unit, n_wrong, **options)
+            rows = [
+                {**unit, "case": t["case"], "key_seed": t["key_seed"], "measure": "accuracy", "value": t["accuracy"]}
+                for t in trials.to_dict("records")
+            ]
+            bits = PatchCipher(SecretKey.for_experiment(0), **unit).key_bits()
+            rows.append({**unit, "case": "key space", "key_seed": -1, "measure": "bits", "value": bits})
+            seconds = time.perf_counter() - start
+            records.append(path, rows, _origin(scale, data, seconds, scale.train.seed, n_wrong))
+            say(f"blocks: patches of {patch_size}, blocks of {block_size}")
+
+
+def cost(scale: Scale, say=print) -> None:
+    """Table `cost`: seconds for encrypting images, a model and a change of key, and inference with and without."""
+    path = records.table_path(scale.name, "cost")
+    unit = {"patch_size": scale.model["patch_size"]}
+    if records.done(path, unit):
+        return
+    data, (model, _) = load_dataset(scale.dataset), trained_model(scale)
+    norm = {"mean": data.mean, "std": data.std}
+    size = scale.model["patch_size"]
+    one, other = (PatchCipher(SecretKey.for_experiment(seed), size) for seed in (0, 1))
+    encrypted, images = encrypt_model(model, one, **norm), data.test_images[:2000]
+    encrypted_images = one.encrypt(images)
+    jobs = {
+        "draw a key's map": lambda: PatchCipher(SecretKey.for_experiment(0), size),
+        "encrypt one image": lambda: one.encrypt(images[0]),
+        "encrypt 2,000 images": lambda: one.encrypt(images),
+        "encrypt the model": lambda: encrypt_model(model, one, **norm),
+        "change the model's key": lambda: encrypt_model(decrypt_model(encrypted, one, **norm), other, **norm),
+        "classify 2,000 plain images, plain model": lambda: logits(model, images, **norm),
+        "classify 2,000 encrypted images, encrypted model": lambda: logits(encrypted, encrypted_images, **norm),
+    }
+    start, seconds = time.perf_counter(), {name: [] for name in jobs}
+    for _ in range(7):  # in turn, so that a slow minute of the machine falls on all of them
+        for name, job in jobs.items():
+            before = time.perf_counter()
+            job()
+            seconds[name].append(time.perf_counter() - before)
+    rows = [
+        {**unit, "case": name, "trial": trial, "measure": "seconds", "value": value}
+        for name, values in seconds.items()
+        for trial, value in enumerate(values)
+    ]
+    records.append(path, rows, _origin(scale, data, time.perf_counter() - start, scale.train.seed, n_images=2000))
+
+
+def _origin(scale, data, seconds, seed, n_keys=0, n_images=None):
+    return records.provenance(
+        scale=scale.name,
+        dataset=data.name,
+        settings={"model": scale.model, **vars(scale.train)},
+        seeds=seed,
+        n_images=n_images or len(data.test_labels),
+        n_keys=n_keys,
+        seconds=seconds,
+        device=default_device(),
+    )
+
+
+def summary(values) -> dict:
+    """Mean, sample standard deviation, min, max, n, and the mean's 95 % interval (Student's t) of some values."""
+    from scipy import stats
+
+    values = np.asarray(values, float)
+    n, mean = len(values), values.mean()
+    sd = values.std(ddof=1) if n > 1 else np.nan
+    half = stats.t.ppf(0.975, n - 1) * sd / np.sqrt(n) if n > 1 else np.nan
+    ends = {"min": values.min(), "max": values.max(), "low": mean - half, "high": mean + half}
+    return {"n": n, "mean": mean, "sd": sd, **ends}
+
+
+def main_table(scale_name: str) -> pd.DataFrame:
+    """Accuracy by steps and case from table `keys`, in per cent: n keys, mean, sd, min, max, 95 % interval."""
+    rows = records.read(scale_name, "keys")
+    rows = rows[rows.measure == "accuracy"]
+    by = ["patch_size", "steps", "case"]
+    groups = rows.groupby(by, sort=False).value
+    return pd.DataFrame([{**dict(zip(by, names, strict=True)), **summary(100 * values)} for names, values in groups])
