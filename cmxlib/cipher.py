@@ -199,11 +199,11 @@ def _to_blocks(images, size):
     """(N, C, H, W) -> (N, number of blocks, C * size * size)."""
     n, c, h, w = images.shape
     blocks = images.reshape(n, c, h // size, size, w // size, size).permute(0, 2, 4, 1, 3, 5)
-    return blocks.reshape(n, -1, c * size * size)
+    return blocks.reshape(n, (h // size) * (w // size), c * size * size)
 
 
 def _from_blocks(blocks, size, shape):
     """(N, number of blocks, C * size * size) -> (N, C, H, W), with ``shape`` = (C, H, W)."""
     c, h, w = shape
-    images = blocks.reshape(-1, h // size, w // size, c, size, size).permute(0, 3, 1, 4, 2, 5)
-    return images.reshape(-1, c, h, w)
+    images = blocks.reshape(len(blocks), h // size, w // size, c, size, size).permute(0, 3, 1, 4, 2, 5)
+    return images.reshape(len(blocks), c, h, w)

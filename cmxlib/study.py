@@ -24,7 +24,7 @@ ANATOMY_KEYS = 20
 
 
 def run(scale_name: str, say=print) -> None:
-    """Measure every table at a scale: "small" or "paper" (CIFAR-10), or "quick" (FontDigits, into the ignored folder)."""
+    """Measure every table at a scale: "small" or "paper" (CIFAR-10), or "quick" (FontDigits, ignored folder)."""
     scale = SCALES[scale_name]
     for unit in (training, keys, anatomy, blocks, cost):
         start = time.perf_counter()
