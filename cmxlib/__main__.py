@@ -1,0 +1,68 @@
+"""The command line: `cmx`, or `python -m cmxlib`. What a command needs is imported when it runs."""
+
+import argparse
+import sys
+
+from .records import SCALE_NAMES
+
+
+def book(args) -> int:
+    from .book import run_book
+
+    return run_book(args.scale, args.only)
+
+
+def save(args) -> int:
+    from .book import save
+
+    save(args.only)
+    return 0
+
+
+def readme(args) -> int:
+    from .readme import update
+
+    if update(check=args.check) or not args.check:
+        return 0
+    print("The generated parts of README.md are not current: run cmx readme", file=sys.stderr)
+    return 1
+
+
+def counts(args) -> int:
+    from .chapters import count_table
+
+    print(count_table())
+    return 0
+
+
+def main(argv=None) -> int:
+    """Run one command; the exit status is 0, or 1 after one sentence on what was wrong."""
+    parser = argparse.ArgumentParser(prog="cmx", description="Run and check the study book.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    command = commands.add_parser("book", help="run every chapter in order, and sum up")
+    command.add_argument("--scale", choices=SCALE_NAMES, default="quick", help="how much to run (default: quick)")
+    command.add_argument("--only", default="", metavar="03", help="only chapters whose name begins so")
+    command.set_defaults(run=book)
+
+    command = commands.add_parser("save", help="run chapters and solutions at quick scale and keep their outputs")
+    command.add_argument("--only", default="", metavar="03", help="only notebooks whose name begins so")
+    command.set_defaults(run=save)
+
+    command = commands.add_parser("readme", help="make the generated parts of README.md anew")
+    command.add_argument("--check", action="store_true", help="change nothing; exit 1 when they are not current")
+    command.set_defaults(run=readme)
+
+    command = commands.add_parser("counts", help="count exercises and compared cells, chapter by chapter")
+    command.set_defaults(run=counts)
+
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"cmx: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

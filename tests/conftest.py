@@ -1,0 +1,51 @@
+"""What the tests share: a way to make small notebooks, run or not."""
+
+import json
+
+import hypothesis
+import pytest
+
+# A shared machine may stall a quick example; how long one takes is no property under test.
+hypothesis.settings.register_profile("cmxlib", deadline=None)
+hypothesis.settings.load_profile("cmxlib")
+
+OPENING = "# 3. A chapter\n\n**Question.** What does it\nshow?\n\n**Time.** About 15 minutes\n"
+GOOD = [
+    ("markdown", OPENING, (), ""),
+    ("code", 'SCALE = "quick"', ("parameters",), ""),
+    ("code", "print(len(SCALE))", (), "5\n"),
+    ("markdown", "### Exercise 1\nAdd.\n\n### Exercise 2\nMultiply.", (), ""),
+    ("code", 'print("done at", SCALE)', ("headline",), "done at quick\n"),
+]
+
+
+def make_notebook(cells=GOOD) -> dict:
+    """A notebook of (kind, source, tags, text on standard output), as it would be saved after a run."""
+    made, count = [], 0
+    for number, (kind, source, tags, text) in enumerate(cells):
+        cell = {"cell_type": kind, "id": f"cell-{number}", "metadata": {"tags": list(tags)}, "source": source}
+        if kind == "code":
+            count += 1
+            outputs = [{"output_type": "stream", "name": "stdout", "text": text}] if text else []
+            cell |= {"execution_count": count, "outputs": outputs}
+        made.append(cell)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return {"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A folder of chapters, with a function that puts one there: `book.add("01_name", cells)`."""
+    folder = tmp_path / "chapters"
+    folder.mkdir()
+
+    class Book:
+        path = folder
+        build = tmp_path / "build"
+
+        def add(self, name, cells=GOOD):
+            target = folder / f"{name}.ipynb"
+            target.write_text(json.dumps(make_notebook(cells)))
+            return target
+
+    return Book()
