@@ -1,0 +1,199 @@
+"""Every plot of the book. Those of recorded results are drawn from rows, and saved as PNG and SVG.
+
+Colours are Okabe and Ito's, told apart by colour-blind readers; where colour carries meaning, markers, hatches or
+labels carry it too, so that a figure reads in grey.
+"""
+
+import os
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+
+from . import records
+from .study import summary
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+STEP_COLOURS = {"shuffle": BLUE, "flip": ORANGE, "shuffle+flip": GREEN, "orthogonal": RED}
+STYLE = {
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": "medium",
+    "legend.frameon": False,
+    "image.interpolation": "nearest",
+    "svg.hashsalt": "cmxlib",  # the same rows give the same file
+    "svg.fonttype": "none",
+}
+
+
+def use_style() -> None:
+    """Set the book's look for every figure that follows."""
+    mpl.rcParams.update(STYLE)
+
+
+def save(figure, name: str, folder) -> list[Path]:
+    """Save a figure as ``name``.png and ``name``.svg in a folder, each at one stroke."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        path = folder / f"{name}.{kind}"
+        temporary = folder / f".{name}.{os.getpid()}.{kind}"
+        with mpl.rc_context(STYLE):
+            figure.savefig(temporary, dpi=150, metadata=metadata)
+        os.replace(temporary, path)
+        paths.append(path)
+    return paths
+
+
+def image_grid(rows, row_titles=None, column_titles=None, size=1.1):
+    """Images in a grid.
+
+    Args:
+        rows: a list of lists of images (C, H, W), uint8 or float in [0, 1] (values outside are clipped), C 1 or 3.
+        row_titles, column_titles: as many texts.
+        size: of one image, in inches.
+    """
+    n_rows, n_columns = len(rows), max(len(row) for row in rows)
+    figure, axes = plt.subplots(
+        n_rows, n_columns, figsize=(size * n_columns + (1.2 if row_titles else 0.1), size * n_rows + 0.3), squeeze=False
+    )
+    for r, row in enumerate(rows):
+        for c, axis in enumerate(axes[r]):
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if c < len(row):
+                picture = np.moveaxis(np.asarray(row[c]), 0, -1)
+                picture = picture if picture.dtype == np.uint8 else picture.clip(0, 1)
+                axis.imshow(picture.squeeze(), cmap="gray" if picture.shape[-1] == 1 else None)
+        if row_titles:
+            axes[r, 0].set_ylabel(row_titles[r], rotation=0, ha="right", va="center")
+    for axis, title in zip(axes[0], column_titles or [], strict=False):
+        axis.set_title(title)
+    return figure
+
+
+def filters(weight, row_titles=None, size=0.7):
+    """Embedding filters (N, C, p, p) as pictures in a row, or several such sets below one another.
+
+    Each filter is scaled by itself to [0, 1], with 0 at mid grey.
+    """
+    sets = weight if isinstance(weight, (list, tuple)) else [weight]
+    rows = []
+    for filters_of_a_row in sets:
+        w = np.asarray(filters_of_a_row.detach().cpu().double())
+        rows.append(list(0.5 + 0.5 * w / np.abs(w).max((1, 2, 3), keepdims=True)))
+    return image_grid(rows, row_titles, size=size)
+
+
+def training_curves(rows):
+    """Loss and accuracy by epoch, from rows of the table `training` (or the same columns of a history)."""
+    wide = rows.pivot_table(index="epoch", columns="measure", values="value")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8))
+    left.plot(wide.index, wide.train_loss, color=BLUE, marker="o", markersize=3)
+    left.set(xlabel="epoch", ylabel="training loss")
+    for name, label, colour, line in (
+        ("train_accuracy", "training images, augmented", BLUE, "--"),
+        ("test_accuracy", "test images", ORANGE, "-"),
+    ):
+        right.plot(wide.index, 100 * wide[name], line, color=colour, marker="o", markersize=3, label=label)
+    right.set(xlabel="epoch", ylabel="accuracy, %")
+    right.legend()
+    return figure
+
+
+def wrong_keys(rows):
+    """How accuracy is spread over wrong keys, by steps, from rows of the table `keys`; dashed: the right key."""
+    rows = rows[rows.measure == "accuracy"]
+    wrong = rows[rows.case == "wrong key"].assign(percent=lambda r: 100 * r.value)
+    order = [steps for steps in STEP_COLOURS if steps in set(wrong.steps)]
+    figure, axis = plt.subplots(figsize=(7, 0.6 + 0.75 * len(order)))
+    sns.stripplot(
+        wrong,
+        x="percent",
+        y="steps",
+        hue="steps",
+        order=order,
+        palette=STEP_COLOURS,
+        legend=False,
+        ax=axis,
+        size=3,
+        alpha=0.6,
+    )
+    for place, steps in enumerate(order):
+        here = wrong[wrong.steps == steps].percent
+        axis.plot([here.mean()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5)
+        axis.annotate(
+            f"mean {here.mean():.1f} %, n = {len(here)}",
+            (here.max(), place),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    right = 100 * rows[rows.case == "correct key"].value.mean()
+    axis.axvline(right, color=GREY, linestyle="--")
+    axis.annotate("correct key", (right, -0.45), (-4, 0), textcoords="offset points", ha="right", color=GREY)
+    axis.axvline(10, color=GREY, linestyle=":")
+    axis.annotate("guessing", (10, -0.45), (4, 0), textcoords="offset points", color=GREY)
+    axis.set(xlabel="accuracy, %", ylabel="", xlim=(0, 100))
+    return figure
+
+
+def anatomy(rows):
+    """Accuracy against the number of wrong entries in the key, from rows of the table `anatomy`: mean and range."""
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    kinds = (
+        ("positions", "wrong positions", BLUE, "o"),
+        ("signs", "wrong flips", ORANGE, "s"),
+        ("both", "both", GREEN, "^"),
+    )
+    for kind, label, colour, marker in kinds:
+        groups = rows[rows.kind == kind].groupby("wrong").value
+        points = np.array([(wrong, *(100 * np.array([v.mean(), v.min(), v.max()]))) for wrong, v in groups]).T
+        axis.fill_between(points[0], points[2], points[3], color=colour, alpha=0.15, linewidth=0)
+        axis.plot(points[0], points[1], color=colour, marker=marker, markersize=4, label=label)
+    axis.axhline(10, color=GREY, linestyle=":")
+    axis.set(xlabel="wrong entries of the key", ylabel="accuracy, %", ylim=(0, 100))
+    axis.legend()
+    return figure
+
+
+def blocks(rows):
+    """Plain and wrong-key accuracy by patch and block size, from rows of the table `blocks`."""
+    rows = rows[rows.measure == "accuracy"]
+    figure, axis = plt.subplots(figsize=(7, 3))
+    pairs = sorted({(p, b) for p, b in zip(rows.patch_size, rows.block_size, strict=True)})
+    for case, colour, marker in (("plain", GREY, "o"), ("wrong key", RED, "s"), ("no key", BLUE, "^")):
+        found = [
+            summary(100 * rows[(rows.patch_size == p) & (rows.block_size == b) & (rows.case == case)].value)
+            for p, b in pairs
+        ]
+        means = [f["mean"] for f in found]
+        spread = [[f["mean"] - f["min"] for f in found], [f["max"] - f["mean"] for f in found]]
+        axis.errorbar(
+            range(len(pairs)), means, spread, color=colour, marker=marker, linestyle="", capsize=3, label=case
+        )
+    axis.set_xticks(range(len(pairs)), [f"patch {p}\nblock {b}" for p, b in pairs])
+    axis.axhline(10, color=GREY, linestyle=":")
+    axis.set(ylabel="accuracy, %", ylim=(0, 100))
+    axis.legend(loc="upper right", bbox_to_anchor=(1, 0.75))
+    return figure
+
+
+RECORDED = {"training": training_curves, "keys": wrong_keys, "anatomy": anatomy, "blocks": blocks}
+
+
+def draw_recorded(scale: str) -> list[Path]:
+    """Draw the figure of each table that is recorded at a scale, and save it in that scale's folder of figures."""
+    paths = []
+    for table, draw in RECORDED.items():
+        if records.table_path(scale, table).exists():
+            with mpl.rc_context(STYLE):
+                figure = draw(records.read(scale, table))
+                paths += save(figure, table, records.figures_dir(scale))
+                plt.close(figure)
+    return paths
