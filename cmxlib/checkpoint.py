@@ -54,10 +54,13 @@ def load_checkpoint(folder: Path, model, optimizer, state):
         raise CheckpointError(f"The checkpoint {folder.name} is of another training; {way_out}.")
     tensors = safetensors.torch.load(data)
     model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model.")})
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     per_parameter = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, what = name.split(".")
+            if tensor.ndim:  # the fused update pairs numbers by their place in memory, so layouts must agree
+                tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
             per_parameter.setdefault(int(index), {})[what] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": per_parameter})
     return found

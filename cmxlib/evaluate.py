@@ -46,7 +46,7 @@ def logits(model, images, *, mean, std, batch_size=500, device=None, autocast=Fa
 def accuracy(model, images, labels, *, mean, std, **options):
     """The share, in [0, 1], of images that the model classifies as labelled; ``options`` go to ``logits``."""
     predicted = logits(model, images, mean=mean, std=std, **options).argmax(1)
-    return (predicted == labels.cpu()).float().mean().item()
+    return (predicted == labels.cpu()).double().mean().item()
 
 
 def key_trials(model, data, cipher_settings, n_wrong=10, *, n_images=None, seed=0, **options):
