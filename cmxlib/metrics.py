@@ -1,0 +1,34 @@
+"""How alike two images are, as numbers: PSNR and SSIM.
+
+Both compare pixels, not content: a low value is no proof that nothing can be recognised.
+"""
+
+import numpy as np
+from skimage.metrics import structural_similarity
+
+
+def psnr(a, b) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB, (N,): 10 log10(1 / mean squared difference); inf where images are equal.
+
+    a, b: images (N, C, H, W), uint8 or float in [0, 1], as tensors or arrays.
+    """
+    a, b = _values(a, b)
+    with np.errstate(divide="ignore"):
+        return -10 * np.log10(((a - b) ** 2).mean((1, 2, 3)))
+
+
+def ssim(a, b) -> np.ndarray:
+    """Structural similarity, (N,): 1 for equal images, about 0 for unrelated ones (Wang et al., 2004).
+
+    a, b: as for ``psnr``, at least 7 x 7 pixels: windows of that size are compared, and averaged over the channels.
+    """
+    pairs = zip(*_values(a, b), strict=True)
+    return np.array([structural_similarity(x, y, data_range=1.0, channel_axis=0) for x, y in pairs])
+
+
+def _values(*batches):
+    batches = [np.asarray(batch) for batch in batches]
+    if batches[0].ndim != 4 or len({batch.shape for batch in batches}) > 1:
+        shapes = " and ".join(str(batch.shape) for batch in batches)
+        raise ValueError(f"Compare two batches of images of one shape (N, C, H, W), not {shapes}.")
+    return [batch / 255 if batch.dtype == np.uint8 else batch.astype(np.float64) for batch in batches]
