@@ -36,7 +36,8 @@ def load(path: Path) -> dict:
     """The notebook's JSON; ValueError when the file is none."""
     try:
         notebook = json.loads(Path(path).read_text(encoding="utf-8"))
-        return notebook if notebook["cells"] is not None else {}
+        notebook["cells"], notebook["metadata"]
+        return notebook
     except (UnicodeDecodeError, ValueError, KeyError, TypeError):
         raise ValueError(f"{Path(path).name} is not a notebook of format 4") from None
 
@@ -181,7 +182,7 @@ def count_table() -> str:
     """The counts of each chapter and of its solutions, and their sum, as a table of text."""
     rows = [("notebook", "exercises", "cells that print", "compared", "share")]
     total = {"exercises": 0, "printing": 0, "compared": 0}
-    for path in [*chapters(), *sorted(FOLDER.glob("solutions/*.ipynb"))]:
+    for path in [*sorted(FOLDER.glob("*.ipynb")), *sorted(FOLDER.glob("solutions/*.ipynb"))]:
         found = counts(load(path))
         total = {name: total[name] + found[name] for name in total}
         rows.append((path.relative_to(FOLDER).with_suffix("").as_posix(), *_count_row(found)))

@@ -16,7 +16,7 @@ README = ROOT / "README.md"
 def chapter_map() -> str:
     """The table of chapters: title with link, question, minutes."""
     lines = ["| Chapter | Question | Minutes |", "|---|---|---:|"]
-    for path in chapters.chapters():
+    for path in sorted(chapters.FOLDER.glob("*.ipynb")):
         start = chapters.opening(chapters.load(path))
         lines.append(f"| [{start['title']}](notebooks/{path.name}) | {start['question']} | {start['minutes']} |")
     return "\n".join(lines)

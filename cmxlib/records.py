@@ -27,7 +27,7 @@ ORIGIN = (
     *("python", "torch", "cmxlib", "commit", "date", "seconds"),
 )
 REQUIRED = ("measure", "value", *ORIGIN)
-_TEXT = dict.fromkeys(("seeds", "settings", "python", "torch", "cmxlib", "commit", "date"), str)
+_TEXT = ("seeds", "settings", "python", "torch", "cmxlib", "commit", "date")  # never read as numbers
 
 
 def build_dir(scale: str) -> Path:
@@ -147,7 +147,22 @@ def read(scale: str, table: str):
     path = table_path(scale, table)
     if not path.exists():
         raise FileNotFoundError(f"no rows of {table!r} at scale {scale!r} are recorded: run make {scale} first")
-    return pd.read_csv(path, dtype=_TEXT, float_precision="round_trip", keep_default_na=False, na_values=["", "nan"])
+    rows = _load(path)
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else REQUIRED)}
+    return pd.DataFrame({name: texts if name in _TEXT else _parsed(texts) for name, texts in columns.items()})
+
+
+def _parsed(texts: list[str]) -> list:
+    """A column as truth values, integers or floats where all of it is that, else as text; None where it is empty.
+
+    Python reads a float to the last bit; whether pandas does depends on its version.
+    """
+    for kind in ({"True": True, "False": False}.__getitem__, int, float):
+        try:
+            return [None if text == "" else kind(text) for text in texts]
+        except (KeyError, ValueError):
+            continue
+    return [text or None for text in texts]
 
 
 def write_text(path, text: str) -> None:
