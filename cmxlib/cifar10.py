@@ -1,0 +1,114 @@
+"""CIFAR-10 from the official files: found, checked, decoded; or downloaded.
+
+Nothing is unpickled before its MD5 sum is found right, since a pickle can run any program.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+FOLDER = "cifar-10-batches-py"
+TAR = "cifar-10-python.tar.gz"
+TRAIN_FILES = [f"data_batch_{i}" for i in range(1, 6)]
+FILES = [*TRAIN_FILES, "test_batch", "batches.meta"]
+MD5 = {  # the official sums, the same that torchvision checks
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+    "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+    TAR: "c58f30108f718f92721af3b95e74349a",
+}
+_WAY_OUT = (
+    f"Name a folder that holds a complete {FOLDER} or {TAR} with root= or the environment variable CMX_DATA, "
+    'or work with load_dataset("fontdigits"), which needs no files.'
+)
+
+
+class DatasetError(RuntimeError):
+    """A data set could not be had; the message says why and what to do."""
+
+
+def find_files(folder: Path) -> list[Path]:
+    """The seven files of a copy, or its one tar. DatasetError where they are not all there."""
+    if not folder.is_dir():
+        raise DatasetError(f"CIFAR-10 was to be read from {folder}, but there is no such folder. {_WAY_OUT}")
+    batches = folder / FOLDER
+    if folder.name == FOLDER and not batches.is_dir():
+        batches = folder
+    if not batches.is_dir():
+        if not (folder / TAR).is_file():
+            raise DatasetError(f"{folder} holds neither {FOLDER} nor {TAR}. {_WAY_OUT}")
+        return [folder / TAR]
+    if missing := [name for name in FILES if not (batches / name).is_file()]:
+        raise DatasetError(f"The copy of CIFAR-10 in {batches} lacks {', '.join(missing)}. {_WAY_OUT}")
+    return [batches / name for name in FILES]
+
+
+def read_checked(files: list[Path]) -> dict[str, bytes]:
+    """The content of the seven files by name, from what `find_files` gave. DatasetError where an MD5 sum is wrong."""
+    content = {}
+    for file in files:
+        try:
+            content[file.name] = file.read_bytes()
+        except OSError as error:
+            raise DatasetError(f"{file} cannot be read ({error.strerror}). {_WAY_OUT}") from error
+        if not _is_official(file.name, content[file.name]):
+            size = len(content[file.name])
+            raise DatasetError(f"{file} ({size:,} bytes) is damaged or incomplete: its MD5 sum is wrong. {_WAY_OUT}")
+    if TAR in content:
+        with tarfile.open(fileobj=io.BytesIO(content[TAR])) as tar:
+            return {name: tar.extractfile(f"{FOLDER}/{name}").read() for name in FILES}
+    return content
+
+
+def decode(content: dict[str, bytes]) -> tuple:
+    """Train images, train labels, test images, test labels (uint8 (N, 3, 32, 32), int64 (N,)) and the class names,
+    from what `read_checked` gave."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pickles of 2009 make numpy warn
+        batches = {name: pickle.loads(content[name], encoding="bytes") for name in FILES}
+
+    def gather(names):
+        images = np.concatenate([batches[name][b"data"] for name in names]).reshape(-1, 3, 32, 32)
+        return images, np.concatenate([batches[name][b"labels"] for name in names]).astype(np.int64)
+
+    classes = tuple(name.decode() for name in batches["batches.meta"][b"label_names"])
+    return *gather(TRAIN_FILES), *gather(["test_batch"]), classes
+
+
+def download(folder: Path) -> Path:
+    """The official tar in `folder`, fetched by torchvision unless it is there already, whole."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import download_url
+
+    tar = folder / TAR
+    if tar.is_file() and _is_official(TAR, tar.read_bytes()):
+        return tar
+    print(
+        "Downloading CIFAR-10 (170 MB). Its host has been throttled since June 2026: this may take an hour or more.\n"
+        "If you have a copy, interrupt this and set the environment variable CMX_DATA to the folder that holds\n"
+        f"{FOLDER} or {TAR}.",
+        flush=True,
+    )
+    try:
+        # Into a folder of its own first: an interrupted download must not be taken for the file.
+        with tempfile.TemporaryDirectory(dir=folder) as unfinished:
+            download_url(CIFAR10.url, unfinished, TAR, MD5[TAR])
+            os.replace(Path(unfinished) / TAR, tar)
+    except (OSError, RuntimeError) as error:
+        raise DatasetError(f"The download of CIFAR-10 failed ({error}). {_WAY_OUT}") from error
+    return tar
+
+
+def _is_official(name: str, content: bytes) -> bool:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() == MD5[name]
