@@ -87,3 +87,5 @@ if __name__ == "__main__":
     except subprocess.CalledProcessError as error:
         command = " ".join(str(part) for part in error.cmd)
         sys.exit(f"Setup stopped at '{command}'; the same make command tries again from there.")
+    except KeyboardInterrupt:
+        sys.exit("Setup was interrupted; the same make command goes on from there.")
