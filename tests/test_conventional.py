@@ -26,16 +26,19 @@ def blocks_of(image, size):
 
 
 class ScriptedKey:
-    """Draws that a reader can follow: permutations reverse, and only the first bit is set."""
+    """Draws that a reader can follow: permutations reverse, and one bit is set, the i-th in the i-th subkey."""
+
+    def __init__(self, bit=0):
+        self.bit = bit
 
     def permutation(self, n, *, purpose):
         return np.arange(n)[::-1]
 
     def bits(self, n, *, purpose):
-        return np.arange(n) == 0
+        return np.arange(n) == self.bit
 
     def subkey(self, label):
-        return self
+        return ScriptedKey(int(label.split()[-1]))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -119,9 +122,10 @@ def test_le_by_hand():
 
 def test_ele_by_hand():
     image = torch.tensor([[0x12, 0xAB], [0x34, 0xCD], [0x56, 0xEF]], dtype=torch.uint8).view(3, 1, 2)
-    # Each pixel as above (A C E B D F -> 5 C E B D F -> F D B E C 5); then the two change places.
+    # The first pixel as above; of the second, the other half is reversed (A C E B D F -> A 3 E B D F -> F D B E 3 A);
+    # then the two change places.
     encrypted = make_cipher("ELE", ScriptedKey(), block_size=1, image_size=(1, 2)).encrypt(image)
-    assert encrypted.view(3, 2).T.tolist() == [[0xFE, 0xDC, 0xB5], [0x65, 0x43, 0x2E]]
+    assert encrypted.view(3, 2).T.tolist() == [[0xFE, 0xD3, 0xBA], [0x65, 0x43, 0x2E]]
 
 
 def test_le_moves_halves_within_blocks_and_does_the_same_in_all():
@@ -169,6 +173,7 @@ def test_etc_makes_each_block_one_of_96_variants_of_one_plain_block():
         cipher = make_cipher("EtC", SecretKey.for_experiment(seed))
         found = [origin[block.tobytes()] for block in blocks_of(cipher.encrypt(image), 4)]
         assert sorted(i for i, _ in found) == list(range(64))
+        assert [i for i, _ in found] != list(range(64))
         assert len({how for _, how in found}) > 30  # draws of their own, block by block
         seen |= {how for _, how in found}
     assert len(seen) == 96
