@@ -197,3 +197,92 @@ def draw_recorded(scale: str) -> list[Path]:
                 paths += save(figure, table, records.figures_dir(scale))
                 plt.close(figure)
     return paths
+
+
+def claim(paths, classes):
+    """The book's claim in one picture: one row for each way of an image through a model.
+
+    Args:
+        paths: tuples of (name, image (3, H, W) uint8, filters W (N, 3, p, p), probabilities (classes,)). Of the
+            filters, those twelve are shown that are largest in the first row.
+        classes: the names of the classes.
+    """
+    chosen = paths[0][2].detach().flatten(1).norm(dim=1).argsort(descending=True)[:12].cpu()
+    figure, axes = plt.subplots(
+        len(paths),
+        3,
+        figsize=(8.4, 1.75 * len(paths) + 0.25),
+        squeeze=False,
+        gridspec_kw={"width_ratios": [1, 3.2, 2.4]},
+    )
+    titles = "image", "filters of the first layer", "prediction"
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    for row, (name, image, weight, probabilities) in zip(axes, paths, strict=True):
+        for axis, picture in zip(row, (np.moveaxis(np.asarray(image), 0, -1), _mosaic(weight[chosen])), strict=False):
+            axis.imshow(picture)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            axis.annotate(
+                "", (1.13, 0.5), (1.02, 0.5), xycoords="axes fraction", arrowprops={"arrowstyle": "->", "color": GREY}
+            )
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=8)
+        percent = 100 * np.asarray(probabilities, float)
+        best = int(percent.argmax())
+        bars = row[2].bar(
+            range(len(classes)), percent, color=[GREEN if i == best else "#BBBBBB" for i in range(len(percent))]
+        )
+        row[2].bar_label(bars, [f"{percent[best]:.1f} %" if i == best else "" for i in range(len(percent))])
+        row[2].set(ylim=(0, 118), yticks=[0, 50, 100], ylabel="probability, %")
+        rotation = 0 if max(map(len, classes)) < 3 else 60
+        row[2].set_xticks(range(len(classes)), classes, rotation=rotation)
+    return figure
+
+
+def _mosaic(weight, columns=6, gap=1):
+    """Filters (N, 3, p, p) side by side in one picture, each scaled by itself as in ``filters``."""
+    w = np.asarray(weight.detach().cpu().double())
+    w = 0.5 + 0.5 * w / np.abs(w).max((1, 2, 3), keepdims=True)
+    n, _, p, _ = w.shape
+    step = p + gap
+    picture = np.ones((-(-n // columns) * step - gap, columns * step - gap, 3))
+    for i, one in enumerate(w):
+        top, left = i // columns * step, i % columns * step
+        picture[top : top + p, left : left + p] = np.moveaxis(one, 0, -1)
+    return picture
+
+
+def draw_claim(folder=records.ROOT / "figures") -> list[Path]:
+    """Draw ``claim`` from the model and data of the quick scale, and save it as claim.png and claim.svg."""
+    from .cipher import PatchCipher
+    from .data import load_dataset
+    from .evaluate import logits
+    from .keys import SecretKey
+    from .protect import encrypt_model, find_embedding
+    from .scales import trained_model
+
+    data, (model, _) = load_dataset("fontdigits"), trained_model("quick")
+    norm = {"mean": data.mean, "std": data.std}
+    plain_filters = find_embedding(model)[1].weight
+    cipher = PatchCipher(SecretKey.for_experiment(0), plain_filters.shape[-1])
+    encrypted_model = encrypt_model(model, cipher, **norm)
+    filters_now = find_embedding(encrypted_model)[1].weight
+    images, labels = data.test_images[:100], data.test_labels[:100]
+    encrypted_images = cipher.encrypt(images)
+    ways = (
+        ("plain image,\nplain model", images, model, plain_filters),
+        ("encrypted image,\nencrypted model", encrypted_images, encrypted_model, filters_now),
+        ("plain image,\nencrypted model\n(no key)", images, encrypted_model, filters_now),
+    )
+    found = [logits(net, pictures, **norm).softmax(1) for _, pictures, net, _ in ways]
+    # An image of the usual kind: the plain model is right, and without the key the encrypted one is wrong.
+    usual = (found[0].argmax(1) == labels) & (found[2].argmax(1) != labels)
+    i = int(usual.nonzero()[0])
+    with mpl.rc_context(STYLE):
+        figure = claim(
+            [(name, pictures[i], weight, p[i]) for (name, pictures, _, weight), p in zip(ways, found, strict=True)],
+            data.classes,
+        )
+        paths = save(figure, "claim", folder)
+        plt.close(figure)
+    return paths
