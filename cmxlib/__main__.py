@@ -12,6 +12,15 @@ def book(args) -> int:
     return run_book(args.scale, args.only)
 
 
+def study(args) -> int:
+    from .figures import draw_recorded
+    from .study import run
+
+    run(args.scale)
+    draw_recorded(args.scale)
+    return 0
+
+
 def save(args) -> int:
     from .book import save
 
@@ -44,6 +53,12 @@ def main(argv=None) -> int:
     command.add_argument("--scale", choices=SCALE_NAMES, default="quick", help="how much to run (default: quick)")
     command.add_argument("--only", default="", metavar="03", help="only chapters whose name begins so")
     command.set_defaults(run=book)
+
+    command = commands.add_parser(
+        "study", help="measure every recorded table, and draw its figures; goes on where it stopped"
+    )
+    command.add_argument("--scale", choices=SCALE_NAMES, default="small", help="how much to run (default: small)")
+    command.set_defaults(run=study)
 
     command = commands.add_parser("save", help="run chapters and solutions at quick scale and keep their outputs")
     command.add_argument("--only", default="", metavar="03", help="only notebooks whose name begins so")

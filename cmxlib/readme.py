@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from . import chapters
-from .records import ROOT, write_text
+from .records import ROOT, table_path, write_text
 
 README = ROOT / "README.md"
 
@@ -22,7 +22,49 @@ def chapter_map() -> str:
     return "\n".join(lines)
 
 
-BLOCKS = {"chapters": chapter_map}
+def main_table() -> str:
+    """The main table of the book, from the recorded rows: what each key makes of each model's accuracy, in per cent."""
+    from .study import main_table, recorded_differences  # these need torch, which the chapter map does not
+
+    tables = []
+    for scale in ("paper", "small"):
+        if not table_path(scale, "keys").exists():
+            continue
+        found = main_table(scale)
+        for patch_size, part in found.groupby("patch_size"):
+            by = part.set_index(["case", "steps"])
+            steps = list(part.steps.unique())
+            n_keys = int(by.loc["wrong key"].n.iloc[0])
+            largest = recorded_differences(scale, patch_size)
+            images = f"{largest.n_images.iloc[0]:,}"
+            lines = [
+                f"ConvMixer with patches of {patch_size} on CIFAR-10 at scale *{scale}*: accuracy in per cent over "
+                f"{images} test images; for wrong keys the mean ± standard deviation, and the largest of {n_keys}.",
+                "",
+                "| What is classified by what | " + " | ".join(name.replace("+", " + ") for name in steps) + " |",
+                "|---|" + "---:|" * len(steps),
+            ]
+            for case, text in CASES.items():
+                cells = [by.loc[(case, name)] for name in steps]
+                if case == "wrong key":
+                    values = [f"{c['mean']:.1f} ± {c['sd']:.1f}, largest {c['max']:.1f}" for c in cells]
+                else:
+                    values = [f"{c['mean']:.2f}" for c in cells]
+                lines.append(f"| {text} | " + " | ".join(values) + " |")
+            differ = [f"{largest.loc[name, 'differ']:.0f} of {images}" for name in steps]
+            lines.append("| Predictions that the correct key changes | " + " | ".join(differ) + " |")
+            tables.append("\n".join(lines))
+    return "\n\n".join(tables) or "No results are recorded yet: run `make small`."
+
+
+CASES = {
+    "plain": "Plain images, plain model",
+    "correct key": "Encrypted images, encrypted model, **correct key**",
+    "wrong key": "Encrypted images, encrypted model, **wrong key**",
+    "no key": "Plain images, encrypted model (no key)",
+    "encrypted images into the plain model": "Encrypted images, plain model",
+}
+BLOCKS = {"results": main_table, "chapters": chapter_map}
 
 
 def render(text: str, blocks=BLOCKS) -> str:

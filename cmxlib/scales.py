@@ -52,7 +52,7 @@ SCALES = {
         name="small",
         dataset="cifar10",
         model={"dim": 128, "depth": 8, "kernel_size": 5, "patch_size": 4},
-        train=TrainSettings(epochs=15),
+        train=TrainSettings(epochs=16),
         n_wrong=100,
     ),
     "paper": Scale(

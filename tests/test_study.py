@@ -1,0 +1,111 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from cmxlib import PatchCipher, SecretKey, records, study
+from cmxlib.figures import RECORDED, draw_recorded
+from cmxlib.readme import main_table
+from cmxlib.scales import SCALES
+from cmxlib.train import TrainSettings
+
+from .test_train import toy_data
+
+CIPHER = PatchCipher(SecretKey.for_experiment(0), 4)
+
+
+@pytest.mark.parametrize("positions, signs", [(0, 0), (2, 0), (3, 5), (0, 1), (48, 48)])
+def test_damaged_keys_have_exactly_so_many_wrong_entries(positions, signs):
+    found = study.damaged(CIPHER, positions, signs, np.random.default_rng(1))
+    assert (found.permutation != CIPHER.permutation).sum() == positions
+    assert (found.flipped != CIPHER.flipped).sum() == signs
+
+
+def test_one_wrong_position_is_impossible():
+    with pytest.raises(ValueError, match="at least 2"):
+        study.damaged(CIPHER, 1, 0, np.random.default_rng(1))
+
+
+@pytest.mark.parametrize("kind", ["pixels", "within channels", "all"])
+def test_what_a_partial_scramble_leaves_in_place(kind):
+    image = torch.rand(3, 4, 4, dtype=torch.float64)
+    moved = CIPHER.decrypt(study.scrambled_in_part(CIPHER, kind, np.random.default_rng(1)).encrypt(image))
+    assert not torch.allclose(moved, image)
+    assert moved.mean().item() == pytest.approx(image.mean().item())
+    same_channel_means = torch.allclose(moved.mean((1, 2)), image.mean((1, 2)))
+    assert same_channel_means == (kind != "all")
+    pixels = {tuple(p) for p in image.flatten(1).T.tolist()}
+    assert ({tuple(p) for p in moved.flatten(1).T.tolist()} == pixels) == (kind == "pixels")
+
+
+def test_summary_against_hand_made_values():
+    found = study.summary([1.0, 2.0, 3.0])
+    # t with 2 degrees of freedom at 97.5 %: 4.3027; sd 1; half width 4.3027 / sqrt(3)
+    expected = {"n": 3, "mean": 2, "sd": 1, "min": 1, "max": 3, "low": 2 - 2.4841, "high": 2 + 2.4841}
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert study.summary([5.0])["mean"] == 5 and np.isnan(study.summary([5.0])["sd"])
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The whole study on toy data, in a folder of its own: what it says while running, the first and second time."""
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("study")
+        patch.setattr(records, "ROOT", root)
+        patch.setenv("CMX_CACHE", str(root / "cache"))
+        for module in ("scales", "study"):
+            patch.setattr(f"cmxlib.{module}.load_dataset", lambda name: toy_data())
+        scale = dataclasses.replace(
+            SCALES["small"],
+            model={"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 4, "num_classes": 2},
+            train=TrainSettings(epochs=20, batch_size=16, flip=False, crop_padding=1),
+            n_wrong=3,
+        )
+        patch.setitem(SCALES, "small", scale)
+        patch.setattr(study, "ANATOMY_KEYS", 2)
+        for _ in range(2):
+            study.run("small", said.append)
+            said.append({p.name: p.read_bytes() for p in (root / "results" / "small").glob("*.csv")})
+        draw_recorded("small")
+        yield root, said
+
+
+def test_every_table_is_recorded_once(recorded):
+    _, said = recorded
+    first, second = (part for part in said if isinstance(part, dict))
+    assert set(first) == {"training.csv", "keys.csv", "anatomy.csv", "blocks.csv", "cost.csv"}
+    assert first == second  # the second run found every unit done
+
+
+def test_the_rows_tell_the_story(recorded, monkeypatch):
+    monkeypatch.setattr(records, "ROOT", recorded[0])
+    table = study.main_table("small").set_index(["steps", "case"])
+    differences = study.recorded_differences("small", 4)
+    for steps in ("shuffle", "flip", "shuffle+flip", "orthogonal"):
+        assert table.loc[(steps, "plain"), "mean"] == table.loc[(steps, "correct key"), "mean"] == 100
+        assert table.loc[(steps, "wrong key"), "n"] == 3 and table.loc[(steps, "wrong key"), "mean"] < 100
+        assert differences.loc[steps, "differ"] == 0 and differences.loc[steps, "n_images"] == 48
+    anatomy = records.read("small", "anatomy")
+    right = anatomy[(anatomy.wrong == 0) & anatomy.kind.isin(["positions", "signs", "both"])]
+    assert (right.value == 1).all() and len(right) == 6
+    assert "100.00" in main_table() and "0 of 48" in main_table()
+    blocks = records.read("small", "blocks")
+    assert {(p, b) for p, b in zip(blocks.patch_size, blocks.block_size, strict=True)} == {
+        (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (8, 1), (8, 2), (8, 4), (8, 8)
+    }  # fmt: skip
+
+
+def test_every_recorded_table_has_its_figure(recorded):
+    figures = {p.name for p in (recorded[0] / "figures" / "small").iterdir()}
+    assert figures == {f"{name}.{kind}" for name in RECORDED for kind in ("png", "svg")}
+
+
+def test_the_committed_figures_are_drawn_from_the_committed_rows(monkeypatch, tmp_path):
+    for scale in ("small", "paper"):
+        committed, drawn = records.figures_dir(scale), tmp_path / scale
+        monkeypatch.setattr("cmxlib.figures.records.figures_dir", lambda scale, drawn=drawn: drawn)
+        names = {path.name for path in draw_recorded(scale)}
+        monkeypatch.undo()
+        assert names <= ({p.name for p in committed.iterdir()} if committed.exists() else set())
