@@ -171,6 +171,6 @@ def _crc32(tensors: dict[str, torch.Tensor], fields: str) -> str:
     """A checksum against accidents; nothing in the cache is ever run."""
     crc = zlib.crc32(fields.encode())
     for name, tensor in sorted(tensors.items()):
-        crc = zlib.crc32(f"{name} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
         crc = zlib.crc32(tensor.contiguous().numpy(), crc)
     return f"{crc:08x}"
