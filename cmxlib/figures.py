@@ -204,18 +204,16 @@ def claim(paths, classes):
 
     Args:
         paths: tuples of (name, image (3, H, W) uint8, filters W (N, 3, p, p), probabilities (classes,)). Of the
-            filters, those twelve are shown that are largest in the first row.
+            filters, those twelve are shown that are largest in the first row. Predictions that agree with the first
+            row's are drawn in green, others in red and hatched.
         classes: the names of the classes.
     """
     chosen = paths[0][2].detach().flatten(1).norm(dim=1).argsort(descending=True)[:12].cpu()
+    first = int(np.asarray(paths[0][3]).argmax())
     figure, axes = plt.subplots(
-        len(paths),
-        3,
-        figsize=(8.4, 1.75 * len(paths) + 0.25),
-        squeeze=False,
-        gridspec_kw={"width_ratios": [1, 3.2, 2.4]},
+        len(paths), 3, figsize=(8, 1.5 * len(paths) + 0.3), squeeze=False, gridspec_kw={"width_ratios": [1, 2.2, 2]}
     )
-    titles = "image", "filters of the first layer", "prediction"
+    titles = "image", "filters of the first layer", "predicted probability, %"
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     for row, (name, image, weight, probabilities) in zip(axes, paths, strict=True):
@@ -223,19 +221,14 @@ def claim(paths, classes):
             axis.imshow(picture)
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-            axis.annotate(
-                "", (1.13, 0.5), (1.02, 0.5), xycoords="axes fraction", arrowprops={"arrowstyle": "->", "color": GREY}
-            )
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=8)
         percent = 100 * np.asarray(probabilities, float)
         best = int(percent.argmax())
-        bars = row[2].bar(
-            range(len(classes)), percent, color=[GREEN if i == best else "#BBBBBB" for i in range(len(percent))]
-        )
-        row[2].bar_label(bars, [f"{percent[best]:.1f} %" if i == best else "" for i in range(len(percent))])
-        row[2].set(ylim=(0, 118), yticks=[0, 50, 100], ylabel="probability, %")
-        rotation = 0 if max(map(len, classes)) < 3 else 60
-        row[2].set_xticks(range(len(classes)), classes, rotation=rotation)
+        bars = row[2].bar(range(len(classes)), percent, color="#BBBBBB")
+        bars[best].set(color=GREEN) if best == first else bars[best].set(facecolor=RED, hatch="///", edgecolor="white")
+        row[2].bar_label(bars, [f"{classes[i]}: {percent[i]:.0f} %" if i == best else "" for i in range(len(classes))])
+        row[2].set(ylim=(0, 122), yticks=[0, 50, 100])
+        row[2].set_xticks(range(len(classes)), classes, rotation=0 if max(map(len, classes)) < 3 else 60)
     return figure
 
 
@@ -275,9 +268,9 @@ def draw_claim(folder=records.ROOT / "figures") -> list[Path]:
         ("plain image,\nencrypted model\n(no key)", images, encrypted_model, filters_now),
     )
     found = [logits(net, pictures, **norm).softmax(1) for _, pictures, net, _ in ways]
-    # An image of the usual kind: the plain model is right, and without the key the encrypted one is wrong.
+    # Where the plain model is right and, without the key, the encrypted one wrong: the image that is clearest to it.
     usual = (found[0].argmax(1) == labels) & (found[2].argmax(1) != labels)
-    i = int(usual.nonzero()[0])
+    i = int((usual * found[0].amax(1)).argmax())
     with mpl.rc_context(STYLE):
         figure = claim(
             [(name, pictures[i], weight, p[i]) for (name, pictures, _, weight), p in zip(ways, found, strict=True)],
