@@ -79,5 +79,6 @@ def save_model(path, model, history: pd.DataFrame, recipe) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     write_bytes(path.with_name(path.name + ".safetensors"), safetensors.torch.save(tensors))
-    card = {"recipe": recipe, "torch": torch.__version__, "history": history.to_dict("records")}
+    card = {"recipe": recipe, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    card["history"] = history.to_dict("records")
     write_bytes(path.with_name(path.name + ".json"), json.dumps(card, indent=1).encode())

@@ -210,7 +210,7 @@ def _origin(scale, data, seconds, seed, n_keys=0, n_images=None):
     return records.provenance(
         scale=scale.name,
         dataset=data.name,
-        settings={"model": scale.model, **vars(scale.train)},
+        settings={"model": scale.model, "threads": torch.get_num_threads(), **vars(scale.train)},
         seeds=seed,
         n_images=n_images or len(data.test_labels),
         n_keys=n_keys,
