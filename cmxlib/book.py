@@ -71,7 +71,9 @@ def run_chapter(path: Path, copy: Path, scale: str, limits: tuple[float, float] 
     fork.set_forkserver_preload(["papermill"])  # its import takes seconds: once for all chapters
     answer, says = fork.Pipe(duplex=False)
     process = fork.Process(target=_execute, args=(says, path, copy, scale, cell_limit, _environment(scale)))
+    answers = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process to answer
     process.start()
+    signal.signal(signal.SIGINT, answers)
     says.close()
     try:
         reason = answer.recv() if answer.poll(chapter_limit) else f"the chapter took more than {chapter_limit:g} s"
@@ -92,7 +94,6 @@ def _execute(says, path: Path, copy: Path, scale: str, cell_limit: float, enviro
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     with copy.with_suffix(".log").open("w") as log:  # what the kernel itself has to say
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -84,17 +84,18 @@ def test_a_headline_of_two_lines_is_refused(book):
 
 def test_a_cell_that_takes_too_long(book):
     path = book.add("01_one", cells("import time\ntime.sleep(60)"))
-    with pytest.raises(runner.ChapterError, match=r"begins 'import time': the cell took more than 2 s"):
-        runner.run_chapter(path, book.build / "01.ipynb", "quick", limits=(2, 60))
+    with pytest.raises(runner.ChapterError, match=r"begins 'import time': the cell took more than 3 s"):
+        runner.run_chapter(path, book.build / "01.ipynb", "quick", limits=(3, 120))
 
 
 def test_a_chapter_that_hangs_is_ended_with_its_kernel(book):
-    note = book.build / "pid"
-    hang = f"import os, signal, time\nopen({str(note)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
     start = time.perf_counter()
-    with pytest.raises(runner.ChapterError, match=r"begins 'import os, signal, time': the chapter took more than 12 s"):
-        runner.run_chapter(book.add("01_one", cells(hang)), book.build / "01.ipynb", "quick", limits=(600, 12))
-    assert time.perf_counter() - start < 30
+    runner.run_chapter(book.add("01_one"), book.build / "01.ipynb", "quick")
+    limit = 2 + 3 * (time.perf_counter() - start)  # enough to reach the cell, on a busy machine too
+    note = book.build / "pid"
+    hang = f"import os, time\nopen({str(note)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
+    with pytest.raises(runner.ChapterError, match=r"begins 'import os, time': the chapter took more than \d+.* s; the"):
+        runner.run_chapter(book.add("02_two", cells(hang)), book.build / "02.ipynb", "quick", limits=(600, limit))
     assert not alive(int(note.read_text()))
 
 
@@ -105,7 +106,7 @@ def alive(pid):
 def test_a_kernel_that_dies(book):
     path = book.add("01_one", cells("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"))
     with pytest.raises(runner.ChapterError, match="the kernel died"):
-        runner.run_chapter(path, book.build / "01.ipynb", "quick", limits=(30, 60))
+        runner.run_chapter(path, book.build / "01.ipynb", "quick", limits=(60, 120))
 
 
 def test_ctrl_c_ends_tidily(book):
@@ -121,7 +122,7 @@ def test_ctrl_c_ends_tidily(book):
     process = subprocess.Popen(
         [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
@@ -151,13 +152,11 @@ def test_scale_names_are_those_of_the_scales():
 
 
 def test_help_is_quick_and_imports_no_torch():
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = cmx("--help")
-        times.append(time.perf_counter() - start)
-        assert done.returncode == 0 and "readme" in done.stdout
-    assert min(times) < 0.5
+    before = os.times()
+    assert "readme" in cmx("--help").stdout
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    assert spent < 0.5  # seconds of a processor, so that a busy machine is no failure
     code = "import sys, cmxlib, cmxlib.__main__; print({'torch', 'numpy', 'pandas'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout == "set()\n"
 
