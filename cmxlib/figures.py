@@ -139,7 +139,7 @@ def wrong_keys(rows):
     axis.annotate("correct key", (right, -0.45), (-4, 0), textcoords="offset points", ha="right", color=GREY)
     axis.axvline(10, color=GREY, linestyle=":")
     axis.annotate("guessing", (10, -0.45), (4, 0), textcoords="offset points", color=GREY)
-    axis.set(xlabel="accuracy, %", ylabel="", xlim=(0, 100))
+    axis.set(xlabel="accuracy, %", ylabel="", xlim=(0, 100), ylim=(len(order) - 0.5, -0.6))
     return figure
 
 
