@@ -24,21 +24,21 @@ _RIGHT, _BELOW = 0.5, 0.25
 def patch_moments(images, patch_size) -> tuple[np.ndarray, np.ndarray]:
     """Mean (n,) and covariances (3, n, n) of the patches of images (N, C, H, W), uint8 or float in [0, 1].
 
-    The covariances are of a patch with itself, with the one to its right, and with the one below it, n = C p p.
+    The covariances are of a patch with itself, with the one to its right, and with the one below it, n = C p p; those
+    between neighbours are 0 where an image is a single row or column of patches.
     """
     scale = 255 if images.dtype == torch.uint8 else 1
     average = images.sum(0, keepdim=True, dtype=torch.float64) / (len(images) * scale)
     mean = _to_blocks(average, patch_size)[0].mean(0)
     rows, columns = images.shape[2] // patch_size, images.shape[3] // patch_size
-    if min(rows, columns) < 2:
-        raise ValueError("The images have no neighbouring patches: give larger images, or a smaller patch size.")
     sums = torch.zeros(3, len(mean), len(mean), dtype=torch.float64)
     for batch in images.split(1000):
         patches = _to_blocks(batch.float() / scale, patch_size) - mean.float()
         grid = patches.unflatten(1, (rows, columns))
         pairs = (grid, grid), (grid[:, :, :-1], grid[:, :, 1:]), (grid[:, :-1], grid[:, 1:])
         for total, (first, second) in zip(sums, pairs, strict=True):
-            total += first.flatten(0, 2).T @ second.flatten(0, 2) * (rows * columns / first[0, ..., 0].numel())
+            per_image = max(first[0, ..., 0].numel(), 1)
+            total += first.flatten(0, 2).T @ second.flatten(0, 2) * (rows * columns / per_image)
     return mean.numpy(), (sums / (len(images) * rows * columns)).numpy()
 
 
@@ -49,6 +49,7 @@ def ciphertext_only(
 
     Args:
         encrypted, public: images (N, C, H, W) and (M, C, H, W), uint8 or float; none of them need to belong together.
+            Instead of public images, what ``patch_moments`` makes of them will do.
         steps: what the cipher does, as for PatchCipher: shuffles and flips, or ("orthogonal",).
         neighbours: use the covariances between neighbouring patches too; without them, mirrored and transposed
             solutions are hard to tell from the true one.
@@ -62,7 +63,9 @@ def ciphertext_only(
     """
     _check_steps(steps)
     encrypted_mean, encrypted_moments = patch_moments(encrypted, patch_size)
-    public_mean, public_moments = patch_moments(public, patch_size)
+    public_mean, public_moments = public if isinstance(public, tuple) else patch_moments(public, patch_size)
+    if (neighbours or tuple(steps) == ("orthogonal",)) and not encrypted_moments.any((1, 2)).all():
+        raise ValueError("The images have no neighbouring patches: give larger images, or neighbours=False.")
     channels, rng = encrypted.shape[1], np.random.default_rng(seed)
     if tuple(steps) == ("orthogonal",):
         rotation = _match_axes(encrypted_moments, public_moments, rng, restarts)

@@ -151,5 +151,5 @@ def test_errors_name_the_way_out(victim):
         ciphertext_only(victim, victim, 4, ("rotate",))
     with pytest.raises(ValueError, match="pair up"):
         known_plaintext(victim[:1], victim[:2])
-    with pytest.raises(ValueError, match="smaller patch size"):
+    with pytest.raises(ValueError, match="no neighbouring patches"):
         ciphertext_only(victim[:, :, :8, :8], victim, 8)
