@@ -74,9 +74,14 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     try:
         return args.run(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
+        if type(error) is RuntimeError:  # not one of the library's own, which say what to do: a fault
+            raise
         print(f"cmx: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stopped:
+        print(f"cmx: {stopped or 'stopped'}", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

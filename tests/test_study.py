@@ -1,10 +1,14 @@
 import dataclasses
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 
 from cmxlib import PatchCipher, SecretKey, records, study
+from cmxlib.__main__ import main
+from cmxlib.checkpoint import CheckpointError
+from cmxlib.cifar10 import DatasetError
 from cmxlib.figures import RECORDED, draw_recorded
 from cmxlib.readme import main_table
 from cmxlib.scales import SCALES
@@ -109,3 +113,22 @@ def test_the_committed_figures_are_drawn_from_the_committed_rows(monkeypatch, tm
         names = {path.name for path in draw_recorded(scale)}
         monkeypatch.undo()
         assert names <= ({p.name for p in committed.iterdir()} if committed.exists() else set())
+
+
+def test_a_stopped_study_says_how_to_go_on(monkeypatch, capsys):
+    def stopped(scale, say=print):
+        raise KeyboardInterrupt("Training stopped after 3 of 9 epochs; run it again to go on from here.")
+
+    monkeypatch.setattr(study, "run", stopped)
+    assert main(["study", "--scale", "small"]) == 130
+    assert capsys.readouterr().err == "cmx: Training stopped after 3 of 9 epochs; run it again to go on from here.\n"
+
+
+def test_a_missing_data_set_is_one_sentence_but_a_fault_keeps_its_trace(monkeypatch, capsys):
+    for error in (DatasetError("no such folder"), CheckpointError("damaged")):
+        monkeypatch.setattr(study, "run", MagicMock(side_effect=error))
+        assert main(["study"]) == 1
+        assert capsys.readouterr().err == f"cmx: {error}\n"
+    monkeypatch.setattr(study, "run", MagicMock(side_effect=RuntimeError("a fault")))
+    with pytest.raises(RuntimeError, match="a fault"):
+        main(["study"])
