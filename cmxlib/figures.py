@@ -103,6 +103,8 @@ def training_curves(rows):
         right.plot(wide.index, 100 * wide[name], line, color=colour, marker="o", markersize=3, label=label)
     right.set(xlabel="epoch", ylabel="accuracy, %")
     right.legend()
+    for axis in (left, right):
+        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     return figure
 
 
