@@ -1,0 +1,60 @@
+"""Times of two ways of doing the same, taken in turns, and the peak memory of a function in a process of its own."""
+
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+
+
+def seconds(function) -> float:
+    """How long one call takes, a GPU's work included."""
+    _wait()
+    start = time.perf_counter()
+    function()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def in_turns(functions: dict, repeats: int) -> dict:
+    """The median seconds of each function, called ``repeats`` times in turns after one call that is not counted.
+
+    In turns, so that a machine that grows slower or busier does so for all of them.
+    """
+    times = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(repeats):
+        for name, function in functions.items():
+            times[name].append(seconds(function))
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def peak_memory(statement: str) -> float:
+    """Peak resident MB of a fresh Python process that runs a statement, as the operating system counts them."""
+    code = f"{statement}\nimport resource, sys\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    peak = int(done.stdout.split()[-1])
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, else kilobytes
+
+
+def matrix_rate(
+    dtype, sizes=((1024, 1024, 1024), (256, 256, 8192), (256, 256, 32768)), repeats=10, device="cpu"
+) -> float:
+    """The best rate of a matrix product (m, k) @ (k, n), in floating-point operations a second, over a few sizes.
+
+    The sizes are a square and those of the pointwise layers, for 8 x 8 and 16 x 16 positions and 128 images.
+    """
+    best = 0.0
+    for m, k, n in sizes:
+        a, b = torch.randn(m, k, device=device).to(dtype), torch.randn(k, n, device=device).to(dtype)
+        out = torch.empty(m, n, dtype=dtype, device=device)
+        torch.mm(a, b, out=out)
+        best = max(best, 2 * m * k * n / min(seconds(lambda: torch.mm(a, b, out=out)) for _ in range(repeats)))  # noqa: B023
+    return best
