@@ -4,10 +4,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 CMX = .venv/bin/cmx
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: help setup book small paper lab test bench pins clean
+.PHONY: help setup book small paper lab test site test-browser bench pins clean
 
 help: ## print what there is (the default)
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 setup: ## make or complete .venv, which every target below does first
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found: install one, or name it with make PYTHON=/its/path."; exit 1; }
@@ -17,7 +17,7 @@ setup: ## make or complete .venv, which every target below does first
 book: setup ## run every chapter at quick scale on the embedded data (minutes)
 	@$(CMX) book --scale quick
 
-small: setup ## measure the recorded tables at small scale on CIFAR-10, then run every chapter on it (an hour or two)
+small: setup ## measure the tables at small scale on CIFAR-10, then run every chapter on it (an hour or two)
 	@$(CMX) study --scale small && $(CMX) book --scale small
 
 paper: setup ## the same at paper scale (wants a GPU; a day on two cores)
@@ -31,12 +31,18 @@ test: setup ## lint, then the unit tests, chapters and solutions
 	.venv/bin/ruff check && .venv/bin/ruff format --check
 	.venv/bin/pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
+site: setup ## build the web edition from the saved notebooks, in build/site (seconds)
+	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -c site notebooks build/site
+
+test-browser: setup ## try chapters and site in Chromium, with screenshots in build/screenshots (minutes)
+	.venv/bin/pytest tests/browser -rs
+
 bench: setup ## time training, evaluation and encryption on this machine
 	.venv/bin/python -m benchmarks
 
 pins: setup ## renew the tested versions in requirements.txt
-	.venv/bin/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --fork-strategy fewest --upgrade \
-		--no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.txt
+	.venv/bin/uv pip compile pyproject.toml --extra test --extra site --extra browser --universal --python-version 3.11 \
+		--fork-strategy fewest --upgrade --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.txt
 
 clean: ## remove what quick runs and tools left; results/, figures/ and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info

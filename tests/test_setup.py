@@ -19,7 +19,8 @@ from cmxlib import environment
 from cmxlib.records import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DECLARED = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
+EXTRAS = PROJECT["optional-dependencies"]
+DECLARED = [Requirement(line) for lines in (PROJECT["dependencies"], *EXTRAS.values()) for line in lines]
 PINS = (ROOT / "requirements.txt").read_text().splitlines()
 TESTED = ["3.11", "3.12", "3.13"]
 
@@ -80,7 +81,7 @@ def test_python_versions_agree():
 
 
 def test_what_is_imported_is_declared():
-    files = [path for folder in ("cmxlib", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    files = [path for folder in ("cmxlib", "tests", "benchmarks", "site") for path in (ROOT / folder).rglob("*.py")]
     nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}

@@ -1,0 +1,108 @@
+"""The web edition: how Sphinx makes a static book of the notebooks as they were saved, without running them.
+
+`make site` reads `notebooks/` (its first page is `notebooks/index.md`) and writes `build/site`. Nothing in its pages
+asks another machine for anything: scripts, style and fonts lie beside them, MathJax too, which the package
+sphinx-mathjax-offline carries, so that no JavaScript tool chain is needed to build.
+"""
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+from sphinx.util.fileutil import copy_asset
+
+project = "Locking a ConvMixer with a secret key"
+author = copyright = "The cmxlib authors"
+language = "en"
+
+extensions = ["myst_nb", "sphinx_book_theme", "sphinxcontrib.bibtex"]
+exclude_patterns = ["**.ipynb_checkpoints"]
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}  # a widget is shown as a note, see `static_outputs`
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 4  # glossary.md#patch-embedding
+bibtex_bibfiles = ["../notebooks/references.bib"]
+suppress_warnings = ["myst.header"]  # a heading may be followed by one two levels below
+
+html_theme = "sphinx_book_theme"
+html_title = project
+html_static_path = ["static"]
+html_css_files = ["book.css"]
+mathjax_path = "mathjax/tex-chtml.js"
+html_sourcelink_suffix = ""  # a chapter is downloaded as NAME.ipynb
+html_theme_options = {
+    "show_navbar_depth": 1,
+    "use_fullscreen_button": False,
+    "navbar_persistent": [],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+
+CAPTION = re.compile(r"^\*(Figure: .+?)\*[ \t]*$\n*", re.DOTALL | re.MULTILINE)
+WIDGET = "application/vnd.jupyter.widget-view+json"
+NOTE = (
+    '<p class="widget-note">Here the notebook has an interactive piece, which needs a running kernel: '
+    "download the chapter and open it in JupyterLab. The picture below shows what it does.</p>"
+)
+
+
+def adapt(app, docname, source):
+    """Change a notebook's JSON as it is read: figures get their captions, widgets become notes."""
+    if app.env.doc2path(docname).suffix == ".ipynb":
+        notebook = json.loads(source[0])
+        notebook["metadata"].pop("widgets", None)
+        static_outputs(notebook)
+        captioned_figures(notebook, docname)
+        source[0] = json.dumps(notebook)
+
+
+def static_outputs(notebook: dict) -> None:
+    """Put a note in the place of each widget, which only a running kernel can show."""
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if WIDGET in output.get("data", {}):
+                output["data"] = {"text/html": NOTE}
+
+
+def captioned_figures(notebook: dict, docname: str) -> None:
+    """Join each picture with the `*Figure: ...*` in the next Markdown cell, else in the one before.
+
+    The sentence becomes the caption, its first sentence the alternative text, unless the cell's metadata give
+    `mystnb.image.alt`. ValueError for a picture without either.
+    """
+    cells = notebook["cells"]
+    for number, cell in enumerate(cells):
+        pictures = [out for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+        if not pictures:
+            continue
+        options = cell["metadata"].setdefault("mystnb", {})
+        for neighbour in cells[number + 1 : number + 2] + cells[max(number - 1, 0) : number]:
+            text = "".join(neighbour["source"])
+            if neighbour["cell_type"] == "markdown" and (found := CAPTION.search(text)):
+                neighbour["source"] = text[: found.start()] + text[found.end() :]
+                options.setdefault("figure", {})["caption"] = found[1]
+                options.setdefault("image", {}).setdefault("alt", plain(found[1]))
+                break
+        if not options.get("image", {}).get("alt"):
+            raise ValueError(f"{docname}: the picture of cell {number + 1} has no sentence '*Figure: ...*' beside it")
+
+
+def plain(caption: str) -> str:
+    """The first sentence of a caption, without the marks of Markdown and TeX."""
+    sentence = re.split(r"(?<=[.;])\s", " ".join(caption.removeprefix("Figure: ").split()))[0]
+    return re.sub(r"\[([^]]*)\]\([^)]*\)|[$`*\\{}]", r"\1", sentence).rstrip(";")
+
+
+def copy_mathjax(app, error):
+    """Lay MathJax, with its fonts and the extensions of TeX that it loads on demand, beside the pages."""
+    source = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
+    target = Path(app.outdir, "_static", "mathjax")
+    copy_asset(source / "tex-chtml.js", target)
+    for folder in ("output/chtml/fonts/woff-v2", "input/tex/extensions"):
+        copy_asset(source / folder, target / folder)
+
+
+def setup(app):
+    app.connect("source-read", adapt)
+    app.connect("build-finished", copy_mathjax)

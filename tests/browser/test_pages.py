@@ -1,0 +1,82 @@
+"""The web edition in a browser, wide and narrow, light and dark: nothing breaks, leaves the machine or shuts out."""
+
+import functools
+import http.server
+import threading
+
+import pytest
+
+from ..test_site import build, pages_of
+from .conftest import ROOT
+
+VIEWS = [(1280, "light"), (1280, "dark"), (400, "light")]
+WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+NO_ALT = "[...document.images].filter(image => !image.alt.trim()).map(image => image.src)"
+UNSET = "document.querySelectorAll('.math').length - document.querySelectorAll('.math > mjx-container').length"
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture(scope="session")
+def site(browser, tmp_path_factory):
+    """The folder of a new build, and the address on this machine where it is served."""
+    folder = build(ROOT / "notebooks", tmp_path_factory.mktemp("site"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+def faults(page) -> list[str]:
+    """What a reader would stumble over in a loaded page, as far as a machine can tell."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page.wait_for_function("!window.MathJax || MathJax.startup.promise.then(() => true)")
+    found = [f"no alternative text: {src}" for src in page.evaluate(NO_ALT)]
+    if page.evaluate(UNSET) or page.locator("mjx-merror").count():
+        found.append("an equation is not set")
+    if (wide := page.evaluate(WIDE)) > 0:
+        found.append(f"{wide} pixels wider than the window")
+    for violation in axe.run(page).response["violations"]:
+        if violation["impact"] in ("serious", "critical"):
+            nodes = [node["html"][:150] for node in violation["nodes"][:3]]
+            found.append(f"{violation['id']} ({len(violation['nodes'])} times): {nodes}")
+    return found
+
+
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_every_page(site, open_page, screenshots, width, scheme):
+    folder, base = site
+    page, wrong = open_page(base, width, scheme)
+    problems = {}
+    for name in pages_of(folder):
+        page.goto(base + name, wait_until="load")
+        problems[name] = faults(page) + wrong
+        wrong.clear()
+        page.screenshot(path=screenshots / f"site-{width}-{scheme}-{name.replace('/', '-')}.png", full_page=True)
+    assert {name: found for name, found in problems.items() if found} == {}
+
+
+def test_search_finds_a_chapter(site, open_page):
+    page, wrong = open_page(site[1])
+    page.goto(site[1] + "search.html?q=permutation")
+    page.wait_for_selector("#search-results li a")
+    assert "encrypting" in page.locator("#search-results").inner_text().lower()
+    assert wrong == []
+
+
+def test_spoiled_pages_are_found_out(open_page, tmp_path):
+    base = tmp_path.as_uri()
+    (tmp_path / "a.html").write_text(
+        '<html lang="en"><title>t</title><body style="width: 900px"><img src="data:," alt="">'
+        '<p class="math">x</p><a href="/"></a><script>x.y</script><script src="https://example.org/a.js"></script>'
+    )
+    page, wrong = open_page(base, width=400)
+    page.goto(base + "/a.html")
+    assert "asks for https://example.org/a.js" in wrong
+    assert any("x is not defined" in text for text in wrong)
+    found = " ".join(faults(page))
+    for part in ("no alternative text", "equation", "pixels wider", "link-name"):
+        assert part in found
