@@ -16,7 +16,7 @@ def study(args) -> int:
     from .figures import draw_recorded
     from .study import run
 
-    run(args.scale)
+    run(args.scale, args.only)
     draw_recorded(args.scale)
     return 0
 
@@ -58,6 +58,7 @@ def main(argv=None) -> int:
         "study", help="measure every recorded table, and draw its figures; goes on where it stopped"
     )
     command.add_argument("--scale", choices=SCALE_NAMES, default="small", help="how much to run (default: small)")
+    command.add_argument("--only", default="", metavar="TABLE", help="one table, such as keys or conventional")
     command.set_defaults(run=study)
 
     command = commands.add_parser("save", help="run chapters and solutions at quick scale and keep their outputs")

@@ -29,7 +29,7 @@ from .evaluate import accuracy, key_trials
 from .keys import SecretKey
 from .protect import decrypt_model, encrypt_model
 from .scales import Scale, new_model, trained_model
-from .study import _origin
+from .study import origin
 from .train import default_device, fit
 
 SEEDS = (0, 1, 2)
@@ -82,7 +82,7 @@ def conventional(scale: Scale, say=print, *, seeds=SEEDS) -> None:
                 for case, key_seed, name, value in measure(scale, data, **unit)
             ]
             n_wrong = 0 if method == "plain" else N_WRONG
-            records.append(path, rows, _origin(scale, data, time.perf_counter() - start, seed, n_wrong))
+            records.append(path, rows, origin(scale, data, time.perf_counter() - start, seed, n_wrong))
             right = next(row["value"] for row in rows if row["measure"] == "accuracy")
             say(f"conventional: {method}, seed {seed}: {right:.2%} ({time.perf_counter() - start:.0f} s)")
 

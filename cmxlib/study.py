@@ -23,13 +23,20 @@ ANATOMY_IMAGES = 2000
 ANATOMY_KEYS = 20
 
 
-def run(scale_name: str, say=print) -> None:
-    """Measure every table at a scale: "small" or "paper" (CIFAR-10), or "quick" (FontDigits, ignored folder)."""
-    scale = SCALES[scale_name]
-    for unit in (training, keys, anatomy, blocks, cost):
+def run(scale_name: str, only: str = "", say=print) -> None:
+    """Measure the tables at a scale: "small" or "paper" (CIFAR-10), or "quick" (FontDigits, ignored folder).
+
+    ``only`` names one table. The comparison with conventional methods, some twenty trainings, runs when it is named.
+    """
+    from .conventional_study import conventional  # which uses this module
+
+    tables = {unit.__name__: unit for unit in (training, keys, anatomy, cost, blocks, conventional)}
+    if only and only not in tables:
+        raise ValueError(f"there is no table {only!r}; there are {', '.join(tables)}")
+    for name in [only] if only else [name for name in tables if name != "conventional"]:
         start = time.perf_counter()
-        unit(scale, say)
-        say(f"{unit.__name__}: recorded ({time.perf_counter() - start:.0f} s)")
+        tables[name](SCALES[scale_name], say)
+        say(f"{name}: recorded ({time.perf_counter() - start:.0f} s)")
 
 
 def training(scale: Scale, say=print) -> None:
@@ -52,7 +59,7 @@ def training(scale: Scale, say=print) -> None:
         {**unit, "epoch": len(history), "measure": "final_test_accuracy", "value": final},
         {**unit, "epoch": len(history), "measure": "parameters", "value": parameters},
     ]
-    records.append(path, rows, _origin(scale, data, history.seconds.sum(), scale.train.seed))
+    records.append(path, rows, origin(scale, data, history.seconds.sum(), scale.train.seed))
 
 
 def keys(scale: Scale, say=print) -> None:
@@ -74,8 +81,8 @@ def keys(scale: Scale, say=print) -> None:
             where["precision"] = "bfloat16" if autocast and trial["case"] == "wrong key" else "float32"
             measures = ("accuracy",) if trial["case"] == "wrong key" else ("accuracy", "differ", "max_logit_difference")
             rows += [{**where, "measure": measure, "value": trial[measure]} for measure in measures]
-        origin = _origin(scale, data, time.perf_counter() - start, scale.train.seed, n_keys=scale.n_wrong)
-        records.append(path, rows, origin)
+        where_from = origin(scale, data, time.perf_counter() - start, scale.train.seed, n_keys=scale.n_wrong)
+        records.append(path, rows, where_from)
         say(f"keys: {scale.n_wrong} wrong keys for {unit['steps']}")
 
 
@@ -142,8 +149,8 @@ def anatomy(scale: Scale, say=print) -> None:
     found = accuracy(model, coarse.repeat_interleave(size, 3), labels, **norm)
     where = {**unit, "kind": "mean colour only", "wrong": 0, "trial": 0}
     rows.append({**where, "measure": "accuracy", "value": found})
-    origin = _origin(scale, data, time.perf_counter() - start, scale.train.seed, ANATOMY_KEYS, n_images)
-    records.append(path, rows, origin)
+    where_from = origin(scale, data, time.perf_counter() - start, scale.train.seed, ANATOMY_KEYS, n_images)
+    records.append(path, rows, where_from)
 
 
 def blocks(scale: Scale, say=print) -> None:
@@ -167,7 +174,7 @@ def blocks(scale: Scale, say=print) -> None:
             bits = PatchCipher(SecretKey.for_experiment(0), **unit).key_bits()
             rows.append({**unit, "case": "key space", "key_seed": -1, "measure": "bits", "value": bits})
             seconds = time.perf_counter() - start
-            records.append(path, rows, _origin(scale, data, seconds, scale.train.seed, n_wrong))
+            records.append(path, rows, origin(scale, data, seconds, scale.train.seed, n_wrong))
             say(f"blocks: patches of {patch_size}, blocks of {block_size}")
 
 
@@ -203,10 +210,11 @@ def cost(scale: Scale, say=print) -> None:
         for name, values in seconds.items()
         for trial, value in enumerate(values)
     ]
-    records.append(path, rows, _origin(scale, data, time.perf_counter() - start, scale.train.seed, n_images=2000))
+    records.append(path, rows, origin(scale, data, time.perf_counter() - start, scale.train.seed, n_images=2000))
 
 
-def _origin(scale, data, seconds, seed, n_keys=0, n_images=None):
+def origin(scale, data, seconds, seed, n_keys=0, n_images=None):
+    """The columns that say where a scale's rows came from, for ``records.append``."""
     return records.provenance(
         scale=scale.name,
         dataset=data.name,

@@ -70,7 +70,7 @@ def recorded(tmp_path_factory):
         patch.setitem(SCALES, "small", scale)
         patch.setattr(study, "ANATOMY_KEYS", 2)
         for _ in range(2):
-            study.run("small", said.append)
+            study.run("small", say=said.append)
             said.append({p.name: p.read_bytes() for p in (root / "results" / "small").glob("*.csv")})
         draw_recorded("small")
         yield root, said
@@ -115,8 +115,13 @@ def test_the_committed_figures_are_drawn_from_the_committed_rows(monkeypatch, tm
         assert names <= ({p.name for p in committed.iterdir()} if committed.exists() else set())
 
 
+def test_an_unknown_table_is_named():
+    with pytest.raises(ValueError, match=r"no table 'kyes'; there are training, keys, .*conventional"):
+        study.run("small", "kyes")
+
+
 def test_a_stopped_study_says_how_to_go_on(monkeypatch, capsys):
-    def stopped(scale, say=print):
+    def stopped(scale, only):
         raise KeyboardInterrupt("Training stopped after 3 of 9 epochs; run it again to go on from here.")
 
     monkeypatch.setattr(study, "run", stopped)
