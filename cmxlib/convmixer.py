@@ -52,6 +52,10 @@ class ConvMixer(nn.Sequential):
             nn.Linear(dim, num_classes),
         )
 
+    def __getitem__(self, index):
+        # A slice is a plain nn.Sequential: the constructor here takes sizes, not layers.
+        return nn.Sequential(*list(self)[index]) if isinstance(index, slice) else super().__getitem__(index)
+
     def forward(self, x):
         # Another kind of embedding, such as one with filters of its own at each position, takes the plain path.
         quick = x.device.type == "cpu" and isinstance(self[0], nn.Conv2d)

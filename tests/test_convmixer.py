@@ -98,3 +98,9 @@ def test_copies_and_state_dicts():
     twin.load_state_dict(model.state_dict())
     x = images()
     assert torch.equal(twin(x), model(x)) and torch.equal(copy.deepcopy(model)(x), model(x))
+
+
+def test_a_slice_is_a_sequence_of_layers():
+    model, x = ConvMixer(8, 2, 3, 4).eval(), torch.rand(2, 3, 8, 8)
+    assert type(model[:-3]) is torch.nn.Sequential and model[0] is model[:3][0]
+    assert torch.allclose(model[-3:](model[:-3](x)), model(x), atol=1e-5)
