@@ -1,9 +1,11 @@
 """Times of two ways of doing the same, taken in turns, and the peak memory of a function in a process of its own."""
 
+import re
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -36,12 +38,22 @@ def in_turns(functions: dict, repeats: int) -> dict:
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def peak_memory(statement: str) -> float:
-    """Peak resident MB of a fresh Python process that runs a statement, as the operating system counts them."""
-    code = f"{statement}\nimport resource, sys\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+def peak_memory(setup: str, statement: str) -> float:
+    """By how many MB ``statement`` raises the peak resident memory of a fresh Python process that has run ``setup``."""
+    lines = ["from benchmarks.timing import resident_peak", setup, "before = resident_peak()"]
+    code = "\n".join([*lines, statement, "print(resident_peak() - before)"])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    peak = int(done.stdout.split()[-1])
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, else kilobytes
+    return float(done.stdout.split()[-1])
+
+
+def resident_peak() -> float:
+    """The peak resident memory in MB of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory too, from before the fork
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text()).group(1)) / 2**10
+    import resource  # of Unix only
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def matrix_rate(

@@ -19,7 +19,7 @@ def test_smoke(tmp_path, capsys):
     measures = {r["measure"] for r in rows}
     for start in ("training step", "epoch", "evaluation", "memory", "encryption", "a wrong key", "the command line"):
         assert any(m.startswith(start) for m in measures) and start in printed
-    assert all(float(r["value"]) >= 0 or r["value"] == "no GPU at hand" for r in rows)
+    assert all(r["value"] == "no GPU at hand" or float(r["value"]) >= 0 for r in rows)
     assert sum("GPU" in r["measure"] or "compilation" in r["measure"] for r in rows) >= 1
 
 
@@ -52,5 +52,4 @@ def test_in_turns_counts_every_call_but_the_first():
 
 @pytest.mark.skipif(os.name != "posix", reason="resource is a module of Unix")
 def test_peak_memory_sees_an_array():
-    small, large = (timing.peak_memory(f"b = bytearray({n} << 20)") for n in (1, 101))
-    assert 90 < large - small < 120
+    assert 90 < timing.peak_memory("", "b = bytearray(100 << 20)") < 120
