@@ -1,9 +1,10 @@
-"""The parts of README.md that are made from the repository itself, so that they cannot fall behind it.
+"""The parts of README.md and of chapter 0 that are made from the repository itself, so that they cannot fall behind it.
 
-A part stands between the lines `<!-- generated: NAME -->` and `<!-- end -->`; the function that `BLOCKS` has under
-NAME gives its Markdown.
+A part stands between the lines `<!-- generated: NAME -->` and `<!-- end -->`, in the README or in a Markdown cell of
+a chapter; the function that `BLOCKS` has under NAME gives its Markdown.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from . import chapters
 from .records import ROOT, table_path, write_text
 
 README = ROOT / "README.md"
+START = chapters.FOLDER / "00_start_here.ipynb"
 
 
 def chapter_map() -> str:
@@ -71,20 +73,34 @@ def render(text: str, blocks=BLOCKS) -> str:
     """The text with each generated part made anew; ValueError for a part that is unknown, nested or has no end."""
     marks = re.findall(r"<!-- (generated: \w+|end) -->", text)
     if any((mark == "end") != bool(index % 2) for index, mark in enumerate(marks)) or len(marks) % 2:
-        raise ValueError("each '<!-- generated: NAME -->' in the README takes one '<!-- end -->' after it")
+        raise ValueError("each '<!-- generated: NAME -->' takes one '<!-- end -->' after it")
 
     def part(match: re.Match) -> str:
         if match["name"] not in blocks:
-            raise ValueError(f"the README asks for {match['name']!r}; what can be made is: {', '.join(blocks)}")
+            raise ValueError(f"a generated part asks for {match['name']!r}; what can be made is: {', '.join(blocks)}")
         return f"{match['start']}\n{blocks[match['name']]()}\n<!-- end -->"
 
     return re.sub(r"(?P<start><!-- generated: (?P<name>\w+) -->).*?<!-- end -->", part, text, flags=re.DOTALL)
 
 
-def update(path: Path = README, check: bool = False) -> bool:
-    """Make the generated parts of the file anew, or with `check` only look; True when they were current."""
-    old = path.read_text(encoding="utf-8")
-    new = render(old)
-    if new != old and not check:
-        write_text(path, new)
-    return new == old
+def render_notebook(text: str) -> str:
+    """A notebook's JSON with the generated parts of its Markdown cells made anew; links are from its own folder."""
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        old = chapters.source(cell)
+        if cell["cell_type"] == "markdown" and "<!-- generated" in old:
+            new = render(old).replace("](notebooks/", "](")
+            cell["source"] = new.splitlines(keepends=True)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"  # as nbformat writes it
+
+
+def update(paths=(README, START), check: bool = False) -> bool:
+    """Make the generated parts of the files anew, or with `check` only look; True when all were current."""
+    current = True
+    for path in paths:
+        old = path.read_text(encoding="utf-8")
+        new = render_notebook(old) if path.suffix == ".ipynb" else render(old)
+        current &= new == old
+        if new != old and not check:
+            write_text(path, new)
+    return current

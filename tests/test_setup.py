@@ -194,6 +194,7 @@ def test_the_interpreter_of_an_environment():
 
 
 def make(*arguments, **options):
+    options.setdefault("env", {name: value for name, value in os.environ.items() if not name.startswith("MAKE")})
     return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, **options)
 
 
