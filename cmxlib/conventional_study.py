@@ -29,18 +29,28 @@ from .evaluate import accuracy, key_trials
 from .keys import SecretKey
 from .protect import decrypt_model, encrypt_model
 from .scales import Scale, new_model, trained_model
-from .study import origin
+from .study import origin, summary
 from .train import default_device, fit
 
 SEEDS = (0, 1, 2)
 N_WRONG = 5
 
 # CIFAR-10 accuracies in per cent as published, each with its own network: (network, method, block, accuracy, source).
+# An adaptation network stands before Shake-PyramidNet-110; the source is the README of the code of Madono et al., and
+# the logs of the code of arXiv 2010.00801.
 PUBLISHED = (
     ("Shake-PyramidNet-110", "plain", None, 96.70, "Madono 2020"),
     ("Shake-PyramidNet-110", "LE", 4, 94.94, "Madono 2020"),
     ("Shake-PyramidNet-110", "EtC", 4, 85.94, "Madono 2020"),
     ("Shake-PyramidNet-110", "ELE", 4, 67.10, "Madono 2020"),
+    ("LE's adaptation network", "plain", None, 95.64, "Madono 2020"),
+    ("LE's adaptation network", "LE", 4, 94.49, "Madono 2020"),
+    ("LE's adaptation network", "EtC", 4, 80.16, "Madono 2020"),
+    ("LE's adaptation network", "ELE", 4, 48.39, "Madono 2020"),
+    ("ELE's adaptation network", "plain", None, 85.32, "Madono 2020"),
+    ("ELE's adaptation network", "LE", 4, 87.28, "Madono 2020"),
+    ("ELE's adaptation network", "EtC", 4, 89.09, "Madono 2020"),
+    ("ELE's adaptation network", "ELE", 4, 83.06, "Madono 2020"),
     ("ResNet-18", "plain", None, 95.43, "arXiv 2010.00801"),
     ("ResNet-18", "SHF", 2, 94.77, "arXiv 2010.00801"),
     ("ResNet-18", "NP", 2, 95.32, "arXiv 2010.00801"),
@@ -51,6 +61,9 @@ PUBLISHED = (
     ("ResNet-18", "SHF", 8, 86.40, "arXiv 2010.00801"),
     ("ResNet-18", "NP", 8, 91.54, "arXiv 2010.00801"),
     ("ResNet-18", "FFX", 8, 91.99, "arXiv 2010.00801"),
+    ("ResNet-18", "SHF", 16, 77.25, "arXiv 2010.00801"),
+    ("ResNet-18", "NP", 16, 92.68, "arXiv 2010.00801"),
+    ("ResNet-18", "FFX", 16, 91.39, "arXiv 2010.00801"),
 )
 
 
@@ -145,24 +158,28 @@ def _trained_on_encrypted(scale, data, method, sizes, seed):
 def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Sum up rows of the table `conventional`: one row a method, accuracies and losses in per cent and points.
 
-    Columns: method; seeds; correct, correct_sd (over seeds; plain images for "plain"); loss, loss_max (points against
-    the plain network of the same seed, mean and largest); wrong, wrong_sd, wrong_max, n_wrong (over keys and seeds);
-    no_key; key_change (seconds, mean); bits (of the key space).
+    Columns: method; seeds; correct, correct_sd (over seeds; plain images for "plain"); loss, loss_low, loss_high,
+    loss_max (points against the plain network of the same seed: mean, its 95 % interval from two seeds up, and
+    largest); wrong, wrong_sd, wrong_max, n_wrong (over keys and seeds); no_key; key_change (seconds, mean); bits (of
+    the key space). A network whose plain twin is not measured yet has no loss.
     """
     plain = rows[rows.case == "plain"].set_index("seed").value
     found = []
     for method, group in rows.groupby("method", sort=False):
         cases = {case: part.set_index("seed").value for case, part in group.groupby("case")}
         correct, none = cases["plain" if method == "plain" else "correct key"], pd.Series(dtype=float)
-        wrong, loss = 100 * cases.get("wrong key", none), 100 * (plain - correct).dropna()
+        wrong, lost = 100 * cases.get("wrong key", none), 100 * (plain - correct).dropna()
+        loss = summary(lost) if len(lost) else dict.fromkeys(("mean", "low", "high", "max"), float("nan"))
         found.append(
             {
                 "method": method,
                 "seeds": len(correct),
                 "correct": 100 * correct.mean(),
                 "correct_sd": 100 * correct.std(),
-                "loss": loss.mean(),
-                "loss_max": loss.max(),
+                "loss": loss["mean"],
+                "loss_low": loss["low"],
+                "loss_high": loss["high"],
+                "loss_max": loss["max"],
                 "wrong": wrong.mean(),
                 "wrong_sd": wrong.std(),
                 "wrong_max": wrong.max(),
@@ -178,3 +195,10 @@ def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
 def published_table() -> pd.DataFrame:
     """The accuracies that were published for conventional methods, each with a network of its own."""
     return pd.DataFrame(PUBLISHED, columns=["network", "method", "block_size", "accuracy", "source"])
+
+
+def duration(seconds: float) -> str:
+    """A span of time as a reader would say it, to two or three digits: "7.2 min", "41 s", "2.4 ms", "85 µs"."""
+    units = {"h": 3600, "min": 60, "s": 1, "ms": 1e-3}
+    unit = next((unit for unit, size in units.items() if seconds >= size), "µs")
+    return f"{seconds / units.get(unit, 1e-6):.3g} {unit}"

@@ -10,9 +10,9 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 
 from . import records
+from .conventional_study import conventional_table, duration
 from .study import summary
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
@@ -114,20 +114,11 @@ def wrong_keys(rows):
     wrong = rows[rows.case == "wrong key"].assign(percent=lambda r: 100 * r.value)
     order = [steps for steps in STEP_COLOURS if steps in set(wrong.steps)]
     figure, axis = plt.subplots(figsize=(7, 0.6 + 0.75 * len(order)))
-    sns.stripplot(
-        wrong,
-        x="percent",
-        y="steps",
-        hue="steps",
-        order=order,
-        palette=STEP_COLOURS,
-        legend=False,
-        ax=axis,
-        size=3,
-        alpha=0.6,
-    )
+    rng = np.random.default_rng(0)  # scatters the points of a row, alike each time
     for place, steps in enumerate(order):
         here = wrong[wrong.steps == steps].percent
+        scattered = place + rng.uniform(-0.2, 0.2, len(here))
+        axis.plot(here, scattered, color=STEP_COLOURS[steps], marker="o", markersize=3, linestyle="", alpha=0.6)
         axis.plot([here.mean()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5)
         axis.annotate(
             f"mean {here.mean():.1f} %, n = {len(here)}",
@@ -141,7 +132,8 @@ def wrong_keys(rows):
     axis.annotate("correct key", (right, -0.45), (-4, 0), textcoords="offset points", ha="right", color=GREY)
     axis.axvline(10, color=GREY, linestyle=":")
     axis.annotate("guessing", (10, -0.45), (4, 0), textcoords="offset points", color=GREY)
-    axis.set(xlabel="accuracy, %", ylabel="", xlim=(0, 100), ylim=(len(order) - 0.5, -0.6))
+    axis.set_yticks(range(len(order)), order)
+    axis.set(xlabel="accuracy, %", xlim=(0, 100), ylim=(len(order) - 0.5, -0.6))
     return figure
 
 
@@ -182,23 +174,94 @@ def blocks(rows):
     axis.set_xticks(range(len(pairs)), [f"patch {p}\nblock {b}" for p, b in pairs])
     axis.axhline(10, color=GREY, linestyle=":")
     axis.set(ylabel="accuracy, %", ylim=(0, 100))
-    axis.legend(loc="upper right", bbox_to_anchor=(1, 0.75))
+    axis.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
 
-RECORDED = {"training": training_curves, "keys": wrong_keys, "anatomy": anatomy, "blocks": blocks}
+def conventional(rows):
+    """Accuracy with the correct key, wrong keys and none, by method, from rows of the table `conventional`; at the
+    right the loss in points against plain, and the number of seeds."""
+    table = conventional_table(rows)
+    rows = rows[rows.measure == "accuracy"]
+    place = {method: index for index, method in enumerate(table.method)}
+    figure, axis = plt.subplots(figsize=(7, 1.2 + 0.4 * len(place)))
+    for case, colour, marker, shift in (
+        ("plain", GREY, "D", 0),
+        ("correct key", BLUE, "o", 0),
+        ("wrong key", RED, "x", -0.15),
+        ("no key", ORANGE, "^", 0.15),
+    ):
+        part = rows[rows.case == case]
+        axis.plot(
+            100 * part.value, part.method.map(place) + shift, color=colour, marker=marker, linestyle="", label=case
+        )
+    for row in table[table.loss.notna()].itertuples():
+        text = f"{row.loss:.1f} points, n = {row.seeds}" if row.method != "plain" else f"loss, n = {row.seeds} seeds"
+        axis.annotate(
+            text, (1.01, place[row.method]), xycoords=("axes fraction", "data"), va="center", fontsize="small"
+        )
+    axis.axvline(table.correct[place["plain"]], color=GREY, linestyle="--")
+    axis.axvline(10, color=GREY, linestyle=":")
+    axis.set_yticks(range(len(place)), list(place))
+    axis.set(xlabel="accuracy, %", xlim=(0, 100), ylim=(len(place) - 0.5, -0.5))
+    axis.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return figure
 
 
-def draw_recorded(scale: str) -> list[Path]:
-    """Draw the figure of each table that is recorded at a scale, and save it in that scale's folder of figures."""
+def cost(rows):
+    """Seconds of each job, on a logarithmic axis, from rows of the table `cost`: every trial, and the median."""
+    jobs = rows[rows.measure == "seconds"].groupby("case", sort=False).value
+    figure, axis = plt.subplots(figsize=(7, 0.8 + 0.35 * len(jobs)))
+    for place, (_, seconds) in enumerate(jobs):
+        axis.plot(seconds, [place] * len(seconds), color=BLUE, marker="o", markersize=4, linestyle="", alpha=0.5)
+        axis.plot([seconds.median()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5)
+        label = duration(seconds.median())
+        axis.annotate(label, (seconds.max(), place), (8, 0), textcoords="offset points", va="center")
+    axis.set_yticks(range(len(jobs)), [name for name, _ in jobs])
+    axis.set(xscale="log", xlabel="seconds", ylim=(len(jobs) - 0.5, -0.5))
+    axis.margins(x=0.15)
+    return figure
+
+
+RECORDED = {
+    "training": training_curves,
+    "keys": wrong_keys,
+    "anatomy": anatomy,
+    "blocks": blocks,
+    "conventional": conventional,
+    "cost": cost,
+}
+
+
+def draw_recorded(scale: str, folder=None) -> list[Path]:
+    """Draw the figure of each table that is recorded at a scale, and save it in that scale's folder of figures.
+
+    Below each stands what it was measured over.
+    """
+    from .security_figures import RECORDED as SECURITY  # which takes its colours from here
+
     paths = []
-    for table, draw in RECORDED.items():
+    for table, draw in (RECORDED | SECURITY).items():
         if records.table_path(scale, table).exists():
+            rows = records.read(scale, table)
             with mpl.rc_context(STYLE):
-                figure = draw(records.read(scale, table))
-                paths += save(figure, table, records.figures_dir(scale))
+                figure = draw(rows)
+                figure.supxlabel(measured_over(rows), fontsize="small", color=GREY)
+                paths += save(figure, table, folder or records.figures_dir(scale))
                 plt.close(figure)
     return paths
+
+
+def measured_over(rows) -> str:
+    """In a line, what rows were measured over: data set, scale, images, wrong keys, seeds."""
+    seeds = sorted({seed for text in rows.seeds for seed in text.split()})
+    names = {"cifar10": "CIFAR-10", "fontdigits": "FontDigits"}
+    parts = [
+        f"{'/'.join(names.get(name, name) for name in rows.dataset.unique())}, scale {'/'.join(rows.scale.unique())}"
+    ]
+    parts.append(f"{rows.n_images.max():,} images")
+    parts += [f"{rows.n_keys.max()} keys"] if rows.n_keys.max() else []
+    return ", ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"])
 
 
 def claim(paths, classes):

@@ -7,7 +7,7 @@ import torch
 
 from cmxlib import conventional_study, records, scales
 from cmxlib.conventional import METHODS
-from cmxlib.conventional_study import N_WRONG, conventional, conventional_table, published_table
+from cmxlib.conventional_study import N_WRONG, conventional, conventional_table, duration, published_table
 from cmxlib.data import Dataset
 from cmxlib.scales import Scale
 from cmxlib.train import TrainSettings
@@ -108,8 +108,26 @@ def test_the_table_sums_up_over_seeds_and_keys():
     assert le["correct"] == pytest.approx(75)
     assert le["correct_sd"] == pytest.approx(20 / 2**0.5)
     assert (le["loss"], le["loss_max"]) == pytest.approx((10, 15))  # 5 and 15, each against its own plain network
+    # t with 1 degree of freedom at 97.5 %: 12.706; sd of 5 and 15 is 7.0711; half width 12.706 * 7.0711 / sqrt(2)
+    assert (le["loss_low"], le["loss_high"]) == pytest.approx((10 - 63.53, 10 + 63.53), abs=0.01)
     assert (le["wrong"], le["wrong_sd"], le["wrong_max"], le["n_wrong"]) == pytest.approx((20, 10, 30, 3))
     assert (le["no_key"], le["key_change"]) == pytest.approx((12, 70))
+
+
+def test_a_network_without_its_plain_twin_has_no_loss():
+    rows = [("plain", 0, "plain", 0.9), ("LE", 0, "correct key", 0.8), ("SHF", 1, "correct key", 0.7)]
+    rows = pd.DataFrame(rows, columns=["method", "seed", "case", "value"])
+    table = conventional_table(rows).set_index("method")
+    assert table.loss["LE"] == pytest.approx(10) and np.isnan(table.loss_low["LE"])  # one seed gives no interval
+    assert table.correct["SHF"] == pytest.approx(70) and np.isnan(table.loss["SHF"])
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(7200, "2 h"), (431, "7.18 min"), (41, "41 s"), (0.00243, "2.43 ms"), (8.5e-5, "85 µs"), (0, "0 µs")],
+)
+def test_spans_of_time_are_readable(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_published_figures_name_their_source_and_methods():

@@ -2,10 +2,13 @@
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
-from cmxlib import figures
+from cmxlib import figures, records
+from cmxlib.figures import draw_recorded
 
 mpl.use("Agg")
 
@@ -52,3 +55,51 @@ def test_saved_figures_are_the_same_files_each_time(tmp_path):
     assert [path.name for path in files[0]] == ["claim.png", "claim.svg"]
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
     assert len(list((tmp_path / "a").iterdir())) == 2
+
+
+def conventional_rows():
+    rows = [("plain", 0, "plain", 0.9), ("LE", 0, "correct key", 0.85), ("LE", 0, "no key", 0.2)]
+    rows += [("LE", 0, "wrong key", 0.1), ("LE", 0, "wrong key", 0.3)]
+    return pd.DataFrame(rows, columns=["method", "seed", "case", "value"]).assign(measure="accuracy")
+
+
+def test_conventional_methods_stand_where_their_rows_say():
+    axis = figures.conventional(conventional_rows()).axes[0]
+    points = {line.get_label(): line.get_xydata() for line in axis.lines}
+    assert points["plain"].tolist() == [[90, 0]]
+    assert points["correct key"].tolist() == [[85, 1]]
+    assert points["no key"][:, 0].tolist() == [20] and points["wrong key"][:, 0].tolist() == [10, 30]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["plain", "LE"]
+    assert "5.0 points, n = 1" in [text.get_text() for text in axis.texts]
+
+
+def test_cost_shows_every_trial_and_the_median():
+    rows = pd.DataFrame({"case": ["a"] * 3 + ["b"], "value": [1.0, 3.0, 2.0, 0.001], "measure": "seconds"})
+    axis = figures.cost(rows).axes[0]
+    assert sorted(axis.lines[0].get_xdata()) == [1, 2, 3] and set(axis.lines[1].get_xdata()) == {2}
+    assert [text.get_text() for text in axis.texts] == ["2 s", "1 ms"]
+    assert axis.get_xscale() == "log"
+
+
+def test_a_figure_says_what_it_was_measured_over():
+    origin = {
+        "dataset": "cifar10",
+        "scale": "small",
+        "n_images": [10000, 2000],
+        "n_keys": [0, 5],
+        "seeds": ["0", "0 1"],
+    }
+    assert figures.measured_over(pd.DataFrame(origin)) == "CIFAR-10, scale small, 10,000 images, 5 keys, seeds 0, 1"
+
+
+def test_the_committed_figures_are_drawn_from_the_committed_rows(tmp_path):
+    """Drawn anew, each figure is the committed one up to the last shades of grey; none is left over."""
+    committed, drawn = set(), set()
+    for scale in ("small", "paper"):
+        drawn |= {path.relative_to(tmp_path) for path in draw_recorded(scale, tmp_path / scale)}
+        folder = records.figures_dir(scale)
+        committed |= {path.relative_to(folder.parent) for path in folder.glob("*.*")}
+    assert drawn == committed, "run cmx study for the scale, which draws its figures"
+    for name in sorted(path for path in drawn if path.suffix == ".png"):
+        new, old = (np.asarray(Image.open(root / name).convert("L"), int) for root in (tmp_path, folder.parent))
+        assert new.shape == old.shape and (abs(new - old) > 64).mean() < 1e-4, f"{name} is not that of its rows"
