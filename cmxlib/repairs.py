@@ -1,6 +1,7 @@
 """Repairs: what could make the patch cipher harder to break while encrypted models stay exact.
 
 Two of them need code of their own; the others (orthogonal mixing, other patch sizes, new keys) are choices of a key.
+The attacks on them are in `repair_attacks`.
 
     PositionCipher, encrypt_model_by_position    a key of its own for each position of the image
     to_bits, from_bits, bit_model                flips and shuffles of single bits instead of values
@@ -8,13 +9,10 @@ Two of them need code of their own; the others (orthogonal mixing, other patch s
 
 import copy
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torch.nn import functional as F
 
-from .attacks import _distances, ciphertext_only
 from .cipher import PatchCipher, _from_blocks, _to_blocks
 from .keys import SecretKey
 from .protect import encrypt_model, find_embedding
@@ -33,6 +31,13 @@ class PositionCipher:
         subkeys = (key.subkey(f"position {i}") for i in positions)
         self.ciphers = [PatchCipher(subkey, patch_size, channels, steps) for subkey in subkeys]
         self.patch_size = patch_size
+
+    @classmethod
+    def from_ciphers(cls, ciphers: list[PatchCipher]) -> "PositionCipher":
+        """The cipher that has a given PatchCipher at each position, as an attack estimates them."""
+        self = cls.__new__(cls)
+        self.ciphers, self.patch_size = list(ciphers), ciphers[0].patch_size
+        return self
 
     def encrypt(self, images):
         return _by_position(images, self.patch_size, [cipher.encrypt for cipher in self.ciphers])
@@ -70,65 +75,12 @@ def encrypt_model_by_position(model: nn.Module, cipher: PositionCipher, *, mean,
     return encrypted
 
 
-def ciphertext_only_by_position(
-    encrypted, public, patch_size=4, steps=("shuffle", "flip"), *, restarts=5, rounds=5
-) -> list[PatchCipher]:
-    """Attack a PositionCipher of shuffles and flips: estimates for all positions, from images as ``ciphertext_only``.
-
-    First each position by itself. Then positions help one another: the covariance of an encrypted patch with the other
-    patches, decrypted as far as they are known, is compared with the same covariance of public images; now only one
-    side is unknown, so that a linear assignment finds it.
-    """
-    size, columns = patch_size, encrypted.shape[3] // patch_size
-    count = columns * (encrypted.shape[2] // size)
-
-    def at(images, i):
-        row, column = divmod(i, columns)
-        return images[:, :, row * size : (row + 1) * size, column * size : (column + 1) * size]
-
-    estimates = [
-        ciphertext_only(at(encrypted, i), at(public, i), size, steps, neighbours=False, restarts=restarts)
-        for i in range(count)
-    ]
-    observed, known = _all_covariances(encrypted, size), _all_covariances(public, size)
-    for _ in range(rounds):
-        # Decrypting the second patch of each pair as far as its key is known.
-        matrices = np.stack([each.matrix()[0] for each in estimates])
-        half = observed @ matrices
-        estimates = [_closest(*_others(half, known, i), size, steps) for i in range(count)]
-    return estimates
-
-
-def _all_covariances(images, size):
-    """Of each patch with each other one: (positions, positions, n, n)."""
-    values = images.float() / 255 if images.dtype == torch.uint8 else images
-    blocks = _to_blocks(values, size)
-    _, positions, n = blocks.shape
-    flat = (blocks - blocks.mean(0)).flatten(1)
-    return (flat.T @ flat / len(flat)).view(positions, n, positions, n).transpose(1, 2).double().numpy()
-
-
-def _others(observed, known, i):
-    """The covariances of patch i with all other patches, beside one another: (n, (positions - 1) * n), of both."""
-    return (np.delete(each[i], i, axis=0).swapaxes(0, 1).reshape(each.shape[-1], -1) for each in (observed, known))
-
-
-def _closest(y, x, size, steps):
-    """The cipher of shuffles and flips that takes the rows of x (n, m) to those of y best."""
-    same, flipped = _distances(y, x), _distances(y, -x)
-    cost = np.minimum(same, flipped) if "flip" in steps else same
-    order = linear_sum_assignment(cost)[1] if "shuffle" in steps else np.arange(len(x))
-    entries = np.arange(len(x)), order
-    flips = flipped[entries] < same[entries] if "flip" in steps else np.zeros(len(x), bool)
-    return PatchCipher.from_entries(order, flips, size, len(x) // size**2)
-
-
 def _by_position(images, size, functions):
     c, h, w = images.shape[-3:]
     blocks = _to_blocks(images, size)
     if blocks.shape[1] != len(functions):
         raise ValueError(
-            f"There are {len(functions)} keys, one a position, but the images have {blocks.shape[1]} patches."
+            f"There are keys for {len(functions)} positions, but the images have {blocks.shape[1]} patches."
         )
     patches = blocks.unflatten(2, (c, size, size)).unbind(1)
     moved = [function(patch).flatten(1) for function, patch in zip(functions, patches, strict=True)]
@@ -164,10 +116,10 @@ def bit_model(model: nn.Module, *, mean, std) -> nn.Module:
     Its embedding has 8 times the weights; encrypt it with a PatchCipher of 8 C channels, mean 0 and std 1.
     """
     name, conv = find_embedding(model)
-    share = 2.0**_PLACES / 255  # of each bit in a value; broadcasts to (dim, C, 8, p, p)
-    mu, sigma = (torch.tensor(v).view(1, -1, 1, 1) for v in (mean, std))
+    share = 2.0 ** _PLACES.to(conv.weight) / 255  # of each bit in a value; broadcasts to (dim, C, 8, p, p)
+    mu, sigma = (torch.tensor(v).to(conv.weight).view(1, -1, 1, 1) for v in (mean, std))
     scaled = conv.weight.detach() / sigma
-    wide = nn.Conv2d(8 * conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride)
+    wide = nn.Conv2d(8 * conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride).to(conv.weight)
     with torch.no_grad():
         wide.weight.copy_((scaled[:, :, None] * share).flatten(1, 2))
         wide.bias.copy_((0 if conv.bias is None else conv.bias) - (scaled * mu).sum((1, 2, 3)))

@@ -62,7 +62,7 @@ _FULL = AttackSettings(
     iterations=300,
     retrain_steps=300,
     opened=10000,
-    attacked=1000,
+    attacked=500,
     queries=300,
     repaired=(30, 100, 300, 1000),
 )
