@@ -11,6 +11,7 @@ image widget, for ``Output`` and ``interact`` of ipywidgets can hang a batch run
 import copy
 import html
 import io
+import textwrap
 
 import ipywidgets
 import numpy as np
@@ -49,8 +50,8 @@ def key_lab(pictures, key: SecretKey):
         alike = [round(ssim(plain[None], found[None])[0], 2) + 0 for found in shown[1:]]
         wrong, bits = int((shown[2] != plain).sum()), cipher.key_bits()
         sentence = (
-            f"SSIM {alike[0]:.2f} encrypted, {alike[1]:.2f} decrypted, where {wrong} bytes differ; "
-            f"key space {'without end' if np.isinf(bits) else f'{bits:.1f} bits'}."
+            f"{steps}, blocks of {block_size}: SSIM {alike[0]:.2f} encrypted, {alike[1]:.2f} decrypted, where {wrong} "
+            f"bytes differ; key space {'without end' if np.isinf(bits) else f'{bits:.1f} bits'}."
         )
         return painting.row([*map(painting.enlarged, shown), matrix], titles), sentence
 
@@ -71,6 +72,7 @@ def key_lab(pictures, key: SecretKey):
         choices[name] = value
         choice.options = list(choices)
         choice.value = name
+        piece.update()  # also where a second file has the name of the first
 
     def read_upload(change):
         for file in change["new"]:
@@ -126,7 +128,7 @@ def look_inside(model, image, cipher: PatchCipher, *, mean, std):
             f"{entries} of {cipher.n} entries encrypted: {moved}. Largest difference of a logit: {errors[0]:.9f} "
             f"(if the image stayed plain: {errors[1]:.2f})."
         )
-        return painting.row(parts, titles), sentence
+        return painting.row(parts, titles, gap=3 * painting.GAP), sentence
 
     return _piece(
         draw,
@@ -197,8 +199,11 @@ def partway(start: PatchCipher, end: PatchCipher, count: int) -> PatchCipher:
 
 def stills(piece, *settings):
     """The pictures of a piece for several settings of its controls, each below its sentence, as one picture."""
-    drawn = [piece.draw(**values) for values in settings]
-    return painting.column([part for picture, sentence in drawn for part in (painting.text(sentence), picture)])
+    parts = []
+    for values in settings:
+        picture, sentence = piece.draw(**values)
+        parts += [*map(painting.text, textwrap.wrap(sentence, 115)), picture]
+    return painting.column(parts)
 
 
 def _piece(draw, others=(), **controls):
@@ -217,7 +222,7 @@ def _piece(draw, others=(), **controls):
     update()
     row = ipywidgets.HBox([*controls.values(), *others], layout={"flex_flow": "row wrap"})
     piece = ipywidgets.VBox([row, picture, sentence])
-    piece.draw = draw
+    piece.draw, piece.update = draw, update
     return piece
 
 

@@ -1,5 +1,6 @@
 """The interactive pieces: moving a control changes the picture, and what it then shows is right."""
 
+import datetime
 import html
 import io
 import itertools
@@ -54,7 +55,7 @@ def png(picture):
 
 def upload(piece, name, content):
     entry = {"name": name, "type": "image/png", "size": len(content), "content": memoryview(content)}
-    controls(piece)["Your picture"].value = [entry | {"last_modified": 0}]
+    controls(piece)["Your picture"].value = [entry | {"last_modified": datetime.datetime.now(datetime.UTC)}]
 
 
 # -- key lab -------------------------------------------------------------------------------------------------------
@@ -111,7 +112,8 @@ def test_a_picture_of_ones_own(lab):
     assert controls(lab)["picture"].value == "mine.png"
     first, sentence = seen(lab)
     assert "0 bytes differ" in sentence
-    assert np.array_equal(first[24 : 24 + 56, :96], np.asarray(mine)[:56, :96])  # cut so that blocks of 8 fill it
+    shown = first[24 : 24 + 112 : 2, :192:2]  # each pixel is a square of two
+    assert np.array_equal(shown, np.asarray(mine)[:56, :96])  # cut so that blocks of 8 fill it
     upload(lab, "mine.png", png(mine.rotate(180)))  # another one of the same name
     assert not np.array_equal(seen(lab)[0], first)
 
@@ -141,6 +143,7 @@ def test_a_file_that_is_no_picture_gets_a_sentence_and_breaks_nothing(lab, conte
 def inside(model=None):
     torch.manual_seed(1)
     model = model or ConvMixer(dim=16, depth=1, patch_size=4)
+    torch.nn.init.normal_(model[-1].weight)  # larger logits than at the start of a training
     return widgets.look_inside(model.eval(), smooth(1)[0], CIPHER, **NORM), model
 
 
@@ -218,13 +221,14 @@ def test_a_correct_key_shows_the_images_and_a_wrong_one_does_not():
 
 
 def test_a_move_is_quick():
+    """The aim is 0.2 s on two cores; counted is the work, for another program may hold up the clock."""
     piece, *_ = turned(n=200)
     slider, seconds = controls(piece)["entries turned"], []
     for count in range(1, 12):
-        start = time.perf_counter()
+        start = time.process_time()
         slider.value = 4 * count
-        seconds.append(time.perf_counter() - start)
-    assert sorted(seconds)[5] < 1, "0.2 s is the aim on a quiet machine; here it may be five times as slow"
+        seconds.append(time.process_time() - start)
+    assert sorted(seconds)[5] < 0.4
 
 
 # -- break it ------------------------------------------------------------------------------------------------------
@@ -245,7 +249,7 @@ def test_break_it_shows_the_recovered_beside_the_originals():
     for row in (top, 2 * top + 96 + painting.GAP // 2):
         assert np.array_equal(np.moveaxis(pixels[row : row + 96 : 3, :96:3], -1, 0), images[0])
     assert changes(piece, "images observed", 1)
-    assert float(re.search(r"original: (-?[\d.]+)", seen(piece)[1])[1]) < 0.9
+    assert float(re.search(r"original: (-?[\d.]+)", seen(piece)[1])[1]) < 0.99
 
 
 # -- what they share -----------------------------------------------------------------------------------------------
