@@ -2,13 +2,16 @@
 
 A chapter's first cell is Markdown and opens like this, with the question in one paragraph:
 
-    # 3. Encrypting images
+    # 3 · Encrypting images
     **Question.** What does an encrypted image still show?
-    ...
+    **After this chapter you can** ...
+    **Before.** What a reader should know.
     **Time.** 15 minutes
 
-Its exercises are headed `### Exercise 1`, and so on. One code cell, tagged `parameters`, sets `SCALE = "quick"`;
-the last code cell, tagged `headline`, prints the one line that a batch run reports.
+Its last sections are `## Summary` and `## Exercises`: four or more, headed `### Exercise 1 (compute)` and so on, of
+three levels (compute, change, invent), each with a `<details><summary>Hint</summary>`. One code cell, tagged
+`parameters`, sets `SCALE = "quick"`; the last code cell, tagged `headline`, prints the one line that a batch run
+reports. Of the cells that print, two thirds or more are compared with what is saved.
 """
 
 import ast
@@ -16,9 +19,10 @@ import json
 import re
 from pathlib import Path
 
-from .records import ROOT
+from .records import ROOT, build_dir
 
 FOLDER = ROOT / "notebooks"
+LEVELS = ("compute", "change", "invent")
 _WIDGETS = {"Output", "interact", "interactive", "interactive_output", "interact_manual"}
 
 
@@ -100,12 +104,24 @@ def compared(cell: dict) -> bool:
     return not marks and not {"nbval-ignore-output", "nbval-skip"} & set(_tags(cell))
 
 
-def counts(notebook: dict) -> dict[str, int]:
-    """How many exercises a notebook sets, how many of its cells print, and how many of those are compared."""
+def exercises(notebook: dict) -> list[tuple[int, str, bool]]:
+    """The exercises that a notebook sets: number, level ("" where none is given), and whether there is a hint."""
     prose = "\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    parts = re.split(r"^#+ Exercise +(\d+)", prose, flags=re.MULTILINE)[1:]
+    level = re.compile(r" *\((\w+)\)")
+    return [
+        (int(number), found[1] if (found := level.match(text)) else "", "<summary>Hint" in text)
+        for number, text in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
+def counts(notebook: dict) -> dict[str, int]:
+    """How many exercises and hints a notebook has, how many of its cells print, and how many of those are compared."""
+    set_here = exercises(notebook)
     printing = [cell for cell in code_cells(notebook) if prints(cell)]
     return {
-        "exercises": len(re.findall(r"^#+ Exercise\b", prose, re.MULTILINE)),
+        "exercises": len(set_here),
+        "hints": sum(hint for _, _, hint in set_here),
         "printing": len(printing),
         "compared": sum(map(compared, printing)),
     }
@@ -152,14 +168,32 @@ def saved_problems(notebook: dict) -> list[str]:
 
 
 def chapter_problems(notebook: dict) -> list[str]:
-    """What is wrong with a committed chapter: all of the above, its opening, and how it was saved."""
-    problems = run_problems(notebook) + saved_problems(notebook)
+    """What is wrong with a committed chapter: all of the above, its opening, its study aids, and what it compares."""
+    problems = run_problems(notebook) + saved_problems(notebook) + _aid_problems(notebook)
     problems += [f"the first cell gives no {name}" for name, text in opening(notebook).items() if not text]
     if not any(re.search(r"^SCALE = \"quick\"", source(cell), re.M) for cell in tagged(notebook, "parameters")):
         problems.append("the cell tagged 'parameters' must say SCALE = \"quick\"")
     for cell in tagged(notebook, "headline"):
         if len(printed(cell).strip().splitlines()) != 1:
             problems.append("the cell tagged 'headline' must print exactly one line")
+    return problems
+
+
+def _aid_problems(notebook: dict) -> list[str]:
+    """What a chapter lacks of goals, prerequisites, summary, exercises and hints, and of cells that are compared."""
+    prose = "\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    marks = ("**After this chapter you can**", "**Before.**", "## Summary", "## Exercises")
+    problems = [f"it has no line that begins '{mark}'" for mark in marks if f"\n{mark}" not in f"\n{prose}"]
+    numbers, levels, hints = zip(*exercises(notebook), strict=True) if exercises(notebook) else ((), (), ())
+    if len(numbers) < 4 or list(numbers) != list(range(1, len(numbers) + 1)):
+        problems.append(f"its exercises are numbered {list(numbers)}; it takes four or more: 1, 2, 3, 4, ...")
+    if set(levels) != set(LEVELS):
+        problems.append(f"its exercises are of the levels {sorted(set(levels))}; it takes all of {', '.join(LEVELS)}")
+    if not all(hints):
+        problems.append(f"exercise {numbers[hints.index(False)]} has no <details><summary>Hint</summary>")
+    found = counts(notebook)
+    if 3 * found["compared"] < 2 * found["printing"]:
+        problems.append(f"only {found['compared']} of the {found['printing']} cells that print are compared")
     return problems
 
 
@@ -178,20 +212,33 @@ def _names(cell: dict, context: type) -> set[str]:
     return found | (imported if context is ast.Store else set())
 
 
+def seconds(path: Path) -> str:
+    """How long the last `cmx book` at quick scale took for a notebook, "-" where there was none."""
+    copy = build_dir("quick") / "notebooks" / path.name
+    if path.parent != FOLDER or not copy.exists():
+        return "-"
+    duration = load(copy)["metadata"].get("papermill", {}).get("duration")
+    return f"{duration:.0f}" if duration else "-"
+
+
 def count_table() -> str:
-    """The counts of each chapter and of its solutions, and their sum, as a table of text."""
-    rows = [("notebook", "exercises", "cells that print", "compared", "share")]
-    total = {"exercises": 0, "printing": 0, "compared": 0}
+    """The counts of each chapter and of its solutions, and their sum, as a table of text.
+
+    `seconds` are those of the last `cmx book` on this machine at quick scale.
+    """
+    rows = [("notebook", "exercises", "hints", "cells that print", "compared", "share", "seconds")]
+    total = dict.fromkeys(("exercises", "hints", "printing", "compared"), 0)
     for path in [*sorted(FOLDER.glob("*.ipynb")), *sorted(FOLDER.glob("solutions/*.ipynb"))]:
         found = counts(load(path))
         total = {name: total[name] + found[name] for name in total}
-        rows.append((path.relative_to(FOLDER).with_suffix("").as_posix(), *_count_row(found)))
-    return text_table([*rows, ("all", *_count_row(total))])
+        rows.append((path.relative_to(FOLDER).with_suffix("").as_posix(), *_count_row(found), seconds(path)))
+    times = [int(row[-1]) for row in rows[1:] if row[-1] != "-"]
+    return text_table([*rows, ("all", *_count_row(total), str(sum(times)) if times else "-")])
 
 
-def _count_row(found: dict[str, int]) -> tuple[str, str, str, str]:
+def _count_row(found: dict[str, int]) -> tuple[str, ...]:
     share = f"{found['compared'] / found['printing']:.0%}" if found["printing"] else "-"
-    return str(found["exercises"]), str(found["printing"]), str(found["compared"]), share
+    return (*map(str, found.values()), share)
 
 
 def text_table(rows: list[tuple[str, ...]]) -> str:

@@ -9,12 +9,18 @@ import pytest
 hypothesis.settings.register_profile("cmxlib", deadline=None)
 hypothesis.settings.load_profile("cmxlib")
 
-OPENING = "# 3. A chapter\n\n**Question.** What does it\nshow?\n\n**Time.** About 15 minutes\n"
+OPENING = (
+    "# 3. A chapter\n\n**Question.** What does it\nshow?\n\n**After this chapter you can**\n\n- see it\n\n"
+    "**Before.** Nothing.\n\n**Time.** About 15 minutes\n"
+)
+HINT = "<details><summary>Hint</summary>Think.</details>"
+LEVELS = ("compute", "change", "change", "invent")
+EXERCISES = "\n\n".join(f"### Exercise {n} ({level})\nDo it.\n{HINT}" for n, level in enumerate(LEVELS, start=1))
 GOOD = [
     ("markdown", OPENING, (), ""),
     ("code", 'SCALE = "quick"', ("parameters",), ""),
     ("code", "print(len(SCALE))", (), "5\n"),
-    ("markdown", "### Exercise 1\nAdd.\n\n### Exercise 2\nMultiply.", (), ""),
+    ("markdown", f"## Summary\nIt works.\n\n## Exercises\n{EXERCISES}", (), ""),
     ("code", 'print("done at", SCALE)', ("headline",), "done at quick\n"),
 ]
 

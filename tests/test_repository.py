@@ -12,7 +12,7 @@ import pytest
 from cmxlib import chapters, readme
 from cmxlib.records import ROOT
 
-from .conftest import GOOD, make_notebook
+from .conftest import GOOD, HINT, make_notebook
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
@@ -108,8 +108,18 @@ def test_every_chapter_that_sets_exercises_has_its_solutions():
     assert setting == {path.name for path in SOLUTIONS}
 
 
-def test_two_thirds_of_the_cells_that_print_are_compared():
-    found = [chapters.counts(chapters.load(path)) for path in CHAPTERS + SOLUTIONS]
+def test_solutions_solve_what_the_chapter_sets():
+    """Their parts are headed "Solution of exercise 1 (compute)", so that no exercise is counted twice."""
+    for path in SOLUTIONS:
+        texts = [chapters.source(cell) for cell in chapters.load(path)["cells"] if cell["cell_type"] == "markdown"]
+        solved = re.findall(r"^## Solution of exercise (\d+) \((\w+)\)$", "\n".join(texts), re.MULTILINE)
+        asked = chapters.exercises(chapters.load(path.parent.parent / path.name))
+        assert solved == [(str(number), level) for number, level, _ in asked], path.stem
+        assert chapters.counts(chapters.load(path))["exercises"] == 0
+
+
+def test_two_thirds_of_the_cells_that_print_are_compared_in_solutions_too():
+    found = [chapters.counts(chapters.load(path)) for path in SOLUTIONS]
     compared, printing = (sum(counts[name] for counts in found) for name in ("compared", "printing"))
     assert 3 * compared >= 2 * printing, chapters.count_table()
 
@@ -121,6 +131,14 @@ def test_the_hand_made_chapter_is_good():
 def change(number, **changes):
     def apply(notebook):
         notebook["cells"][number].update(changes)
+
+    return apply
+
+
+def replace(number, old, new):
+    def apply(notebook):
+        assert old in notebook["cells"][number]["source"]
+        notebook["cells"][number]["source"] = notebook["cells"][number]["source"].replace(old, new)
 
     return apply
 
@@ -164,6 +182,15 @@ def strip(notebook):
         (change(2, metadata={"tags": ["raises-exception"]}), "tagged raises-exception"),
         (change(0, source="# Title\n\n**Time.** 5 minutes"), "gives no question"),
         (change(0, source="Nothing"), "gives no title"),
+        (replace(0, "**After this chapter you can**", ""), "begins '**After this chapter you can**'"),
+        (replace(0, "**Before.**", "Before"), "begins '**Before.**'"),
+        (replace(3, "## Summary", "Summary"), "begins '## Summary'"),
+        (replace(3, "### Exercise 4 ", "### Task "), "numbered [1, 2, 3]"),
+        (replace(3, "### Exercise 4 ", "### Exercise 5 "), "numbered [1, 2, 3, 5]"),
+        (replace(3, "(invent)", ""), "levels ['', 'change', 'compute']"),
+        (replace(3, "(change)", "(compute)"), "levels ['compute', 'invent']"),
+        (replace(3, f"4 (invent)\nDo it.\n{HINT}", "4 (invent)"), "exercise 4 has no <details>"),
+        (change(2, metadata={"tags": ["nbval-ignore-output"]}), "only 1 of the 2 cells that print"),
     ],
 )
 def test_a_spoiled_chapter_is_found_out(spoil, problem):
@@ -187,7 +214,25 @@ def test_counting_exercises_and_compared_cells():
     )
     notebook["cells"][-3]["outputs"] = [picture]
     notebook["cells"][-2]["outputs"] = [table]
-    assert chapters.counts(notebook) == {"exercises": 2, "printing": 5, "compared": 3}
+    assert chapters.counts(notebook) == {"exercises": 4, "hints": 4, "printing": 5, "compared": 3}
+
+
+def test_the_table_of_counts_with_the_seconds_of_the_last_run(book, monkeypatch):
+    book.add("03_three")
+    ran = make_notebook() | {"metadata": {"papermill": {"duration": 7.6}}}
+    (book.build / "notebooks").mkdir(parents=True)
+    (book.build / "notebooks" / "03_three.ipynb").write_text(json.dumps(ran))
+    book.add("04_four", [*GOOD, ("code", "time()", ("nbval-ignore-output",), "1 s")])
+    (book.path / "solutions").mkdir()
+    (book.path / "solutions" / "03_three.ipynb").write_text(json.dumps(make_notebook(GOOD[1:3])))
+    monkeypatch.setattr(chapters, "FOLDER", book.path)
+    monkeypatch.setattr(chapters, "build_dir", lambda scale: book.build)
+    assert [line.split() for line in chapters.count_table().splitlines()[1:]] == [
+        ["03_three", "4", "4", "2", "2", "100%", "8"],
+        ["04_four", "4", "4", "3", "2", "67%", "-"],
+        ["solutions/03_three", "0", "0", "1", "1", "100%", "-"],
+        ["all", "8", "8", "6", "5", "83%", "8"],
+    ]
 
 
 def test_a_file_that_is_no_notebook(tmp_path):
@@ -212,7 +257,8 @@ def test_make_test_compares_saved_outputs(book):
 
 def test_the_generated_parts_of_the_readme_are_current():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "<!-- generated: chapters -->" in text
+    assert {"results", "chapters"} <= set(re.findall("<!-- generated: (.*?) -->", text))
+    assert "<!-- generated: chapters -->" in readme.START.read_text(encoding="utf-8")
     assert readme.update(check=True), "run cmx readme"
 
 
@@ -223,11 +269,23 @@ def test_generated_parts_are_made_anew_and_the_rest_stays(tmp_path):
     new = readme.render(text.format("old\n"), blocks)
     assert new == text.format("1\n") == readme.render(new, blocks)
     path.write_text(text.format(""))
-    with pytest.raises(ValueError, match="asks for 'x'; what can be made is: chapters"):
-        readme.update(path)
+    with pytest.raises(ValueError, match="asks for 'x'; what can be made is: "):
+        readme.update([path])
     for spoiled in ("<!-- generated: x -->", "<!-- end -->", "<!-- generated: x --><!-- generated: y --><!-- end -->"):
         with pytest.raises(ValueError, match="takes one '<!-- end -->'"):
             readme.render(spoiled, blocks)
+
+
+def test_generated_parts_of_a_notebook_link_from_its_folder(book, monkeypatch):
+    path = book.add("03_three", [*GOOD, ("markdown", "<!-- generated: chapters -->\nold\n<!-- end -->\nafter", (), "")])
+    monkeypatch.setattr(chapters, "FOLDER", book.path)
+    assert not readme.update([path], check=True)
+    assert not readme.update([path])
+    texts = [chapters.source(cell) for cell in chapters.load(path)["cells"]]
+    (text,) = [text for text in texts if "generated" in text]
+    assert "| [3. A chapter](03_three.ipynb) | What does it show? | 15 |" in text
+    assert "old" not in text and text.endswith("<!-- end -->\nafter")
+    assert readme.update([path], check=True)
 
 
 def test_the_map_of_chapters(book, monkeypatch):
