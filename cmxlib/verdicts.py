@@ -1,0 +1,115 @@
+"""Whether the scheme gives the three uses that the field promises, judged from the recorded attacks.
+
+Each function takes a scale, reads its rows, and returns (verdict, sentence) with one of ``VERDICTS``. The sentence
+gives the numbers that the verdict rests on. Thresholds stand in the docstrings, with their reasons.
+"""
+
+from . import records
+
+VERDICTS = SUPPORTED, LIMITS, REFUTED = "supported", "supported with limits", "not supported"
+GUESSING = 0.1  # ten classes
+FOUND = 0.9  # of a key: the share from which on it counts as found
+MANY = 1000  # encrypted images, or plain ones: what a service sees in a day, or a thief can collect by hand
+
+
+def privacy(scale: str) -> tuple[str, str]:
+    """Whether encrypted images keep their content from somebody who sees many of them, but has no key.
+
+    Judged at the model's own patch size, for attackers with public images of the same kind and encrypted images alone:
+    a service that sees its users' images is one. A choice of steps falls at N images when at least nine tenths of the
+    key (of the energy, for an orthogonal one) are found on average over draws, with N and all larger numbers: what is
+    then wrong are entries that a viewer of the decrypted image hardly sees.
+
+    Not supported: every choice of steps falls at 1,000 images or fewer. With limits: some stand, or fall only to
+    larger numbers or to known plaintext. Supported: none falls, to known plaintext neither.
+    """
+    images, pairs = (_measure(records.read(scale, table), "share_recovered") for table in _PRIVACY)
+    size = _model_patch_size(images)
+    images, pairs = (rows[rows.patch_size == size] for rows in (images, pairs))
+    near = images[(images.public == "same data set") & images.neighbours]
+    falls = {steps: _falls(rows, "n_encrypted") for steps, rows in near.groupby("steps", sort=False)}
+    known = pairs[pairs.attack == "known plaintext"]
+    paired = {steps: _falls(rows, "pairs") for steps, rows in known.groupby("steps", sort=False)}
+    fallen = {steps: n for steps, n in falls.items() if n}
+    if fallen.keys() == falls.keys() and max(fallen.values()) <= MANY:
+        verdict = REFUTED
+    elif fallen or any(paired.values()):
+        verdict = LIMITS
+    else:
+        verdict = SUPPORTED
+    return verdict, f"From encrypted images alone, {_found_at(falls, 'images')}; from known plaintext, " + (
+        f"{_found_at(paired, 'image pairs')}."
+    )
+
+
+def model_protection(scale: str) -> tuple[str, str]:
+    """Whether the encrypted model is of use to a thief who has no key, but plain images of the same kind.
+
+    The measure is what a method reaches of the plain model's accuracy above guessing, mean over draws, against
+    training a new model on the same images with the same number of steps: that needs no theft.
+
+    Not supported: some method reaches nine tenths with 1,000 images or fewer, and a new model does not: the thief has
+    the model, for the price of a collection made by hand. Supported: with every number of images the best method is at
+    most 5 points of accuracy better than a new model: the theft was for nothing. With limits: between these.
+    """
+    rows = _measure(records.read(scale, "stolen_model"), "accuracy")
+    full = rows.groupby(["method", "n_plain"]).budget.transform("max")
+    means = rows[rows.budget == full].groupby(["method", "n_plain"]).value.mean()
+    plain = _plain_accuracy(scale)
+    new = means["from nothing"]
+    thieves = means.drop(["from nothing", "no key"], level="method")
+    best = thieves.groupby("n_plain").max()
+    worth = GUESSING + FOUND * (plain - GUESSING)
+    opened = best[(best.index <= MANY) & (best >= worth) & (new.reindex(best.index) < worth)]
+    gain = (best - new).dropna()
+    if len(opened):
+        verdict, n = REFUTED, opened.index[0]
+    else:
+        verdict, n = (SUPPORTED if (gain <= 0.05).all() else LIMITS), gain.idxmax()
+    name = thieves.xs(n, level="n_plain").idxmax()
+    return verdict, (
+        f"With {n:,} plain images and no key, a thief gets {best[n]:.1%} out of the encrypted model ({WAYS[name]}); "
+        f"a new model gets {new[n]:.1%} from the same images, and the plain one has {plain:.1%}. "
+        f"Without images the encrypted model gives {means['no key'].iloc[0]:.1%}."
+    )
+
+
+WAYS = {
+    "statistics": "with the key estimated from the statistics that the model stores, without labels",
+    "filters": "with the key estimated from its filters",
+    "random keys": "with the best of some random keys",
+    "hill climbing": "with a key found by hill climbing",
+    "gradient": "with a key found by gradient search",
+    "embedding": "with its first layer learnt anew",
+    "everything": "by fine-tuning all of it",
+}
+_PRIVACY = "attack_images", "attack_pairs"
+
+
+def _measure(rows, name):
+    return rows[rows.measure == name]
+
+
+def _model_patch_size(images):
+    """The patch size for which the attack was also measured without neighbours: that of the scale's model."""
+    return images[~images.neighbours].patch_size.iloc[0]
+
+
+def _falls(rows, by):
+    """The smallest number from which on at least ``FOUND`` of the key is found on average, or None."""
+    enough = rows.groupby(by).value.mean().sort_index() >= FOUND
+    lasting = enough[::-1].cummin()[::-1]
+    return int(lasting.idxmax()) if lasting.any() else None
+
+
+def _found_at(falls, what):
+    """In words: at least 90% of the key takes 10 (shuffle), 100 (flip) images; never found: orthogonal."""
+    parts = [f"{n:,} ({steps})" for steps, n in falls.items() if n]
+    never = [steps for steps, n in falls.items() if not n]
+    found = [f"at least {FOUND:.0%} of the key takes {', '.join(parts)} {what}"] if parts else []
+    return "; ".join(found + ([f"never found: {', '.join(never)}"] if never else []))
+
+
+def _plain_accuracy(scale):
+    keys = _measure(records.read(scale, "keys"), "accuracy")
+    return keys[keys.case == "plain"].value.mean()
