@@ -74,6 +74,41 @@ def model_protection(scale: str) -> tuple[str, str]:
     )
 
 
+def adversarial_defence(scale: str) -> tuple[str, str]:
+    """Whether encryption keeps adversarial examples (8 grey levels) from the model, made by attackers without its key.
+
+    The measure is the accuracy of the encrypted pipeline on the examples, the least over PGD and Square, for each
+    knowledge. The bar is what the plain model's owner suffers when that model is known: 5 points above it count as no
+    difference, since the intervals over some hundreds of images are as wide.
+
+    Not supported: some attacker without the key gets as far as one with the plain model. Supported: none of them takes
+    as much as half of the accuracy, and the encrypted model by itself serves no better than noise of the same size.
+    With limits: between these.
+    """
+    rows = _measure(records.read(scale, "adversarial"), "accuracy")
+    found = rows[rows.pipeline == "encrypted"].groupby(["knowledge", "attack"]).value.mean()
+    left, clean, noise = found.groupby("knowledge").min(), found["none", "none"], found["none", "noise"]
+    known, naive = left["plain model"], left["encrypted model, no key"]
+    others = left.drop(["none", "plain model"])
+    if others.min() <= known + 0.05:
+        verdict = REFUTED
+    else:
+        verdict = SUPPORTED if others.min() > clean / 2 and naive >= noise - 0.05 else LIMITS
+    through = others.drop("encrypted model, no key").sort_values()
+    ways = ", ".join(f"{value:.1%} ({MEANS[name]})" for name, value in through.items())
+    return verdict, (
+        f"Of {clean:.1%} accuracy, attacks with the plain model at hand leave {known:.1%}; with the encrypted one "
+        f"taken as it is, {naive:.1%} (noise of that size: {noise:.1%}); and other attackers without the key {ways}."
+    )
+
+
+MEANS = {
+    "encrypted model, first layer relearnt": "its first layer learnt anew",
+    "encrypted model, estimated key": "a key estimated from encrypted images",
+    "surrogate": "a model of their own",
+    "answers of the encrypted pipeline": "answers to questions",
+    "encrypted model and encrypted images": "changing encrypted images",
+}
 WAYS = {
     "statistics": "with the key estimated from the statistics that the model stores, without labels",
     "filters": "with the key estimated from its filters",
