@@ -40,7 +40,7 @@ def judge(claim: Claim) -> tuple[str, str, str]:
     for scale in SCALES:
         try:
             verdict, sentence = claim.judge(*(records.read(scale, table) for table in claim.tables))
-        except FileNotFoundError:
+        except (FileNotFoundError, LookupError):  # no rows, or not all of those that the rule asks for: a study stopped
             continue
         return verdict, sentence, scale
     return UNMEASURED, "The rows that would tell are not recorded.", ""
@@ -139,7 +139,7 @@ def quick_change(training, conventional):
     change = conventional[(conventional.method == "proposed") & (conventional.case == "key change")].value.mean()
     ratio = seconds / change
     return SUPPORTED if ratio >= 1000 else LIMITS if ratio >= 10 else REFUTED, (
-        f"{duration(change)} against {duration(seconds)} of training, about {ratio:,.0f} times."
+        f"{duration(change)} against {duration(seconds)} of training, about {float(f'{ratio:.1g}'):,.0f} times."
     )
 
 

@@ -171,6 +171,12 @@ def test_the_three_uses_are_judged_where_their_attacks_are(recorded, monkeypatch
     assert claims.judge(claim) == (LIMITS, "So it is at small.", "small")
 
 
+def test_a_table_that_is_half_measured_is_not_measured(recorded):
+    recorded["small", "cost"] = cost().head(1)
+    (claim,) = (claim for claim in claims.CLAIMS if claim.judge is claims.free_inference)
+    assert claims.judge(claim)[0] == UNMEASURED
+
+
 def test_the_table_has_a_line_for_every_claim(recorded):
     recorded["small", "keys"] = keys(shuffle=0.3)
     lines = claims.table().splitlines()
