@@ -31,7 +31,8 @@ class AttackSettings:
 
     victims: encrypted images seen; public: images of the same kind that the attacker has; draws: repetitions with
     other victims' images; patch_sizes; pairs: known plaintexts; labelled: of a stolen model's attacker; trials: keys
-    tried by random and hill climbing; iterations: of the gradient search; retrain_steps: batches; opened: test images
+    tried by random and hill climbing; iterations: of a gradient search, or batches of a training, on a stolen model;
+    retrain_steps: batches of an adversary's own model; opened: test images
     for the accuracy of an opened model; attacked: images made adversarial; queries: of Square; repaired: encrypted
     images seen under the repairs.
     """
@@ -59,7 +60,7 @@ _FULL = AttackSettings(
     pairs=(1, 2, 5, 10, 20),
     labelled=(10, 100, 1000, 10000),
     trials=300,
-    iterations=300,
+    iterations=120,
     retrain_steps=300,
     opened=10000,
     attacked=500,

@@ -5,21 +5,24 @@ a key, as the attacks on images do: ``decrypt_model(encrypted_model, estimate, .
 
     random_keys, hill_climb     try ciphers, keep what classifies best
     gradient_search             a relaxed permutation (Sinkhorn), learned by gradient descent
+    from_statistics             what the first batch normalisation remembers, without any label
     from_filters                the encrypted filters alone, against those of another model
     retrain                     train the embedding, everything, or a new model, on the labelled images
 """
 
+import copy
 import dataclasses
 import math
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from .attacks import _leading, _match_entries
-from .cipher import PatchCipher
+from .cipher import PatchCipher, _to_blocks
 from .evaluate import logits, normalise
 from .keys import SecretKey
 from .protect import decrypt_model, find_embedding
@@ -49,7 +52,7 @@ def hill_climb(
         permutation, flipped = best.permutation.copy(), best.flipped.copy()
         i, j = rng.choice(best.n, 2, replace=False)
         if "shuffle" in steps and ("flip" not in steps or rng.random() < 0.5):
-            permutation[[i, j]], flipped[[i, j]] = permutation[[j, i]], flipped[[j, i]]
+            permutation[[i, j]] = permutation[[j, i]]  # flips stay: they are of encrypted entries
         else:
             flipped[i] ^= True
         tried = PatchCipher.from_entries(permutation, flipped, size)
@@ -60,30 +63,31 @@ def hill_climb(
 
 
 def gradient_search(
-    model, images, labels, *, mean, std, iterations, steps=("shuffle", "flip"), batch_size=128, lr=0.1, seed=0
+    model, images, labels, *, mean, std, iterations, flipped=None, batch_size=128, lr=0.1, seed=0
 ) -> tuple[PatchCipher, list[float]]:
     """Learn a shuffle-and-flip cipher by gradient descent on the loss of the encrypted model on labelled plain images.
 
     The permutation is relaxed to a doubly stochastic matrix by Sinkhorn's normalisation (Mena et al., ICLR 2018) at a
-    temperature that falls from 1 to 0.1, and the signs to numbers in (-1, 1); a linear assignment rounds them. Returns
-    the cipher and the (relaxed) loss of each iteration.
+    temperature that falls from 1 to 0.1, and the signs to numbers in (-1, 1); a linear assignment rounds them. Where
+    the flips are known, for instance from ``from_statistics``, give them as ``flipped`` (n,): then only the
+    permutation is learned. Returns the cipher and the (relaxed) loss of each iteration.
     """
     name, conv = find_embedding(model)
     size, n = conv.kernel_size[0], conv.weight[0].numel()
     generator = torch.Generator().manual_seed(seed)
-    scores = (0.1 * torch.randn(n, n, generator=generator)).requires_grad_("shuffle" in steps)
-    leaning = (0.1 * torch.randn(n, generator=generator)).requires_grad_("flip" in steps)
-    optimizer = torch.optim.Adam([p for p in (scores, leaning) if p.requires_grad], lr=lr)
-    # In values about 1/2, a flip is a change of sign: x' - 1/2 = signs * P (x - 1/2).
+    scores = (0.1 * torch.randn(n, n, generator=generator)).requires_grad_()
+    leaning = 0.1 * torch.randn(n, generator=generator)
+    if flipped is not None:
+        leaning = torch.where(torch.from_numpy(flipped), -10.0, 10.0)
+    learned = [scores] if flipped is not None else [scores, leaning.requires_grad_()]
+    optimizer = torch.optim.Adam(learned, lr=lr)
     mu, sigma = (torch.tensor(v).repeat_interleave(size**2) for v in (mean, std))
-    weight, losses = conv.weight.detach().flatten(1) / sigma, []
-    bias = 0 if conv.bias is None else conv.bias.detach()
-    was_training = model.training
-    model.eval()
+    (weight, bias), losses = _about_the_middle(conv, mean, std), []
+    model = copy.deepcopy(model).eval().requires_grad_(False)
     for iteration in range(iterations):
-        permutation, signs = _relaxed(scores, leaning, steps, temperature=0.1 ** (iteration / iterations))
+        permutation, signs = _relaxed(scores, leaning, temperature=0.1 ** (iteration / iterations))
         folded = weight @ (signs[:, None] * permutation)  # what the embedding does with plain patches
-        offset = bias + weight @ (0.5 - mu) - folded @ (0.5 - mu)
+        offset = bias + folded @ (mu - 0.5)
         chosen = torch.randint(len(images), (batch_size,), generator=generator)
         changed = {f"{name}.weight": (folded * sigma).view_as(conv.weight), f"{name}.bias": offset}
         output = functional_call(model, changed, (normalise(images[chosen], mean, std),))
@@ -92,10 +96,59 @@ def gradient_search(
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    model.train(was_training)
-    permutation, signs = _relaxed(scores.detach(), leaning.detach(), steps, temperature=0.1)
+    permutation, signs = _relaxed(scores.detach(), leaning.detach(), temperature=0.1)
     permutation = linear_sum_assignment(-permutation.numpy())[1]
     return PatchCipher.from_entries(permutation, signs.numpy() < 0, size), losses
+
+
+def from_statistics(
+    model, images, *, mean, std, trials, steps=("shuffle", "flip"), n_patches=500, seed=0
+) -> tuple[PatchCipher, float]:
+    """Estimate a shuffle-and-flip cipher from what the model remembers of its training images; no labels are needed.
+
+    A batch normalisation stores the mean and variance that each of its channels had in training. In the first one
+    these are of the activated embedding, so that other plain images of the same kind, prepared as for training, must
+    give the same under the right key. Simulated annealing looks for a cipher that does: ``trials`` exchanges of two
+    entries, or flips of one, of which some that make it worse are kept at first. Only the first layer is ever
+    computed, on ``n_patches`` patches.
+
+    Returns the cipher and its mismatch, the mean over channels of the squared difference of the means, in standard
+    deviations, plus that of the logarithms of the standard deviations.
+    """
+    conv = find_embedding(model)[1]
+    layers = [module for module in model.modules() if not list(module.children())]
+    activation, norm = layers[layers.index(conv) + 1 :][:2]
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+        raise ValueError("The embedding must be followed by an activation and a batch normalisation that keeps means.")
+    weight, offset = _about_the_middle(conv, mean, std)
+    values = _to_blocks(normalise(images, (0.5,) * 3, (1,) * 3), conv.kernel_size[0]).flatten(0, 1)
+    values = values[torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))[:n_patches]].T
+    centre, variance = norm.running_mean[:, None], norm.running_var + norm.eps
+
+    def mismatch(outputs):
+        found = activation(outputs)
+        means = (found.mean(1, keepdim=True) - centre).squeeze(1).square() / variance
+        return (means + ((found.var(1) + norm.eps) / variance).log().square() / 4).mean().item()
+
+    rng, n = np.random.default_rng(seed), len(values)
+    order = rng.permutation(n) if "shuffle" in steps else np.arange(n)
+    signs = rng.choice([-1.0, 1.0], n).astype(np.float32) if "flip" in steps else np.ones(n, np.float32)
+    with torch.no_grad():
+        outputs = torch.addmm(offset[:, None], weight, values[order] * torch.from_numpy(signs)[:, None])
+        loss = mismatch(outputs)
+        for temperature in np.geomspace(0.1, 0.001, trials):
+            (i, j), new_order, new_signs = rng.choice(n, 2, replace=False), order.copy(), signs.copy()
+            if "shuffle" in steps and ("flip" not in steps or rng.random() < 0.5):
+                new_order[[i, j]] = order[[j, i]]
+            else:
+                new_signs[i] *= -1
+            change = values[new_order[[i, j]]] * torch.from_numpy(new_signs[[i, j]])[:, None]
+            change -= values[order[[i, j]]] * torch.from_numpy(signs[[i, j]])[:, None]
+            tried = torch.addmm(outputs, weight[:, [i, j]], change)
+            found = mismatch(tried)
+            if found < loss or rng.random() < math.exp((loss - found) / temperature):
+                outputs, loss, order, signs = tried, found, new_order, new_signs
+    return PatchCipher.from_entries(order, signs < 0, conv.kernel_size[0]), loss
 
 
 def from_filters(model, other, *, std, steps=("shuffle", "flip"), restarts=10, seed=0) -> PatchCipher:
@@ -144,17 +197,20 @@ def key_loss(model, cipher, images, labels, *, mean, std) -> float:
     return F.cross_entropy(logits(opened, images, mean=mean, std=std), labels).item()
 
 
-def _relaxed(scores, leaning, steps, temperature):
-    """A nearly doubly stochastic matrix (n, n) and signs in (-1, 1), as far as the steps leave them open."""
-    n = len(scores)
-    permutation = torch.eye(n)
-    if "shuffle" in steps:
-        scores = scores / temperature
-        for _ in range(20):
-            scores = scores - scores.logsumexp(1, keepdim=True)
-            scores = scores - scores.logsumexp(0, keepdim=True)
-        permutation = scores.exp()
-    return permutation, torch.tanh(leaning) if "flip" in steps else torch.ones(n)
+def _relaxed(scores, leaning, temperature):
+    """A nearly doubly stochastic matrix (n, n), and signs in (-1, 1)."""
+    scores = scores / temperature
+    for _ in range(20):
+        scores = scores - scores.logsumexp(1, keepdim=True)
+        scores = scores - scores.logsumexp(0, keepdim=True)
+    return scores.exp(), torch.tanh(leaning)
+
+
+def _about_the_middle(conv, mean, std):
+    """The embedding as weight (h, n) and offset (h,) of values less 1/2, where a flip is a change of sign alone."""
+    mu, sigma = (torch.tensor(v).repeat_interleave(conv.kernel_size[0] ** 2) for v in (mean, std))
+    weight = conv.weight.detach().flatten(1) / sigma
+    return weight, weight @ (0.5 - mu) + (0 if conv.bias is None else conv.bias.detach())
 
 
 def _products(model, std):
