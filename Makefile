@@ -17,11 +17,11 @@ setup: ## make or complete .venv, which every target below does first
 book: setup ## run every chapter at quick scale on the embedded data (minutes)
 	@$(CMX) book --scale quick
 
-small: setup ## measure the tables at small scale on CIFAR-10, then run every chapter on it (an hour or two)
-	@$(CMX) study --scale small && $(CMX) book --scale small
+small: setup ## measure the tables at small scale on CIFAR-10, then run every chapter on it (hours)
+	@$(CMX) study --scale small && $(CMX) attack --scale small && $(CMX) book --scale small
 
 paper: setup ## the same at paper scale (wants a GPU; a day on two cores)
-	@$(CMX) study --scale paper && $(CMX) book --scale paper
+	@$(CMX) study --scale paper && $(CMX) attack --scale paper && $(CMX) book --scale paper
 
 lab: setup ## open JupyterLab at the first chapter
 	.venv/bin/jupyter lab notebooks/00_start_here.ipynb

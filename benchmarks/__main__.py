@@ -10,9 +10,10 @@ import torch
 
 from cmxlib import records
 
-from . import encryption, evaluation, startup, training
+from . import encryption, evaluation, layers, startup, training
 
 PARTS = {
+    "layers": layers.measure,
     "training": training.measure,
     "memory": training.measure_memory,
     "evaluation": evaluation.measure,
@@ -26,11 +27,10 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke test: small sizes, numbers that mean nothing")
     parser.add_argument("--only", choices=PARTS, help="one part alone")
-    parser.add_argument("--save", type=Path, help="the file to write (default: results/benchmarks.csv)")
+    parser.add_argument("--save", type=Path, help="the file to write (default: results/paper/benchmarks.csv)")
     args = parser.parse_args(argv)
     scale = "quick" if args.quick else "paper"
-    default = records.build_dir("quick") / "results" if args.quick else records.ROOT / "results"
-    path = args.save or default / "benchmarks.csv"
+    path = args.save or records.table_path(scale, "benchmarks")
     print(f"{records.device_name()}, torch {torch.__version__}, {torch.get_num_threads()} threads, ", end="")
     print(
         f"load {os.getloadavg()[0]:.1f} before the start" if hasattr(os, "getloadavg") else "load unknown", flush=True
@@ -54,7 +54,7 @@ def main(argv=None):
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     if args.only is None:
         records.write(path, rows)
-    columns = ["measure", "patch_size", "value", "goal", "met", "ours", "reference", "unit", "against"]
+    columns = ["measure", "layer", "patch_size", "value", "goal", "met", "ours", "reference", "unit", "against"]
     table = pd.DataFrame(rows).reindex(columns=columns)
     print(table.to_string(index=False, na_rep="", float_format="{:.4g}".format))
 

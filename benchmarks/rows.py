@@ -22,4 +22,4 @@ def row(measure, value, goal=None, *, at_most=False, ours=None, reference=None, 
 
 def no_gpu(measure, goal):
     """The line of a goal for a GPU on a machine without one."""
-    return {"measure": measure, "value": NO_GPU, "goal": goal, "met": NO_GPU}
+    return {"measure": measure, "value": float("nan"), "goal": goal, "met": NO_GPU}

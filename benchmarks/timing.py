@@ -1,5 +1,6 @@
 """Times of two ways of doing the same, taken in turns, and the peak memory of a function in a process of its own."""
 
+import multiprocessing
 import re
 import statistics
 import subprocess
@@ -36,6 +37,46 @@ def in_turns(functions: dict, repeats: int) -> dict:
         for name, function in functions.items():
             times[name].append(seconds(function))
     return {name: statistics.median(found) for name, found in times.items()}
+
+
+def in_turns_apart(contenders: dict, repeats: int, apart: bool = True) -> dict:
+    """As ``in_turns``, for functions that live in processes of their own, so that neither changes how the other runs.
+
+    A contender is (make, arguments): the process calls make(*arguments), which returns the function. ``make`` is a
+    function of a module. What cmxlib sets for a whole process, such as keeping freed memory, then helps it alone.
+    A smoke test, which has no time for processes, may keep them in this one with ``apart=False``.
+    """
+    if not apart:
+        return in_turns({name: make(*arguments) for name, (make, arguments) in contenders.items()}, repeats)
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = {}, []
+    for name, contender in contenders.items():
+        pipes[name], theirs = context.Pipe()
+        processes.append(context.Process(target=_serve, args=(theirs, *contender)))
+        processes[-1].start()
+        theirs.close()
+    times = {name: [] for name in contenders}
+    try:
+        for _ in range(1 + repeats):
+            for name, pipe in pipes.items():
+                pipe.send(True)
+                times[name].append(pipe.recv())
+    finally:
+        for pipe in pipes.values():
+            pipe.close()
+        for process in processes:
+            process.join()
+    return {name: statistics.median(found[1:]) for name, found in times.items()}
+
+
+def _serve(pipe, make, arguments):
+    """Time one call for each message, until the other end is closed."""
+    function = make(*arguments)
+    try:
+        while pipe.recv():
+            pipe.send(seconds(function))
+    except EOFError:
+        pass
 
 
 def peak_memory(setup: str, statement: str) -> float:

@@ -7,11 +7,11 @@ from cmxlib.augment import augment
 from cmxlib.convmixer import ConvMixer
 from cmxlib.data import Dataset
 from cmxlib.evaluate import normalise
-from cmxlib.train import bf16_is_faster, keep_freed_memory
+from cmxlib.train import bf16_is_faster
 
 from . import reference
 from .rows import no_gpu, row
-from .timing import in_turns, matrix_rate, peak_memory
+from .timing import in_turns_apart, matrix_rate, peak_memory
 
 STOCK = "stock modules, NCHW float32, eager"
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
@@ -31,7 +31,6 @@ def pointwise_flop(dim, depth, patch_size, **_):
 def fast_step(model, optimizer, images, labels):
     """The step of ``cmxlib.train.fit`` on a normalised batch."""
     device = images.device
-    keep_freed_memory()
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_faster(device)):
         loss = F.cross_entropy(model(images), labels, label_smoothing=0.1)
     optimizer.zero_grad(set_to_none=True)
@@ -39,30 +38,37 @@ def fast_step(model, optimizer, images, labels):
     optimizer.step()
 
 
-def both(settings):
-    """Our network and the same of stock modules, each with its optimizer."""
-    ours = ConvMixer(**settings)
-    theirs = reference.stock(ours)
-    return (
-        (ours, torch.optim.AdamW(ours.parameters(), 1e-3, fused=True)),
-        (theirs, torch.optim.AdamW(theirs.parameters(), 1e-3)),
-    )
+def fast(settings):
+    """Our network with its optimizer."""
+    model = ConvMixer(**settings)
+    return model, torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+
+
+def stock(settings):
+    """The same network of stock modules, with its optimizer."""
+    model = reference.stock(ConvMixer(**settings))
+    return model, torch.optim.AdamW(model.parameters(), 1e-3)
+
+
+def steps(make, step, settings, batch):
+    """A function that does one training step on data at hand."""
+    trained, images, labels = make(settings), torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
+    return lambda: step(*trained, images, labels)
 
 
 def measure(quick):
     settings, batch, repeats = sizes(quick)
     rate = matrix_rate(torch.bfloat16 if bf16_is_faster(CPU) else torch.float32, repeats=3 if quick else 20)
     found = [row("rate of matrix products", rate / 1e9, unit="GFLOP/s")]
-    for patch_size, goal in ((4, 5), (2, 7)):
+    for patch_size, goal in ((4, 5), (2, 7))[: 1 if quick else 2]:
         sized = settings | {"patch_size": patch_size}
-        ours, theirs = both(sized)
-        images, labels = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
-        times = in_turns(
+        times = in_turns_apart(
             {
-                "ours": lambda: fast_step(*ours, images, labels),  # noqa: B023
-                "reference": lambda: reference.train_step(*theirs, images, labels),  # noqa: B023
+                "ours": (steps, (fast, fast_step, sized, batch)),
+                "reference": (steps, (stock, reference.train_step, sized, batch)),
             },
             repeats,
+            not quick,
         )
         bound = rate / pointwise_flop(**sized)
         at = {"patch_size": patch_size, "repeats": repeats}
@@ -81,7 +87,7 @@ def measure(quick):
                 **at,
             ),
         ]
-    found += [epoch(settings | {"patch_size": 4}, batch, repeats, steps=2 if quick else 12)]
+    found += [epoch(settings | {"patch_size": 4}, batch, repeats, 2 if quick else 12, quick)]
     if not torch.cuda.is_available():
         found += [
             no_gpu("p 2, 25 epochs to 92.6 %, seconds after compilation", "at most 60"),
@@ -90,26 +96,47 @@ def measure(quick):
     return found
 
 
-def epoch(settings, batch, repeats, steps):
-    """Steps with everything that an epoch does to make its batches, data in memory as uint8 at the start."""
-    n = batch * (steps * (repeats + 1) + 8)
+def random_data(n):
+    """n images with labels, in memory as uint8."""
     images, labels = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8), torch.randint(10, (n,))
-    data = Dataset("random images", images, labels, images[:1], labels[:1], (), MEAN, STD)
-    ours, theirs = both(settings)
-    generator = torch.Generator().manual_seed(0)
-    batches = iter(reference.loader(data, batch))  # its start, before the first batch, is not counted
+    return Dataset("random images", images, labels, images[:1], labels[:1], (), MEAN, STD)
 
-    def fast():
-        for chosen in torch.randperm(n, generator=generator)[: batch * steps].split(batch):
-            augmented = augment(images[chosen], generator, crop_padding=4, flip=True)
-            fast_step(*ours, normalise(augmented, MEAN, STD), labels[chosen])
 
-    def plain():
-        for _ in range(steps):
-            reference.train_step(*theirs, *next(batches))
+def fast_epoch(settings, batch, n_steps):
+    """A function that does steps with everything that an epoch of ours does to make its batches."""
+    trained, data, generator = fast(settings), random_data(10_000), torch.Generator().manual_seed(0)
 
-    times = in_turns({"ours": fast, "reference": plain}, repeats)
-    full = 50_000 // batch / steps  # an epoch of CIFAR-10
+    def run():
+        for chosen in torch.randperm(10_000, generator=generator)[: batch * n_steps].split(batch):
+            augmented = augment(data.train_images[chosen], generator, crop_padding=4, flip=True)
+            fast_step(*trained, normalise(augmented, MEAN, STD), data.train_labels[chosen])
+
+    return run
+
+
+def stock_epoch(settings, batch, n_steps, repeats):
+    """The same with PIL transforms in a DataLoader, whose start, before the first batch, is not counted."""
+    trained, n = stock(settings), batch * (n_steps * (repeats + 1) + 8)
+    batches = iter(reference.loader(random_data(n), batch))
+
+    def run():
+        for _ in range(n_steps):
+            reference.train_step(*trained, *next(batches))
+
+    return run
+
+
+def epoch(settings, batch, repeats, n_steps, quick):
+    """Whole epochs of CIFAR-10, computed from a few steps."""
+    times = in_turns_apart(
+        {
+            "ours": (fast_epoch, (settings, batch, n_steps)),
+            "reference": (stock_epoch, (settings, batch, n_steps, repeats)),
+        },
+        repeats,
+        not quick,
+    )
+    full = 50_000 // batch / n_steps
     times = {name: value * full for name, value in times.items()}
     return row(
         "epoch with augmentation, times quicker",
@@ -119,7 +146,7 @@ def epoch(settings, batch, repeats, steps):
         against=f"{STOCK}, PIL transforms, DataLoader with 2 workers",
         patch_size=settings["patch_size"],
         repeats=repeats,
-        note=f"from {steps} steps at a time",
+        note=f"from {n_steps} steps at a time",
     )
 
 
@@ -127,15 +154,9 @@ def measure_memory(quick):
     settings, _, _ = sizes(quick)
     settings |= {"patch_size": 2}
     batch = 4 if quick else 256
-    setup = "\n".join(
-        [
-            "from benchmarks.training import *",
-            f"ours, theirs = both({settings})",
-            f"x, y = torch.randn({batch}, 3, 32, 32), torch.randint(10, ({batch},))",
-        ]
-    )
-    ours = peak_memory(setup, "for _ in range(2): fast_step(*ours, x, y)")
-    theirs = peak_memory(setup, "for _ in range(2): reference.train_step(*theirs, x, y)")
+    setup = f"from benchmarks.training import *\nsettings, batch = {settings}, {batch}"
+    ours = peak_memory(f"{setup}\nstep = steps(fast, fast_step, settings, batch)", "step(), step()")
+    theirs = peak_memory(f"{setup}\nstep = steps(stock, reference.train_step, settings, batch)", "step(), step()")
     return [
         row(
             "memory of training, share of the reference's",

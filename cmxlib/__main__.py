@@ -33,8 +33,14 @@ def readme(args) -> int:
 
     if update(check=args.check) or not args.check:
         return 0
-    print("The generated parts of README.md are not current: run cmx readme", file=sys.stderr)
+    print("The generated parts are not current: run cmx readme", file=sys.stderr)
     return 1
+
+
+def attack(args) -> int:
+    from .security_study import main
+
+    return main(args)
 
 
 def counts(args) -> int:
@@ -68,6 +74,10 @@ def main(argv=None) -> int:
     command = commands.add_parser("readme", help="make the generated parts of README.md anew")
     command.add_argument("--check", action="store_true", help="change nothing; exit 1 when they are not current")
     command.set_defaults(run=readme)
+
+    command = commands.add_parser("attack", help="run every recorded attack, and print the share of the key it found")
+    command.add_argument("--scale", choices=SCALE_NAMES, default="small", help="how much to run (default: small)")
+    command.set_defaults(run=attack)
 
     command = commands.add_parser("counts", help="count exercises and compared cells, chapter by chapter")
     command.set_defaults(run=counts)

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .depthwise import depthwise, tile_rows
+from .memory import keep_freed_memory
 
 
 class Residual(nn.Module):
@@ -63,6 +64,7 @@ class ConvMixer(nn.Sequential):
 
     def _products(self, x):
         """The network on a CPU: every activation is a matrix (dim, positions), so each layer is a product on it."""
+        keep_freed_memory()
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         embedding, gelu, norm, *blocks = list(self)[:-3]
         n, channels, _, _ = x.shape

@@ -196,7 +196,7 @@ def conventional(rows):
             100 * part.value, part.method.map(place) + shift, color=colour, marker=marker, linestyle="", label=case
         )
     for row in table[table.loss.notna()].itertuples():
-        text = f"{row.loss:.1f} points, n = {row.seeds}" if row.method != "plain" else f"loss, n = {row.seeds} seeds"
+        text = f"{row.loss:.1f} points, n = {row.seeds}" if row.method != "plain" else "loss; n: seeds"
         axis.annotate(
             text, (1.01, place[row.method]), xycoords=("axes fraction", "data"), va="center", fontsize="small"
         )
@@ -223,7 +223,32 @@ def cost(rows):
     return figure
 
 
+def where_time_goes(rows):
+    """Milliseconds of each kind of layer in a training step, ours beside stock modules, from rows of `benchmarks`.
+
+    One panel a patch size. A black line marks the floor: operations at the rate of matrix products, or arrays at that
+    of copying, whichever takes longer.
+    """
+    rows = rows[rows.layer.notna()]
+    sizes = sorted(rows.patch_size.unique(), reverse=True)
+    figure, panels = plt.subplots(1, len(sizes), figsize=(4.2 * len(sizes), 2.9), sharey=True, squeeze=False)
+    for axis, size in zip(panels[0], sizes, strict=True):
+        part = rows[rows.patch_size == size].reset_index()
+        for offset, column, colour, hatch, name in (
+            (-0.2, "reference", ORANGE, "//", "stock modules"),
+            (0.2, "ours", BLUE, "", "cmxlib"),
+        ):
+            axis.barh(part.index + offset, 1e3 * part[column], 0.38, color=colour, hatch=hatch, label=name)
+        axis.vlines(1e3 * part.floor, part.index, part.index + 0.4, color="black", linewidth=2, label="floor")
+        axis.set_yticks(part.index, part.layer)
+        axis.set(title=f"patches of {size:.0f}", xlabel="ms of a training step", xscale="log")
+    panels[0, 0].invert_yaxis()
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
 RECORDED = {
+    "benchmarks": where_time_goes,
     "training": training_curves,
     "keys": wrong_keys,
     "anatomy": anatomy,

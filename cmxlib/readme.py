@@ -1,17 +1,17 @@
-"""The parts of README.md and of chapter 0 that are made from the repository itself, so that they cannot fall behind it.
+"""The parts of the READMEs and of chapter 0 that are made from the repository itself, so that they cannot fall behind.
 
-A part stands between the lines `<!-- generated: NAME -->` and `<!-- end -->`, in the README or in a Markdown cell of
-a chapter; the function that `BLOCKS` has under NAME gives its Markdown.
+A part stands between the lines `<!-- generated: NAME -->` and `<!-- end -->`, in a README or in a Markdown cell of a
+chapter; the function that `BLOCKS` has under NAME gives its Markdown.
 """
 
 import json
 import re
-from pathlib import Path
 
 from . import chapters
-from .records import ROOT, table_path, write_text
+from .records import ROOT, read, table_path, write_text
 
 README = ROOT / "README.md"
+MODEL_CARDS = ROOT / "models" / "README.md"
 START = chapters.FOLDER / "00_start_here.ipynb"
 
 
@@ -66,7 +66,70 @@ CASES = {
     "no key": "Plain images, encrypted model (no key)",
     "encrypted images into the plain model": "Encrypted images, plain model",
 }
-BLOCKS = {"results": main_table, "chapters": chapter_map}
+
+
+def verdict() -> str:
+    """What the scheme gives and what it does not, in two sentences, from the judgements of the claims."""
+    from . import claims
+
+    by_text = {claim.text: claim for claim in claims.CLAIMS}
+    exact, _, scale = claims.judge(by_text["With the correct key, the encrypted network performs like the plain one"])
+    uses = {
+        "privacy of images": "It keeps images private",
+        "protection of the model": "It protects the model",
+        "defence against adversarial examples": "It defends against adversarial examples",
+    }
+    found = {name: claims.judge(by_text[text])[0] for name, text in uses.items()}
+    return (
+        f"**What it gives:** that the encrypted network with the correct key performs exactly like the plain one, "
+        f"without any training, is **{exact}** by the rows recorded at scale {scale}. "
+        "**What it does not give:** security to rely on; of the three uses that the field promises, attacked in "
+        f"earnest, {_list([f'{name} is **{judged}**' for name, judged in found.items()])}, and all of this is a "
+        "study, not protection for production."
+    )
+
+
+def _list(parts):
+    return ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def claims_table() -> str:
+    """Every claim of the paper's abstract and of the book with its verdict."""
+    from .claims import table
+
+    return table()
+
+
+def model_cards() -> str:
+    """The cards of the trained models."""
+    from .cards import model_cards
+
+    return model_cards()
+
+
+def speed() -> str:
+    """How long training takes on a CPU, ours and the plain recipe, from the rows of the benchmarks."""
+    if not table_path("paper", "benchmarks").exists():
+        return "No benchmark is recorded yet: run `make bench`."
+    rows = read("paper", "benchmarks")
+    epoch = rows[rows.measure == "epoch with augmentation, times quicker"].iloc[0]
+    steps = rows[rows.measure == "training step, times quicker"].sort_values("patch_size", ascending=False)
+    ratios = _list([f"{row.value:.1f} times quicker at patches of {row.patch_size:.0f}" for row in steps.itertuples()])
+    return (
+        f"On two cores ({epoch.device}), an epoch of the largest network with patches of 4 takes {epoch.ours:.0f} s, "
+        f"where the plain recipe takes {epoch.reference:.0f} s; a training step is {ratios}. "
+        "[Chapter 2](notebooks/02_training.ipynb) shows where the time goes, `make bench` measures it anew."
+    )
+
+
+BLOCKS = {
+    "results": main_table,
+    "verdict": verdict,
+    "chapters": chapter_map,
+    "claims": claims_table,
+    "models": model_cards,
+    "speed": speed,
+}
 
 
 def render(text: str, blocks=BLOCKS) -> str:
@@ -94,7 +157,7 @@ def render_notebook(text: str) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"  # as nbformat writes it
 
 
-def update(paths=(README, START), check: bool = False) -> bool:
+def update(paths=(README, START, MODEL_CARDS), check: bool = False) -> bool:
     """Make the generated parts of the files anew, or with `check` only look; True when all were current."""
     current = True
     for path in paths:

@@ -1,6 +1,5 @@
 """Training: one loop, with a checkpoint after each epoch."""
 
-import ctypes
 import dataclasses
 import functools
 import time
@@ -66,21 +65,6 @@ def bf16_is_faster(device: torch.device) -> bool:
     return seconds(torch.bfloat16) * 1.5 < seconds(torch.float32)
 
 
-@functools.cache
-def keep_freed_memory():
-    """Have the C library (glibc) keep freed memory for the next step, in this process from now on.
-
-    It would give arrays of megabytes back to the system, and asking for them anew costs a CPU about a quarter of a
-    training step at patch size 2. Other C libraries have no such switch and are left as they are.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: arrays up to this size come from memory that is kept
-    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: so much of it may lie idle
-
-
 def fit(
     model,
     data: Dataset,
@@ -106,8 +90,6 @@ def fit(
     learning), test_accuracy, seconds. CheckpointError where ``checkpoint`` holds another training or is damaged.
     """
     device = torch.device(device or default_device())
-    if device.type == "cpu":
-        keep_freed_memory()
     model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
     state = {

@@ -1,6 +1,7 @@
 """The benchmarks run, and their reference is what it says."""
 
 import os
+import time
 
 import pytest
 import torch
@@ -17,9 +18,18 @@ def test_smoke(tmp_path, capsys):
     printed = capsys.readouterr().out
     rows = records._load(tmp_path / "b.csv")
     measures = {r["measure"] for r in rows}
-    for start in ("training step", "epoch", "evaluation", "memory", "encryption", "a wrong key", "the command line"):
+    for start in (
+        "layer",
+        "training step",
+        "epoch",
+        "evaluation",
+        "memory",
+        "encryption",
+        "a wrong key",
+        "the command line",
+    ):
         assert any(m.startswith(start) for m in measures) and start in printed
-    assert all(r["value"] == "no GPU at hand" or float(r["value"]) >= 0 for r in rows)
+    assert all(r["met"] == "no GPU at hand" or float(r["value"]) >= 0 for r in rows)
     assert sum("GPU" in r["measure"] or "compilation" in r["measure"] for r in rows) >= 1
 
 
@@ -48,6 +58,16 @@ def test_in_turns_counts_every_call_but_the_first():
     calls = []
     found = timing.in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
     assert calls == ["a", "b"] * 4 and set(found) == {"a", "b"}
+
+
+def test_in_turns_apart_counts_every_call_but_the_first():
+    found = timing.in_turns_apart({"a": (_sleeper, (0.2, 0.01)), "b": (_sleeper, (0.01, 0.05))}, 3)
+    assert 0.01 <= found["a"] < 0.05 <= found["b"] < 0.2
+
+
+def _sleeper(first, then):
+    durations = iter([first])
+    return lambda: time.sleep(next(durations, then))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="resource is a module of Unix")

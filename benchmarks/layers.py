@@ -1,0 +1,115 @@
+"""Where the time of a training step goes: each kind of layer by itself, forward and backward, beside its floor."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cmxlib.depthwise import depthwise, tile_rows
+from cmxlib.memory import keep_freed_memory
+from cmxlib.train import bf16_is_faster
+
+from .rows import row
+from .timing import in_turns_apart, matrix_rate, seconds
+from .training import CPU, STOCK, sizes
+
+PER_BLOCK = {"pointwise convolution": 1, "depthwise convolution": 1, "GELU": 2, "BatchNorm": 2, "residual sum": 1}
+KERNEL = 5
+ARRAYS = {"residual sum": 3}  # arrays that the forward and the backward pass have to read or write ...
+DEFAULT_ARRAYS = 5  # ... elsewhere: input and output, then the gradient of the output, the input, and its gradient
+
+
+def floating_point_operations(kind, dim, positions):
+    """Forward and both gradients; of the other kinds none that matter beside their traffic."""
+    taps = {"pointwise convolution": dim, "depthwise convolution": KERNEL**2}.get(kind, 0)
+    return 3 * 2 * taps * dim * positions
+
+
+def _both_passes(layer, inputs, parameters=()):
+    """A function that applies the layer and computes all gradients."""
+    wanted = [*inputs, *parameters]
+    grad = torch.randn_like(layer(*inputs))
+    return lambda: torch.autograd.grad(layer(*inputs), wanted, grad)
+
+
+def fast(kind, dim, side, batch):
+    """As ``ConvMixer`` computes on a CPU: activations (dim, positions), in bfloat16 where that is faster."""
+    keep_freed_memory()
+    dtype = torch.bfloat16 if bf16_is_faster(CPU) else torch.float32
+
+    def array(*shape):
+        return torch.randn(*shape).to(dtype).requires_grad_()
+
+    z = array(dim, batch * side * side)
+    if kind == "pointwise convolution":
+        weight, bias = array(dim, dim), array(dim)
+        return _both_passes(lambda z: torch.addmm(bias[:, None], weight, z), [z], [weight, bias])
+    if kind == "depthwise convolution":
+        weight, bias = array(dim, 1, KERNEL, KERNEL), array(dim)
+        tiles = array(dim, side // tile_rows(side, side, KERNEL) * batch, tile_rows(side, side, KERNEL) * side)
+        return _both_passes(lambda z: depthwise(z, weight, bias, batch, side, side), [tiles], [weight, bias])
+    if kind == "BatchNorm":
+        norm = nn.BatchNorm2d(dim)
+        return _both_passes(lambda z: norm(z.view(1, dim, -1, 1)), [z], norm.parameters())
+    return _elementwise(kind, z)
+
+
+def stock(kind, dim, side, batch):
+    """As torch's own modules compute: activations (batch, dim, side, side) in float32."""
+    x = torch.randn(batch, dim, side, side, requires_grad=True)
+    layers = {
+        "pointwise convolution": lambda: nn.Conv2d(dim, dim, 1),
+        "depthwise convolution": lambda: nn.Conv2d(dim, dim, KERNEL, groups=dim, padding="same"),
+        "BatchNorm": lambda: nn.BatchNorm2d(dim),
+    }
+    if kind not in layers:
+        return _elementwise(kind, x)
+    layer = layers[kind]()
+    return _both_passes(layer, [x], layer.parameters())
+
+
+def _elementwise(kind, x):
+    if kind == "GELU":
+        return _both_passes(F.gelu, [x])
+    return _both_passes(torch.add, [x, torch.randn_like(x, requires_grad=True)])
+
+
+def copy_rate(quick):
+    """Bytes read plus written a second, copying an array that no cache holds."""
+    source = torch.empty(2**20 if quick else 2**28, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    return 2 * source.numel() / min(seconds(lambda: target.copy_(source)) for _ in range(5))
+
+
+def measure(quick):
+    """Rows "layer": seconds of all layers of a kind in one training step, stock's, and the floor.
+
+    No layer can be quicker than its operations at the rate of matrix products, nor than its arrays at that of copying.
+    """
+    settings, batch, repeats = sizes(quick)
+    dim, depth, rate = settings["dim"], settings["depth"], copy_rate(quick)
+    of_products = matrix_rate(torch.bfloat16 if bf16_is_faster(CPU) else torch.float32, repeats=3 if quick else 20)
+    found = [row("rate of copying", rate / 1e9, unit="GB/s read and written")]
+    for patch_size in (4,) if quick else (4, 2):
+        side = 32 // patch_size
+        positions = batch * side * side
+        for kind, per_block in PER_BLOCK.items():
+            sized = (kind, dim, side, batch)
+            times = in_turns_apart({"ours": (fast, sized), "reference": (stock, sized)}, repeats, not quick)
+            times = {name: value * per_block * depth for name, value in times.items()}
+            traffic = ARRAYS.get(kind, DEFAULT_ARRAYS) * dim * positions * (2 if bf16_is_faster(CPU) else 4)
+            floor = max(floating_point_operations(kind, dim, positions) / of_products, traffic / rate)
+            found.append(
+                row(
+                    "layer, times quicker",
+                    times["reference"] / times["ours"],
+                    **times,
+                    against=STOCK,
+                    layer=kind,
+                    floor=floor * per_block * depth,
+                    patch_size=patch_size,
+                    repeats=repeats,
+                    note=f"all {per_block * depth} of a step at batch {batch}, forward and backward",
+                )
+            )
+    return found
