@@ -19,10 +19,11 @@ THEFTS = {  # what is done with a stolen model: label, colour, marker, line
     "everything": ("fine-tune everything", BLUE, "o", "-"),
     "embedding": ("relearn the embedding", GREEN, "^", "-"),
     "statistics": ("key from statistics, no labels", PINK, "P", "-"),
+    "statistics, gradient": ("flips from statistics, places by gradient", "black", "*", "-"),
     "gradient": ("key by gradient search", ORANGE, "s", "-"),
     "hill climbing": ("key by hill climbing", RED, "D", "-"),
     "random keys": ("best of random keys", SKY, "v", "-"),
-    "filters": ("key from the filters", "black", "x", ""),
+    "filters": ("key from the filters", RED, "x", ""),
     "from nothing": ("a new model, no theft", GREY, "o", "--"),
 }
 
@@ -72,7 +73,8 @@ def visibility(rows):
                 markersize=7,
                 label=steps,
             )
-        axis.axhline(0, color=GREY, linewidth=0.8)
+        if measure != "psnr":
+            axis.axhline(0, color=GREY, linewidth=0.8)
         axis.set_xticks(range(len(sizes)), [f"{size} × {size}" for size in sizes])
         axis.set(ylabel=label, xlabel="patch")
     axes[0].legend(fontsize="small")
@@ -135,7 +137,7 @@ def adversarial(rows):
     axis.set_yticks(range(len(known)), [KNOWLEDGE[name] for name in known])
     axis.set(xlabel="accuracy of the encrypted pipeline, %", xlim=(-2, 102), ylim=(len(known) - 0.5, -0.5))
     axis.set_title("what the attacker has", loc="right", x=-0.02)
-    figure.legend(loc="outside lower right", ncols=3, fontsize="small")
+    axis.legend(loc="center", fontsize="small")
     return figure
 
 
@@ -145,26 +147,26 @@ def repairs(rows):
     Left: encrypted images alone; right: with the encrypted model too. Above: share of the key; below: SSIM of what
     decryption with the estimate shows. Mean and range over draws.
     """
-    styles = {
-        "key by position": (BLUE, "o"),
-        "flips of single bits": (ORANGE, "s"),
-        "single bits": (RED, "D"),
-        "new key for each image": (GREEN, "^"),
+    styles = {  # colour, marker and its size: where lines lie on one another, each can still be seen
+        "new key for each image": (GREEN, "^", 13),
+        "key by position": (BLUE, "o", 10),
+        "flips of single bits": (ORANGE, "s", 7),
+        "single bits": (RED, "D", 4),
     }
     figure, axes = plt.subplots(2, 2, figsize=(9, 5.4), sharex=True, sharey="row")
     for column, attack in zip(axes.T, ("ciphertext only", "ciphertext and model"), strict=True):
         for axis, measure in zip(column, ("share_recovered", "ssim"), strict=True):
-            for repair, (colour, marker) in styles.items():
+            for repair, (colour, marker, size) in styles.items():
                 part = rows[(rows.attack == attack) & (rows.measure == measure) & (rows.repair == repair)]
                 if len(part):
                     _curve(axis, part, "seen", colour, marker, repair)
+                    axis.lines[-1].set(markersize=size, linewidth=size / 3)
             axis.set(xscale="log")
         column[-1].set_xlabel("encrypted images seen")
     axes[0, 0].set(title="encrypted images alone", ylabel="share of the key found, %", ylim=(-4, 104))
     axes[0, 1].set_title("with the encrypted model")
     axes[1, 0].set_ylabel("SSIM of decrypted images × 100")
-    handles, labels = axes[0, 1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
+    axes[1, 1].legend(loc="lower right", fontsize="small")
     return figure
 
 
@@ -180,5 +182,5 @@ RECORDED = {
 def _curve(axis, rows, by, colour, marker, label, line="-"):
     """Mean of the rows' values in per cent against a column, with the range over draws as a band."""
     groups = 100 * rows.groupby(by).value.agg(["mean", "min", "max"])
-    axis.fill_between(groups.index, groups["min"], groups["max"], color=colour, alpha=0.13, linewidth=0)
+    axis.fill_between(groups.index, groups["min"], groups["max"], color=colour, alpha=0.1, linewidth=0)
     axis.plot(groups.index, groups["mean"], line or "None", color=colour, marker=marker, markersize=5, label=label)

@@ -111,6 +111,7 @@ MEANS = {
 }
 WAYS = {
     "statistics": "with the key estimated from the statistics that the model stores, without labels",
+    "statistics, gradient": "with flips from the statistics that the model stores, and places by gradient search",
     "filters": "with the key estimated from its filters",
     "random keys": "with the best of some random keys",
     "hill climbing": "with a key found by hill climbing",
