@@ -137,7 +137,7 @@ def adversarial(rows):
     axis.set_yticks(range(len(known)), [KNOWLEDGE[name] for name in known])
     axis.set(xlabel="accuracy of the encrypted pipeline, %", xlim=(-2, 102), ylim=(len(known) - 0.5, -0.5))
     axis.set_title("what the attacker has", loc="right", x=-0.02)
-    axis.legend(loc="center", fontsize="small")
+    axis.legend(loc="lower right", fontsize="small")
     return figure
 
 
