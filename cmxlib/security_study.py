@@ -90,14 +90,20 @@ def run(scale_name: str, say=print) -> None:
 def main(args) -> int:
     """`cmx attack`: run what is not yet recorded, then print the share of the key that each attack found."""
     run(args.scale)
-    for table, by in (("attack_pairs", ["attack", "patch_size", "steps", "pairs"]), ("attack_images", IMAGES_BY)):
+    for table, by in SHARES.items():
         rows = records.read(args.scale, table)
-        shares = rows[rows.measure == "share_recovered"].groupby(by).value.agg(["mean", "min", "max"])
+        shares = rows[rows.measure == "share_recovered"].groupby(by, sort=False).value.agg(["mean", "min", "max"])
         print(f"\n{table}: share of the key recovered\n{shares.round(3).to_string()}")
     return 0
 
 
-IMAGES_BY = ["public", "neighbours", "patch_size", "steps", "n_encrypted"]
+SHARES = {  # table: what its rows of the measure share_recovered differ by, beside repetitions
+    "attack_pairs": ["attack", "patch_size", "steps", "pairs"],
+    "attack_images": ["public", "neighbours", "patch_size", "steps", "n_encrypted"],
+    "repairs": ["repair", "attack", "seen"],
+    "adversarial": ["knowledge"],
+    "stolen_model": ["method", "n_plain", "budget"],
+}
 
 
 def visibility(scale: Scale, settings: AttackSettings) -> None:

@@ -1,0 +1,37 @@
+"""The command that runs every recorded attack prints how much of the key each of them found."""
+
+from cmxlib import records, security_study
+from cmxlib.__main__ import main
+
+
+def test_cmx_attack_prints_the_shares_of_the_recorded_rows(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(security_study, "run", asked.append)
+    assert main(["attack", "--scale", "small"]) == 0
+    assert asked == ["small"]
+    printed = capsys.readouterr().out
+    for table, by in security_study.SHARES.items():
+        assert f"{table}: share of the key recovered" in printed
+        rows = records.read("small", table)
+        found = rows[rows.measure == "share_recovered"].groupby(by).value.mean()
+        assert len(found) and not found.isna().any() and found.between(0, 1 + 1e-9).all()
+    assert len(printed.splitlines()) > 100
+
+
+def test_every_unit_of_the_study_runs_once(monkeypatch):
+    from cmxlib import stolen_study
+
+    called = []
+    names = {
+        security_study: ("visibility", "pairs", "ciphertexts", "statistics"),
+        stolen_study: ("repairs", "adversarial", "stolen_model"),
+    }
+    for module, functions in names.items():
+        for name in functions:
+            unit = lambda scale, settings, name=name: called.append((name, scale.name))  # noqa: E731
+            unit.__name__ = name
+            monkeypatch.setattr(module, name, unit)
+    said = []
+    security_study.run("quick", said.append)
+    assert [name for name, _ in called] == [name for functions in names.values() for name in functions]
+    assert {scale for _, scale in called} == {"quick"} and len(said) == len(called)
