@@ -103,6 +103,14 @@ def copy_mathjax(app, error):
         copy_asset(source / folder, target / folder)
 
 
+def name_citations(app, pagename, templatename, context, doctree):
+    """Leave the list of references without a role: docutils calls it a list, but its entries are no list items."""
+    context["body"] = context.get("body", "").replace(
+        '<div role="list" class="citation-list">', '<div class="citation-list">'
+    )
+
+
 def setup(app):
+    app.connect("html-page-context", name_citations)
     app.connect("source-read", adapt)
     app.connect("build-finished", copy_mathjax)

@@ -10,6 +10,7 @@ import time
 import urllib.request
 
 import pytest
+from PIL import Image
 
 from cmxlib import chapters
 
@@ -23,9 +24,13 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false"},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
+WIDGET = "application/vnd.jupyter.widget-view+json"
 IDLE = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 CELLS = "[...jupyterapp.shell.currentWidget.content.model.cells].map(cell => cell.toJSON())"
-PICTURES = "handle => [...handle.closest('.jp-Cell').querySelectorAll('img')].map(image => image.src)"
+# What a reader moves in an interactive piece. Buttons come first: they may give the others something to choose from.
+BUTTONS = ".jp-Notebook .jupyter-widgets.jupyter-button:not(.widget-upload)"
+CONTROLS = (BUTTONS, ".jp-Notebook .noUi-handle", ".jp-Notebook .widget-dropdown select", ".jp-Notebook .widget-upload")
+SOURCE = "control => control.closest('.jp-Cell').querySelector('.widget-image')?.src"
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +73,7 @@ def wait_for(base, process, log):
 
 
 def run_all(page, base: str, name: str) -> list[str]:
-    """Open a notebook in JupyterLab, run all its cells, move each slider; what went wrong, in sentences."""
+    """Open a notebook in JupyterLab and run all its cells; what went wrong, in sentences."""
     page.goto(f"{base}lab/tree/{name}?reset")
     page.wait_for_function(IDLE, timeout=60_000)
     page.wait_for_function("jupyterapp.shell.currentWidget.content?.model?.cells.length > 0")
@@ -87,22 +92,60 @@ def run_all(page, base: str, name: str) -> list[str]:
     return problems
 
 
-def move_sliders(page) -> list[str]:
-    """Move each slider by one step; those whose cell shows the same pictures as before, two seconds later."""
+def move_all(page, folder, name: str, seconds: float = 10) -> list[str]:
+    """Move each control of each interactive piece; those whose picture is the same as before, so many seconds later.
+
+    Screenshots of each piece, before its first move and after its last, go to `folder`.
+    """
     problems = []
-    for number, handle in enumerate(page.query_selector_all(".jp-Notebook .noUi-handle"), start=1):
-        before, value = handle.evaluate(PICTURES), handle.get_attribute("aria-valuenow")
-        handle.focus()
-        handle.press("ArrowRight")
-        if handle.get_attribute("aria-valuenow") == value:  # it stood at its end
-            handle.press("ArrowLeft")
-        for _ in range(20):
-            if handle.evaluate(PICTURES) != before:
-                break
-            page.wait_for_timeout(100)
-        else:
-            problems.append(f"slider {number} changes no picture")
+    pieces = [cell for cell in page.query_selector_all(".jp-Notebook .jp-Cell") if cell.query_selector(".widget-image")]
+    for number, piece in enumerate(pieces, start=1):
+        piece.screenshot(path=folder / f"widget-{name}-{number}-before.png")
+    for kind in CONTROLS:
+        for control in page.query_selector_all(kind):
+            before, seen = control.evaluate(SOURCE), picture_of(control)
+            label = move(page, control, folder)
+            for _ in range(round(10 * seconds)):
+                if control.evaluate(SOURCE) != before and picture_of(control) != seen:
+                    break
+                page.wait_for_timeout(100)
+            else:
+                problems.append(f"{label} changes no picture")
+    for number, piece in enumerate(pieces, start=1):
+        piece.screenshot(path=folder / f"widget-{name}-{number}-after.png")
     return problems
+
+
+def picture_of(control) -> bytes:
+    """What is seen of the picture in a control's piece."""
+    image = control.evaluate_handle("control => control.closest('.jp-Cell').querySelector('.widget-image')")
+    return image.as_element().screenshot()
+
+
+def move(page, control, folder) -> str:
+    """One move of a control, as a hand would make it; returns what was moved."""
+    what = control.evaluate("control => control.closest('.jupyter-widgets').innerText.trim().split('\\n')[0]")
+    classes = control.get_attribute("class") or ""
+    if "noUi-handle" in classes:
+        value = control.get_attribute("aria-valuenow")
+        control.focus()
+        control.press("ArrowRight")
+        if control.get_attribute("aria-valuenow") == value:  # it stood at its end
+            control.press("ArrowLeft")
+        return f"the slider {what!r}"
+    if control.evaluate("control => control.tagName") == "SELECT":
+        chosen, choices = control.evaluate("control => [control.selectedIndex, control.options.length]")
+        control.select_option(index=(chosen + 1) % choices)
+        return f"the choice {what!r}"
+    if "widget-upload" in classes:
+        mine = folder / "mine.png"
+        Image.linear_gradient("L").save(mine)
+        with page.expect_file_chooser() as chooser:
+            control.click()
+        chooser.value.set_files(mine)
+        return f"the upload {what!r}"
+    control.click()
+    return f"the button {what!r}"
 
 
 def whole(page, path):
@@ -117,35 +160,53 @@ def test_a_chapter_runs_and_its_widgets_answer(lab, open_page, screenshots, chap
     page, wrong = open_page(lab[0])
     problems = run_all(page, lab[0], chapter.name)
     whole(page, screenshots / f"lab-{chapter.stem}.png")
-    if page.query_selector(".jp-Notebook .noUi-handle"):
-        problems += move_sliders(page)
-        page.screenshot(path=screenshots / f"lab-{chapter.stem}-moved.png")
+    problems += move_all(page, screenshots, chapter.stem)
+    cells = chapters.load(chapter)["cells"]
+    pieces = sum(WIDGET in out.get("data", {}) for cell in cells for out in cell.get("outputs", []))
+    if (shown := page.locator(".jp-Notebook .widget-image").count()) != pieces:
+        problems.append(f"{shown} interactive pieces are shown where {pieces} were saved")
     assert problems + [text for text in wrong if text.startswith("asks")] == []
 
 
-SLIDER = """
+PIECE = """
 import io
 import ipywidgets
 from PIL import Image
 def draw(change):
     file = io.BytesIO()
-    Image.new("L", (8, 8), 20 * slider.value).save(file, "png")
+    Image.new("L", (64, 64), 20 * slider.value + 50 * choice.index).save(file, "png")
     picture.value = file.getvalue()
-slider, picture = ipywidgets.IntSlider(value=10, max=10), ipywidgets.Image()
+slider = ipywidgets.IntSlider(value=10, max=10, description="grey {0}")
+choice = ipywidgets.Dropdown(options=["a", "b"], description="shade {0}")
+button, picture = ipywidgets.Button(description="press {0}"), ipywidgets.Image()
+upload = ipywidgets.FileUpload(description="file {0}")
 draw(None)
-{}
-display(ipywidgets.VBox([slider, picture]))
+{1}
+display(ipywidgets.VBox([slider, choice, button, upload, picture]))
+"""
+ANSWER = """
+slider.observe(draw, "value")
+choice.observe(draw, "value")
+def pressed(_):
+    slider.value -= 3
+button.on_click(pressed)
+def uploaded(change):
+    picture.value = change["new"][0]["content"].tobytes()
+upload.observe(uploaded, "value")
 """
 
 
-def test_a_slider_that_answers_and_one_that_does_not(lab, open_page):
-    sources = [SLIDER.format("slider.observe(draw, 'value')"), SLIDER.format(""), "1 / 0", "never run"]
+def test_controls_that_answer_and_ones_that_do_not(lab, open_page, tmp_path):
+    sources = [PIECE.format(1, ANSWER), PIECE.format(2, ""), "1 / 0", "never run"]
     notebook = make_notebook([("code", source, (), "") for source in sources])
     (lab[1] / "spoiled.ipynb").write_text(json.dumps(notebook))
     page, _ = open_page(lab[0])
-    problems = run_all(page, lab[0], "spoiled.ipynb") + move_sliders(page)
+    problems = run_all(page, lab[0], "spoiled.ipynb") + move_all(page, tmp_path, "spoiled", seconds=3)
     assert problems == [
         "code cell 3 ends in ZeroDivisionError: division by zero",
         "code cell 4 has the count None",
-        "slider 2 changes no picture",
+        "the button 'press 2' changes no picture",
+        "the slider 'grey 2' changes no picture",
+        "the choice 'shade 2' changes no picture",
+        "the upload 'file 2 (0)' changes no picture",
     ]
