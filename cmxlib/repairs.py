@@ -117,7 +117,7 @@ def bit_model(model: nn.Module, *, mean, std) -> nn.Module:
     """
     name, conv = find_embedding(model)
     share = 2.0 ** _PLACES.to(conv.weight) / 255  # of each bit in a value; broadcasts to (dim, C, 8, p, p)
-    mu, sigma = (torch.tensor(v).to(conv.weight).view(1, -1, 1, 1) for v in (mean, std))
+    mu, sigma = (conv.weight.new_tensor(v).view(1, -1, 1, 1) for v in (mean, std))
     scaled = conv.weight.detach() / sigma
     wide = nn.Conv2d(8 * conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride).to(conv.weight)
     with torch.no_grad():

@@ -84,7 +84,7 @@ def test_bits_are_exact(model):
     assert torch.equal(bits[0, :8, 0, 0].int(), torch.tensor([int(b) for b in f"{images[0, 0, 0, 0]:08b}"]).int())
     assert torch.equal(from_bits(bits), images)
     plain, wide = logits(model, images, **NORM), bit_model(model, **NORM)
-    assert torch.allclose(logits(wide, bits, **BITS), plain, atol=1e-9)
+    assert torch.allclose(logits(wide, bits, **BITS), plain, atol=1e-12)
     cipher = PatchCipher(SecretKey.for_experiment(1), 4, channels=24)
     encrypted = cipher.encrypt(bits.double())
     assert torch.allclose(logits(encrypt_model(wide, cipher, **BITS), encrypted, **BITS), plain, atol=1e-9)
