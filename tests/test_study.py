@@ -106,15 +106,6 @@ def test_every_recorded_table_has_its_figure(recorded):
     assert figures == {f"{name}.{kind}" for name in RECORDED for kind in ("png", "svg")}
 
 
-def test_the_committed_figures_are_drawn_from_the_committed_rows(monkeypatch, tmp_path):
-    for scale in ("small", "paper"):
-        committed, drawn = records.figures_dir(scale), tmp_path / scale
-        monkeypatch.setattr("cmxlib.figures.records.figures_dir", lambda scale, drawn=drawn: drawn)
-        names = {path.name for path in draw_recorded(scale)}
-        monkeypatch.undo()
-        assert names <= ({p.name for p in committed.iterdir()} if committed.exists() else set())
-
-
 def test_an_unknown_table_is_named():
     with pytest.raises(ValueError, match=r"no table 'kyes'; there are training, keys, .*conventional"):
         study.run("small", "kyes")
