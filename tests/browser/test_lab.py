@@ -172,32 +172,35 @@ PIECE = """
 import io
 import ipywidgets
 from PIL import Image
-def draw(change):
-    file = io.BytesIO()
-    Image.new("L", (64, 64), 20 * slider.value + 50 * choice.index).save(file, "png")
-    picture.value = file.getvalue()
-slider = ipywidgets.IntSlider(value=10, max=10, description="grey {0}")
-choice = ipywidgets.Dropdown(options=["a", "b"], description="shade {0}")
-button, picture = ipywidgets.Button(description="press {0}"), ipywidgets.Image()
-upload = ipywidgets.FileUpload(description="file {0}")
-draw(None)
-{1}
-display(ipywidgets.VBox([slider, choice, button, upload, picture]))
-"""
-ANSWER = """
-slider.observe(draw, "value")
-choice.observe(draw, "value")
-def pressed(_):
-    slider.value -= 3
-button.on_click(pressed)
-def uploaded(change):
-    picture.value = change["new"][0]["content"].tobytes()
-upload.observe(uploaded, "value")
+
+def piece(number, answers):
+    def draw(change):
+        file = io.BytesIO()
+        Image.new("L", (64, 64), 20 * slider.value + 50 * choice.index).save(file, "png")
+        picture.value = file.getvalue()
+
+    def pressed(button):
+        slider.value -= 3
+
+    def uploaded(change):
+        picture.value = change["new"][0]["content"].tobytes()
+
+    slider = ipywidgets.IntSlider(value=8, max=8, description=f"grey {number}")
+    choice = ipywidgets.Dropdown(options=["a", "b"], description=f"shade {number}")
+    button, picture = ipywidgets.Button(description=f"press {number}"), ipywidgets.Image()
+    upload = ipywidgets.FileUpload(description=f"file {number}")
+    draw(None)
+    if answers:
+        slider.observe(draw, "value")
+        choice.observe(draw, "value")
+        button.on_click(pressed)
+        upload.observe(uploaded, "value")
+    return ipywidgets.VBox([slider, choice, button, upload, picture])
 """
 
 
 def test_controls_that_answer_and_ones_that_do_not(lab, open_page, tmp_path):
-    sources = [PIECE.format(1, ANSWER), PIECE.format(2, ""), "1 / 0", "never run"]
+    sources = [f"{PIECE}\npiece(1, True)", "piece(2, False)", "1 / 0", "never run"]
     notebook = make_notebook([("code", source, (), "") for source in sources])
     (lab[1] / "spoiled.ipynb").write_text(json.dumps(notebook))
     page, _ = open_page(lab[0])
