@@ -6,6 +6,7 @@ import torch
 
 from cmxlib import ConvMixer, PatchCipher, SecretKey, encrypt_model, logits
 from cmxlib.attacks import known_plaintext, share_recovered
+from cmxlib.evaluate import normalise
 from cmxlib.repair_attacks import (
     bits_in_order,
     chained,
@@ -84,7 +85,9 @@ def test_bits_are_exact(model):
     assert torch.equal(bits[0, :8, 0, 0].int(), torch.tensor([int(b) for b in f"{images[0, 0, 0, 0]:08b}"]).int())
     assert torch.equal(from_bits(bits), images)
     plain, wide = logits(model, images, **NORM), bit_model(model, **NORM)
-    assert torch.allclose(logits(wide, bits, **BITS), plain, atol=1e-12)
+    assert torch.allclose(logits(wide, bits, **BITS), plain, atol=1e-9)
+    embedded = model[0](normalise(images, **NORM, dtype=torch.float64))
+    assert (wide[0](bits.double()) - embedded).abs().max() < 1e-12  # mean and std count to the last digit
     cipher = PatchCipher(SecretKey.for_experiment(1), 4, channels=24)
     encrypted = cipher.encrypt(bits.double())
     assert torch.allclose(logits(encrypt_model(wide, cipher, **BITS), encrypted, **BITS), plain, atol=1e-9)
