@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .depthwise import depthwise, tile_rows
+from .fused import gelu_norm
 from .memory import keep_freed_memory
 
 
@@ -66,7 +67,7 @@ class ConvMixer(nn.Sequential):
         """The network on a CPU: every activation is a matrix (dim, positions), so each layer is a product on it."""
         keep_freed_memory()
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        embedding, gelu, norm, *blocks = list(self)[:-3]
+        embedding, _, norm, *blocks = list(self)[:-3]
         n, channels, _, _ = x.shape
         p = embedding.kernel_size[0]
         h, w = x.shape[2] // p, x.shape[3] // p
@@ -75,17 +76,14 @@ class ConvMixer(nn.Sequential):
         def pointwise(conv, z):
             return torch.addmm(conv.bias.to(dtype)[:, None], conv.weight.to(dtype).flatten(1), z)
 
-        def normalised(norm, z):
-            return norm(gelu(z).view(1, len(z), -1, 1)).view(len(z), -1)
-
         with torch.autocast("cpu", enabled=False):
             patches = x[..., : h * p, : w * p].to(dtype).reshape(n, channels, h // rows, rows, p, w, p)
             patches = patches.permute(1, 4, 6, 2, 0, 3, 5).reshape(channels * p * p, -1)
-            z = normalised(norm, pointwise(embedding, patches))
+            z = gelu_norm(pointwise(embedding, patches), norm)
             for residual, conv, _, norm in blocks:
                 spatial, _, spatial_norm = residual.fn
                 tiles = z.view(len(z), -1, rows * w)
                 mixed = depthwise(tiles, spatial.weight, spatial.bias, n, h, w).view_as(z)
-                z = normalised(norm, pointwise(conv, z + normalised(spatial_norm, mixed)))
+                z = gelu_norm(pointwise(conv, gelu_norm(mixed, spatial_norm, residual=z)), norm)
             pooled = z.view(len(z), h // rows, n, rows * w).to(self[-1].weight.dtype).mean((1, 3))
             return F.linear(pooled.T, self[-1].weight, self[-1].bias)
