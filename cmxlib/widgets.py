@@ -70,8 +70,7 @@ def key_lab(pictures, key: SecretKey):
 
     def add(choices, choice, name, value):
         choices[name] = value
-        choice.options = list(choices)
-        choice.value = name
+        choice.options = [name, *(other for other in choices if other != name)]  # the first is then chosen
         piece.update()  # also where a second file has the name of the first
 
     def read_upload(change):
@@ -208,7 +207,7 @@ def stills(piece, *settings):
 
 def _piece(draw, others=(), **controls):
     """Controls above the picture and the sentence that ``draw`` gives for their values."""
-    picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+    picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
     sentence = ipywidgets.HTML()
 
     def update(_=None):

@@ -148,18 +148,12 @@ def move(page, control, folder) -> str:
     return f"the button {what!r}"
 
 
-def whole(page, path):
-    """A screenshot of the whole notebook, not only of what a window shows of it."""
-    height = page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollHeight")
-    page.set_viewport_size({"width": 1280, "height": min(height + 100, 16_000)})
-    page.screenshot(path=path)
-
-
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_runs_and_its_widgets_answer(lab, open_page, screenshots, chapter):
     page, wrong = open_page(lab[0])
     problems = run_all(page, lab[0], chapter.name)
-    whole(page, screenshots / f"lab-{chapter.stem}.png")
+    page.evaluate("jupyterapp.shell.currentWidget.content.scrollToItem(0)")
+    page.screenshot(path=screenshots / f"lab-{chapter.stem}.png")
     problems += move_all(page, screenshots, chapter.stem)
     cells = chapters.load(chapter)["cells"]
     pieces = sum(WIDGET in out.get("data", {}) for cell in cells for out in cell.get("outputs", []))
