@@ -17,9 +17,11 @@ PUBLIC = {  # the attacker's public images: colour and marker
 }
 THEFTS = {  # what is done with a stolen model: label, colour, marker, line
     "everything": ("fine-tune everything", BLUE, "o", "-"),
-    "embedding": ("relearn the embedding", GREEN, "^", "-"),
+    "embedding anew": ("learn the embedding anew", GREEN, "^", "-"),
+    "embedding": ("fine-tune the embedding", GREEN, "v", ":"),
+    "embedding, then everything": ("the embedding anew, then everything", "black", "D", "-"),
     "statistics": ("key from statistics, no labels", PINK, "P", "-"),
-    "statistics, gradient": ("flips from statistics, places by gradient", "black", "*", "-"),
+    "statistics, gradient": ("flips from statistics, places by gradient", PINK, "*", ":"),
     "gradient": ("key by gradient search", ORANGE, "s", "-"),
     "hill climbing": ("key by hill climbing", RED, "D", "-"),
     "random keys": ("best of random keys", SKY, "v", "-"),
@@ -92,6 +94,8 @@ def stolen_model(rows):
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
     for method, (label, colour, marker, line) in THEFTS.items():
         part = shown[shown.method == method]
+        if part.empty:
+            continue
         full = part[part.budget == part.groupby("n_plain").budget.transform("max")]
         _curve(left, full, "n_plain", colour, marker, label, line)
         n_budgets = part.groupby("n_plain").budget.nunique()
@@ -105,7 +109,7 @@ def stolen_model(rows):
     for axis in (left, right):
         axis.axhline(no_key, color=GREY, linestyle=":")
         axis.set(xscale="log")
-    left.annotate("no key", (1, no_key), (-2, -3), ("axes fraction", "data"), "offset points", ha="right", va="top")
+    left.annotate("no key", (0, no_key), (4, -3), ("axes fraction", "data"), "offset points", va="top")
     left.set(xlabel="plain images that the thief holds", ylabel="accuracy, %", ylim=(0, 100))
     right.set(xlabel="seconds of the attack")
     figure.legend(loc="outside right center", fontsize="small")

@@ -21,7 +21,7 @@ from .security_study import AttackSettings, origin
 
 TRIALS = 8000  # of the annealing on statistics, thrice: each computes the first layer of 500 patches only
 DRAWS = 2
-FINE_TUNING_LR = 0.005  # of a model that is trained already; a new one starts at the recipe's rate
+FINE_TUNING_LR = 0.005  # of what is trained already; what begins anew takes the recipe's rate
 
 
 def stolen_model(scale: Scale, settings: AttackSettings) -> None:
@@ -40,7 +40,7 @@ def stolen_model(scale: Scale, settings: AttackSettings) -> None:
         cipher = PatchCipher(SecretKey.for_experiment(draw), size)
         order = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(draw))
         held = dataclasses.replace(data, train_images=data.train_images[order], train_labels=data.train_labels[order])
-        for name, (method, budget, counts, labels) in _methods(scale, settings).items():
+        for name, (method, budget, counts, labels) in methods(scale, settings).items():
             for count in counts:
                 for share in (1, 3, 9) if budget and count == middle else (1,):
                     unit = {"method": name, "n_plain": count, "labels": labels, "budget": budget // share, "draw": draw}
@@ -57,7 +57,7 @@ def stolen_model(scale: Scale, settings: AttackSettings) -> None:
                     records.append(path, rows, origin(scale, data, settings, start, len(truth), n_keys=1))
 
 
-def _methods(scale, settings):
+def methods(scale, settings):
     """What an attacker may do: {name: (function, full budget, numbers of plain images, whether labels are used)}.
 
     function(encrypted model, data in the attacker's order, number of images, budget, draw) -> a model or a cipher.
@@ -89,14 +89,19 @@ def _methods(scale, settings):
         found = search(partial(stolen.gradient_search, flipped=flipped), budget="iterations")
         return found(locked, data, count, budget, draw)
 
-    def retrain(train, new=False):
+    def retrain(train, new=False, gently=False):
         def run(locked, data, count, budget, draw):
             model = new_model(scale, seed=100 + draw) if new else locked
-            settings_here = dataclasses.replace(scale.train, seed=draw, **({} if new else {"max_lr": FINE_TUNING_LR}))
-            stolen.retrain(model, data, count, settings_here, n_steps=budget, train=train)
+            rate = FINE_TUNING_LR if gently else scale.train.max_lr
+            how = dataclasses.replace(scale.train, seed=draw, max_lr=rate)
+            stolen.retrain(model, data, count, how, n_steps=budget, train=train)
             return model
 
         return run
+
+    def in_two_stages(locked, data, count, budget, draw):
+        opened = retrain("embedding")(locked, data, count, budget - budget // 3, draw)
+        return retrain("everything", gently=True)(opened, data, count, budget // 3, draw)
 
     def filters(locked, data, count, budget, draw):
         other = retrain("everything", new=True)(locked, data, count, settings.iterations, draw)
@@ -112,7 +117,9 @@ def _methods(scale, settings):
         "random keys": (search(stolen.random_keys, budget="trials"), settings.trials, few, True),
         "hill climbing": (search(stolen.hill_climb, budget="trials"), settings.trials, few, True),
         "gradient": (search(stolen.gradient_search, budget="iterations"), settings.iterations, every, True),
-        "embedding": (retrain("embedding"), settings.iterations, every, True),
-        "everything": (retrain("everything"), settings.iterations, every, True),
+        "embedding anew": (retrain("embedding"), settings.iterations, every, True),
+        "embedding": (retrain("embedding", gently=True), settings.iterations, every, True),
+        "everything": (retrain("everything", gently=True), settings.iterations, every, True),
+        "embedding, then everything": (in_two_stages, settings.iterations, every, True),
         "from nothing": (retrain("everything", new=True), settings.iterations, every, True),
     }

@@ -116,7 +116,9 @@ WAYS = {
     "random keys": "with the best of some random keys",
     "hill climbing": "with a key found by hill climbing",
     "gradient": "with a key found by gradient search",
-    "embedding": "with its first layer learnt anew",
+    "embedding": "with its first layer fine-tuned",
+    "embedding anew": "with its first layer learnt anew",
+    "embedding, then everything": "with its first layer learnt anew, then all of it fine-tuned",
     "everything": "by fine-tuning all of it",
 }
 _PRIVACY = "attack_images", "attack_pairs"
