@@ -89,7 +89,7 @@ def adversarial_defence(scale: str) -> tuple[str, str]:
     found = rows[rows.pipeline == "encrypted"].groupby(["knowledge", "attack"]).value.mean()
     left, clean, noise = found.groupby("knowledge").min(), found["none", "none"], found["none", "noise"]
     known, naive = left["plain model"], left["encrypted model, no key"]
-    others = left.drop(["none", "plain model"])
+    others = left[["encrypted model, no key", *MEANS]]  # a LookupError while some attacker is not measured yet
     if others.min() <= known + 0.05:
         verdict = REFUTED
     else:

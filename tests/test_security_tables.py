@@ -70,6 +70,13 @@ def test_a_defence_that_holds_is_supported(recorded):
     assert verdicts.adversarial_defence("small")[0] == verdicts.LIMITS  # more than noise does
 
 
+def test_a_half_recorded_table_gives_no_verdict(recorded):
+    rows = adversarial_rows(**STRONG)
+    recorded["adversarial"] = rows[rows.knowledge != "surrogate"]
+    with pytest.raises(LookupError):
+        verdicts.adversarial_defence("small")
+
+
 def test_the_table_of_adversarial_examples(recorded):
     recorded["adversarial"] = adversarial_rows()
     table = adversarial_table("small").set_index(["knowledge", "attack"])
