@@ -127,7 +127,7 @@ def look_inside(model, image, cipher: PatchCipher, *, mean, std):
             f"{entries} of {cipher.n} entries encrypted: {moved}. Largest difference of a logit: {errors[0]:.9f} "
             f"(if the image stayed plain: {errors[1]:.2f})."
         )
-        return painting.row(parts, titles, gap=3 * painting.GAP), sentence
+        return painting.row(parts, titles, gap=2 * painting.GAP), sentence
 
     return _piece(
         draw,

@@ -167,7 +167,7 @@ def test_look_inside_colours_the_weights():
     pixels = seen(piece)[0].astype(int)
     top = painting.LINE + painting.GAP // 2 + 1
     width = 3 * 98 + 2 * painting.GAP
-    for left, shown in ((1, strongest.numpy()), (1 + width + 3 * painting.GAP, encrypted)):
+    for left, shown in ((1, strongest.numpy()), (1 + width + 2 * painting.GAP, encrypted)):
         for channel in range(3):
             corner = left + channel * (98 + painting.GAP)
             middles = pixels[top + 12 : top + 96 : 24, corner + 12 : corner + 96 : 24]
