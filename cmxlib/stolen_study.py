@@ -30,9 +30,9 @@ def stolen_model(scale: Scale, settings: AttackSettings) -> None:
 
     By method and number of plain images that the attacker holds (n_plain; labels: whether they are labelled), with a
     budget in trials, iterations or steps; at 1,000 images also with a third and a ninth of it, and for the best attack
-    and the new model with three times as much. They are images that
-    the victim trained with, the best that an attacker could hold. Each draw has other images and another key.
-    share_recovered: of the key, where the method gives one; attack_seconds: what it took, without the measuring.
+    and the new model with three times as much. They are images that the victim trained with, the best that an attacker
+    could hold. Each draw has other images and another key. share_recovered: of the key, where the method gives one;
+    attack_seconds: what it took, without the measuring.
     """
     data, path = load_dataset(scale.dataset), records.table_path(scale.name, "stolen_model")
     norm, size = {"mean": data.mean, "std": data.std}, scale.model["patch_size"]
