@@ -28,9 +28,11 @@ suppress_warnings = ["myst.header"]  # a heading may be followed by one two leve
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["static"]
+html_favicon = "static/favicon.svg"
 html_css_files = ["book.css"]
 mathjax_path = "mathjax/tex-chtml.js"
 html_sourcelink_suffix = ""  # a chapter is downloaded as NAME.ipynb
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_theme_options = {
     "show_navbar_depth": 1,
     "use_fullscreen_button": False,
