@@ -105,14 +105,19 @@ def copy_mathjax(app, error):
         copy_asset(source / folder, target / folder)
 
 
-def name_citations(app, pagename, templatename, context, doctree):
-    """Leave the list of references without a role: docutils calls it a list, but its entries are no list items."""
-    context["body"] = context.get("body", "").replace(
-        '<div role="list" class="citation-list">', '<div class="citation-list">'
-    )
+FIGURE = re.compile(r'(<figure[^>]*>\s*)(<img[^>]* src="([^"]+)"[^>]*>)')
+
+
+def finish(app, pagename, templatename, context, doctree):
+    """Make each figure a link to its picture, to be enlarged on a small screen, and the references no ARIA list.
+
+    docutils gives the references the role of a list, but its entries are no list items.
+    """
+    body = context.get("body", "").replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+    context["body"] = FIGURE.sub(r'\1<a class="enlarge" href="\3">\2</a>', body)
 
 
 def setup(app):
-    app.connect("html-page-context", name_citations)
+    app.connect("html-page-context", finish)
     app.connect("source-read", adapt)
     app.connect("build-finished", copy_mathjax)

@@ -125,6 +125,8 @@ def test_every_picture_says_what_it_shows(site):
         made = sum("image/png" in out.get("data", {}) for cell in cells for out in cell["outputs"])
         name = path.relative_to(ROOT / "notebooks").with_suffix(".html").as_posix()
         assert sum("_images" in a["src"] for a in pictures[name]) == made
+        enlarged = [a["href"] for tag, a in parsed(site / name).tags if tag == "a" and a.get("class") == "enlarge"]
+        assert len(enlarged) == made and {(site / name).parent.joinpath(link).is_file() for link in enlarged} <= {True}
 
 
 def test_equations_are_set_by_scripts_of_the_site(site):
