@@ -43,6 +43,7 @@ def open_page(browser):
 
         page.route("**/*", route)
         page.on("pageerror", lambda error: wrong.append(f"raises {error}"))
+        page.on("response", lambda got: got.status >= 400 and wrong.append(f"asks for {got.url} and gets {got.status}"))
         page.on("console", lambda said: said.type == "error" and wrong.append(f"console: {said.text}"))
         return page, wrong
 
