@@ -34,6 +34,8 @@ def open_page(browser):
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
         page, wrong = contexts[-1].new_page(), []
 
+        page.set_default_timeout(120_000)  # a busy machine may take its time
+
         def route(call):
             if call.request.url.startswith((base, "data:", "blob:")):
                 call.continue_()

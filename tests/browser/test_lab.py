@@ -75,7 +75,7 @@ def wait_for(base, process, log):
 def run_all(page, base: str, name: str) -> list[str]:
     """Open a notebook in JupyterLab and run all its cells; what went wrong, in sentences."""
     page.goto(f"{base}lab/tree/{name}?reset")
-    page.wait_for_function(IDLE, timeout=60_000)
+    page.wait_for_function(IDLE)
     page.wait_for_function("jupyterapp.shell.currentWidget.content?.model?.cells.length > 0")
     page.set_default_timeout(SECONDS * 1000)
     page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.ran = true }) }")
