@@ -114,6 +114,8 @@ def test_ctrl_c_ends_tidily(book):
     book.add("01_one", cells(f"import os, time\nopen({str(note)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"))
     book.build.mkdir()
     code = f"""if __name__ == "__main__":
+    import signal
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests run in the background are started deaf to it
     from pathlib import Path
     from cmxlib.book import run_book
     raise SystemExit(run_book("quick", folder=Path({str(book.path)!r}), build=Path({str(book.build)!r})))"""
