@@ -59,7 +59,7 @@ def key_lab(pictures, key: SecretKey):
     which_key = ipywidgets.Dropdown(options=list(keys), description="key")
     new_key = ipywidgets.Button(description="Draw a new key", icon="key")
     upload = ipywidgets.FileUpload(accept="image/*", description="Your picture")
-    piece = _piece(
+    piece = Piece(
         draw,
         (new_key, upload),
         picture=which,
@@ -129,7 +129,7 @@ def look_inside(model, image, cipher: PatchCipher, *, mean, std):
         )
         return painting.row(parts, titles, gap=2 * painting.GAP), sentence
 
-    return _piece(
+    return Piece(
         draw,
         number=_slider("filter", 1, len(strongest)),
         entries=_slider("entries encrypted", 0, cipher.n),
@@ -165,7 +165,7 @@ def turn_the_key(model, images, labels, cipher: PatchCipher, wrong_cipher: Patch
         )
         return painting.row(columns), sentence
 
-    return _piece(draw, turned=_slider("entries turned", 0, cipher.n))
+    return Piece(draw, turned=_slider("entries turned", 0, cipher.n))
 
 
 def break_it(images, recovered):
@@ -183,7 +183,7 @@ def break_it(images, recovered):
         return painting.column(parts), sentence
 
     slider = ipywidgets.SelectionSlider(options=sorted(recovered), description="images observed")
-    return _piece(draw, observed=_wide(slider))
+    return Piece(draw, observed=_wide(slider))
 
 
 def partway(start: PatchCipher, end: PatchCipher, count: int) -> PatchCipher:
@@ -205,24 +205,28 @@ def stills(piece, *settings):
     return painting.column(parts)
 
 
-def _piece(draw, others=(), **controls):
-    """Controls above the picture and the sentence that ``draw`` gives for their values."""
-    picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
-    sentence = ipywidgets.HTML()
+class Piece(ipywidgets.VBox):
+    """Controls, and below them the picture and the sentence that ``draw`` gives for their values."""
 
-    def update(_=None):
-        drawn, words = draw(**{name: control.value for name, control in controls.items()})
+    def __init__(self, draw, others=(), **controls):
+        row = ipywidgets.HBox([*controls.values(), *others], layout={"flex_flow": "row wrap"})
+        picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
+        super().__init__([row, picture, ipywidgets.HTML()])
+        self.draw, self._controls = draw, controls
+        for control in controls.values():
+            control.observe(self.update, "value")
+        self.update()
+
+    def __repr__(self):  # what a notebook shows in place of the piece before it is run
+        return "An interactive piece: run the chapter to move it. The picture below shows some of its positions."
+
+    def update(self, _=None):
+        """Show what ``draw`` gives now."""
+        drawn, words = self.draw(**{name: control.value for name, control in self._controls.items()})
         file = io.BytesIO()
         drawn.save(file, "png", compress_level=1)
+        _, picture, sentence = self.children
         picture.value, sentence.value = file.getvalue(), html.escape(words)
-
-    for control in controls.values():
-        control.observe(update, "value")
-    update()
-    row = ipywidgets.HBox([*controls.values(), *others], layout={"flex_flow": "row wrap"})
-    piece = ipywidgets.VBox([row, picture, sentence])
-    piece.draw, piece.update = draw, update
-    return piece
 
 
 def _slider(description, low, high):

@@ -290,3 +290,9 @@ def test_a_full_scale_of_values_has_full_colours():
     assert pixels[0, 0].tolist() == list(painting.RED) and pixels[5, 5].tolist() == list(painting.BLUE)
     assert pixels[0, 5].tolist() == [255, 255, 255]
     assert pixels[5, 0].tolist() == [round(255 - (255 - c) / 2) for c in painting.BLUE]
+
+
+def test_a_piece_says_in_words_what_stands_in_its_place(lab):
+    shown = lab._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    assert shown["text/plain"].startswith("An interactive piece: run the chapter") and "below" in shown["text/plain"]
