@@ -188,25 +188,31 @@ def test_the_logits_stay_where_they_are_at_every_step():
 # -- turn the key --------------------------------------------------------------------------------------------------
 
 
-def turned(model=None, n=40):
-    model = model or new_model(SCALES["quick"])
-    wrong = PatchCipher(SecretKey.for_experiment(8), patch_size=4)
-    return widgets.turn_the_key(model.eval(), smooth(n), torch.arange(n) % 10, CIPHER, wrong, **NORM), model, wrong
+WRONG = PatchCipher(SecretKey.for_experiment(8), patch_size=4)
+
+
+def turned(n=40):
+    """The piece on an untrained model, labelled with what the model itself predicts, and that model and labels."""
+    model = new_model(SCALES["quick"]).eval()
+    with torch.no_grad():  # so that it names many classes
+        model[-1].bias -= widgets.logits(model, smooth(n), **NORM).mean(0)
+    labels = widgets.logits(model, smooth(n), **NORM).argmax(1)
+    return widgets.turn_the_key(model, smooth(n), labels, CIPHER, WRONG, **NORM), model, labels
 
 
 def test_turning_the_key_shows_what_the_encrypted_model_predicts():
-    piece, model, wrong = turned()
-    images, labels = smooth(40), torch.arange(40) % 10
-    encrypted_model = widgets.encrypt_model(model, CIPHER, **NORM)
+    piece, model, labels = turned()
+    encrypted_model, shares = widgets.encrypt_model(model, CIPHER, **NORM), []
     for count in (0, 20, 48):
         controls(piece)["entries turned"].value = count
-        tried = widgets.partway(CIPHER, wrong, count)
-        predicted = widgets.logits(encrypted_model, tried.encrypt(images), **NORM).argmax(1)
-        share = (predicted == labels).double().mean().item()
+        tried = widgets.partway(CIPHER, WRONG, count)
+        predicted = widgets.logits(encrypted_model, tried.encrypt(smooth(40)), **NORM).argmax(1)
+        shares.append((predicted == labels).double().mean().item())
         differ = (tried.permutation != CIPHER.permutation) | (tried.flipped != CIPHER.flipped)
         assert seen(piece)[1] == (
-            f"{count} of 48 entries turned, {differ.sum()} entries wrong: accuracy {share:.1%} on 40 images."
+            f"{count} of 48 entries turned, {differ.sum()} entries wrong: accuracy {shares[-1]:.1%} on 40 images."
         )
+    assert shares[0] == 1 > max(shares[1:])
     assert changes(piece, "entries turned", 47)
 
 
