@@ -76,11 +76,11 @@ SETTINGS = {
 
 def run(scale_name: str, say=print) -> None:
     """Measure every table of attacks at a scale, from the quickest to the longest."""
-    from . import stolen_study as models  # which imports this module
+    from . import adversarial_study, repair_study, stolen_study  # which import this module
 
     scale, settings = SCALES[scale_name], SETTINGS[scale_name]
     on_images = visibility, pairs, ciphertexts, statistics
-    on_models = models.repairs, models.adversarial, models.stolen_model
+    on_models = repair_study.repairs, adversarial_study.adversarial, stolen_study.stolen_model
     for unit in (*on_images, *on_models):
         start = time.perf_counter()
         unit(scale, settings)

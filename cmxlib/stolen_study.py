@@ -7,7 +7,6 @@ from functools import partial
 import torch
 
 from . import records, stolen
-from .adversarial_study import adversarial as adversarial
 from .attacks import share_recovered
 from .augment import augment
 from .cipher import PatchCipher
@@ -15,7 +14,6 @@ from .data import load_dataset
 from .evaluate import accuracy
 from .keys import SecretKey
 from .protect import decrypt_model, encrypt_model
-from .repair_study import repairs as repairs
 from .scales import Scale, new_model, trained_model
 from .security_study import AttackSettings, origin
 

@@ -19,12 +19,14 @@ def test_cmx_attack_prints_the_shares_of_the_recorded_rows(monkeypatch, capsys):
 
 
 def test_every_unit_of_the_study_runs_once(monkeypatch):
-    from cmxlib import stolen_study
+    from cmxlib import adversarial_study, repair_study, stolen_study
 
     called = []
     names = {
         security_study: ("visibility", "pairs", "ciphertexts", "statistics"),
-        stolen_study: ("repairs", "adversarial", "stolen_model"),
+        repair_study: ("repairs",),
+        adversarial_study: ("adversarial",),
+        stolen_study: ("stolen_model",),
     }
     for module, functions in names.items():
         for name in functions:
