@@ -7,40 +7,49 @@ from cmxlib.keys import SecretKey
 
 from . import reference
 from .rows import no_gpu, row
-from .timing import in_turns
+from .timing import in_turns, in_turns_apart
+
+
+def random_images(n):
+    return torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8)
+
+
+def ours(n):
+    images, cipher = random_images(n), PatchCipher(SecretKey.for_experiment(0))
+    return lambda: cipher.encrypt(images)
+
+
+def copy(n):
+    images = random_images(n)
+    twin = torch.empty_like(images)
+    return lambda: twin.copy_(images)
+
+
+def plain(n):
+    floats, cipher = random_images(n).float() / 255, PatchCipher(SecretKey.for_experiment(0))
+    return lambda: reference.encrypt(floats, cipher.permutation, cipher.flipped, cipher.block_size)
 
 
 def measure(quick):
     n, repeats = (10, 1) if quick else (10_000, 11)
-    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8)
-    copy = torch.empty_like(images)
-    cipher = PatchCipher(SecretKey.for_experiment(0))
-    floats = images.float() / 255
-    times = in_turns(
-        {
-            "ours": lambda: cipher.encrypt(images),
-            "copy": lambda: copy.copy_(images),
-            "plain": lambda: reference.encrypt(floats, cipher.permutation, cipher.flipped, cipher.block_size),
-        },
-        repeats,
-    )
-    ours, at = times["ours"], {"patch_size": 4, "repeats": repeats, "note": f"{n} images"}
+    times = in_turns_apart({make.__name__: (make, (n,)) for make in (ours, copy, plain)}, repeats, not quick)
+    at = {"patch_size": 4, "repeats": repeats, "note": f"{n} images"}
     found = [
         row(
             "encryption, times a copy",
-            ours / times["copy"],
+            times["ours"] / times["copy"],
             10,
             at_most=True,
-            ours=ours,
+            ours=times["ours"],
             reference=times["copy"],
             against="copying the same bytes",
             **at,
         ),
         row(
             "encryption, times quicker",
-            times["plain"] / ours,
+            times["plain"] / times["ours"],
             4,
-            ours=ours,
+            ours=times["ours"],
             reference=times["plain"],
             against="reshape, permute, index, reshape back, in float32",
             **at,
@@ -48,7 +57,7 @@ def measure(quick):
     ]
     if not torch.cuda.is_available():
         return [*found, no_gpu("encryption on a GPU, share of the copy's rate", "at least 0.6")]
-    on_gpu = images.repeat(10, 1, 1, 1).cuda()
+    on_gpu, cipher = random_images(10 * n).cuda(), PatchCipher(SecretKey.for_experiment(0))
     twin = torch.empty_like(on_gpu)
     times = in_turns({"ours": lambda: cipher.encrypt(on_gpu), "reference": lambda: twin.copy_(on_gpu)}, repeats)
     share = times["reference"] / times["ours"]

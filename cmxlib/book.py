@@ -2,10 +2,13 @@
 
 import contextlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from . import chapters
@@ -14,6 +17,9 @@ from .records import ROOT, build_dir, write_text
 MINUTE, HOUR = 60, 3600
 # Seconds that one cell and one chapter may take: far above what they need, so that only a hang meets them.
 LIMITS = {"quick": (2 * MINUTE, 5 * MINUTE), "small": (4 * HOUR, 6 * HOUR), "paper": (100 * HOUR, 150 * HOUR)}
+SAVED_WITH = 2  # threads: those that the saved outputs were made with
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["papermill"])  # its import takes seconds: once for all chapters
 
 
 class ChapterError(Exception):
@@ -21,45 +27,69 @@ class ChapterError(Exception):
 
 
 def run_book(scale: str, only: str = "", folder: Path = chapters.FOLDER, build: Path | None = None) -> int:
-    """Run the chapters in order, with a line for each as it ends and a table at the last.
+    """Run the chapters, with a line for each as it ends and a table at the last.
 
+    At quick scale, where starting Python takes as long as the work, two chapters run at a time with one thread each;
+    but the first runs alone, since it leaves in the cache what the others need. At other scales chapters run in order.
     The executed copies go to `build/<scale>/notebooks`. A chapter that fails does not keep the others from running.
     Returns the exit status: 0, 1 when a chapter failed, 130 when interrupted.
     """
     paths = chapters.chapters(only, folder)
     build = build or build_dir(scale)
     width = max(len(path.stem) for path in paths)
-    rows, failures, status = [], [], 0
-    for number, path in enumerate(paths, start=1):
-        print(f"[{number}/{len(paths)}] {path.stem:{width}}", end=" ", flush=True)
-        copy, start = build / "notebooks" / path.name, time.perf_counter()
+    quick = scale == "quick"
+    ends = iter(range(1, len(paths) + 1))
+
+    def run(path: Path, threads: int | None) -> tuple[tuple[str, str, str, str], str]:
+        copy, start, failure = build / "notebooks" / path.name, time.perf_counter(), ""
         try:
-            headline = run_chapter(path, copy, scale)
+            headline = run_chapter(path, copy, scale, threads=threads)
         except ChapterError as error:
-            headline = "FAILED"
-            failures.append(f"{path.stem}: {error}")
+            headline, failure = "FAILED", f"{path.stem}: {error}"
+        seconds = time.perf_counter() - start
+        if not interrupted.is_set():
+            print(f"[{next(ends)}/{len(paths)}] {path.stem:{width}} {seconds:7.1f} s  {headline}", flush=True)
+        return (path.stem, f"{seconds:.1f}", headline, _shown(copy)), failure
+
+    start, interrupted = time.perf_counter(), threading.Event()
+    answers = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process to answer
+    multiprocessing.forkserver.ensure_running()
+    signal.signal(signal.SIGINT, answers)
+    with ThreadPoolExecutor(2 if quick else 1) as pool:
+        runs = [pool.submit(run, paths[0], SAVED_WITH if quick else None)]
+        try:
+            wait(runs)
+            runs += [pool.submit(run, path, 1 if quick else None) for path in paths[1:]]
+            wait(runs)
         except KeyboardInterrupt:
             print("interrupted")
-            status = 130
-            break
-        seconds = time.perf_counter() - start
-        rows.append((path.stem, f"{seconds:.1f}", headline, _shown(copy)))
-        print(f"{seconds:7.1f} s  {headline}", flush=True)
-    total = sum(float(row[1]) for row in rows)
+            interrupted.set()
+            ended = [one for one in runs if one.done()]
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(one.done() for one in runs):  # again and again: a chapter may be starting just now
+                for process in multiprocessing.active_children():
+                    _end(process)
+                time.sleep(0.1)
+            runs = ended
+    rows, failures = [one.result()[0] for one in runs], [one.result()[1] for one in runs if one.result()[1]]
     print(f"\n{chapters.text_table([('chapter', 'seconds', 'headline', 'executed copy'), *rows])}")
     print(
-        f"\n{len(rows) - len(failures)} of {len(paths)} chapters came to their end, in {total:.0f} s at scale {scale}."
+        f"\n{len(rows) - len(failures)} of {len(paths)} chapters came to their end, "
+        f"in {time.perf_counter() - start:.0f} s at scale {scale}."
     )
     for failure in failures:
         print(failure, file=sys.stderr)
-    return status or int(bool(failures))
+    return 130 if interrupted.is_set() else int(bool(failures))
 
 
-def run_chapter(path: Path, copy: Path, scale: str, limits: tuple[float, float] | None = None) -> str:
+def run_chapter(
+    path: Path, copy: Path, scale: str, limits: tuple[float, float] | None = None, threads: int | None = None
+) -> str:
     """Run one chapter at a scale, leave the executed copy at `copy`, and return the line of its headline cell.
 
-    limits: the seconds that a cell and the chapter may take, by default those of the scale. ChapterError says what
-    went wrong: a chapter that would ignore SCALE, a cell that raised or took too long, a kernel that died.
+    limits: the seconds that a cell and the chapter may take, by default those of the scale. threads: those that torch
+    may use, by default its own choice. ChapterError says what went wrong: a chapter that would ignore SCALE, a cell
+    that raised or took too long, a kernel that died.
     """
     cell_limit, chapter_limit = limits or LIMITS[scale]
     if problems := chapters.run_problems(chapters.load(path)):
@@ -67,13 +97,9 @@ def run_chapter(path: Path, copy: Path, scale: str, limits: tuple[float, float] 
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.unlink(missing_ok=True)
 
-    fork = multiprocessing.get_context("forkserver")
-    fork.set_forkserver_preload(["papermill"])  # its import takes seconds: once for all chapters
-    answer, says = fork.Pipe(duplex=False)
-    process = fork.Process(target=_execute, args=(says, path, copy, scale, cell_limit, _environment(scale)))
-    answers = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process to answer
+    answer, says = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_execute, args=(says, path, copy, scale, cell_limit, _environment(threads)))
     process.start()
-    signal.signal(signal.SIGINT, answers)
     says.close()
     try:
         reason = answer.recv() if answer.poll(chapter_limit) else f"the chapter took more than {chapter_limit:g} s"
@@ -129,7 +155,7 @@ def save(only: str = "", folder: Path = chapters.FOLDER) -> None:
     import nbformat
     from nbclient import NotebookClient
 
-    os.environ.update(_environment("quick"))
+    os.environ.update(_environment(SAVED_WITH))
     paths = [*folder.glob("*.ipynb"), *folder.glob("solutions/*.ipynb")]
     for path in sorted(path for path in paths if path.stem.startswith(only)):
         notebook = nbformat.read(path, as_version=4)
@@ -147,13 +173,10 @@ def save(only: str = "", folder: Path = chapters.FOLDER) -> None:
         print(f"saved {_shown(path)}")
 
 
-def _environment(scale: str) -> dict[str, str]:
-    """What a chapter's kernel is told: to be this Python's, and at quick scale to use as many threads as its saved
-    outputs were made with."""
+def _environment(threads: int | None) -> dict[str, str]:
+    """What a chapter's kernel is told: to be this Python's, and how many threads to use where that is given."""
     environment = {"JUPYTER_PATH": os.path.join(sys.prefix, "share", "jupyter"), "JUPYTER_PREFER_ENV_PATH": "1"}
-    if scale == "quick":
-        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "2")
-    return environment
+    return environment | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
 
 def _end(process) -> None:

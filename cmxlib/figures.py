@@ -39,6 +39,8 @@ def save(figure, name: str, folder) -> list[Path]:
     """Save a figure as ``name``.png and ``name``.svg in a folder, each at one stroke."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(STYLE):
+        _settle(figure)
     paths = []
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         path = folder / f"{name}.{kind}"
@@ -48,6 +50,14 @@ def save(figure, name: str, folder) -> list[Path]:
         os.replace(temporary, path)
         paths.append(path)
     return paths
+
+
+def _settle(figure):
+    """Lay the figure out for good. The solver's last digits differ from time to time, and SVG ids follow from them."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axis in figure.axes:
+        axis.set_position(np.round(axis.get_position(original=True).bounds, 6))
 
 
 def image_grid(rows, row_titles=None, column_titles=None, size=1.1):

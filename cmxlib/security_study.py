@@ -80,7 +80,12 @@ def run(scale_name: str, say=print) -> None:
 
     scale, settings = SCALES[scale_name], SETTINGS[scale_name]
     on_images = visibility, pairs, ciphertexts, statistics
-    on_models = repair_study.repairs, adversarial_study.adversarial, stolen_study.stolen_model
+    on_models = (
+        repair_study.repairs,
+        adversarial_study.adversarial,
+        stolen_study.stolen_rates,
+        stolen_study.stolen_model,
+    )
     for unit in (*on_images, *on_models):
         start = time.perf_counter()
         unit(scale, settings)

@@ -21,6 +21,37 @@ TRIALS = 8000  # of the annealing on statistics, thrice: each computes the first
 DRAWS = 2
 LONGER = "embedding anew", "from nothing"
 FINE_TUNING_LR = 0.005  # of what is trained already; what begins anew takes the recipe's rate
+RATES = 0.0025, 0.005, 0.01, 0.02, 0.04
+UNUSED_DRAW = 9  # images and key of a draw that the table `stolen_model` has not
+
+
+def stolen_rates(scale: Scale, settings: AttackSettings) -> None:
+    """Table `stolen_rates`: which learning rate serves the attacker of `stolen_model`, by what is trained.
+
+    The attacker trains on 1,000 labelled images, and accuracy is that on 2,000 others. All are images that the victim
+    trained with, and images and key are of a draw that `stolen_model` does not use: no test image chooses a rate.
+    """
+    data, path = load_dataset(scale.dataset), records.table_path(scale.name, "stolen_rates")
+    norm = {"mean": data.mean, "std": data.std}
+    cipher = PatchCipher(SecretKey.for_experiment(UNUSED_DRAW), scale.model["patch_size"])
+    held, count = _held(data, UNUSED_DRAW), _middle(settings)
+    others = slice(count, 3 * count)
+    for name, (train, new) in {
+        "embedding": ("embedding", False),
+        "everything": ("everything", False),
+        "from nothing": ("everything", True),
+    }.items():
+        for rate in RATES:
+            unit = {"method": name, "n_plain": count, "rate": rate, "budget": settings.iterations, "draw": UNUSED_DRAW}
+            if records.done(path, unit):
+                continue
+            start, locked = time.perf_counter(), encrypt_model(trained_model(scale)[0], cipher, **norm)
+            model = new_model(scale, seed=100 + UNUSED_DRAW) if new else locked
+            how = dataclasses.replace(scale.train, seed=UNUSED_DRAW, max_lr=rate)
+            stolen.retrain(model, held, count, how, n_steps=settings.iterations, train=train)
+            value = accuracy(model, held.train_images[others], held.train_labels[others], **norm)
+            row = {**unit, "measure": "accuracy", "value": value}
+            records.append(path, [row], origin(scale, data, settings, start, 2 * count, n_keys=1))
 
 
 def stolen_model(scale: Scale, settings: AttackSettings) -> None:
@@ -35,11 +66,10 @@ def stolen_model(scale: Scale, settings: AttackSettings) -> None:
     data, path = load_dataset(scale.dataset), records.table_path(scale.name, "stolen_model")
     norm, size = {"mean": data.mean, "std": data.std}, scale.model["patch_size"]
     test, truth = data.test_images[: settings.opened], data.test_labels[: settings.opened]
-    middle = settings.labelled[min(2, len(settings.labelled) - 1)]
+    middle = _middle(settings)
     for draw in range(min(settings.draws, DRAWS)):
         cipher = PatchCipher(SecretKey.for_experiment(draw), size)
-        order = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(draw))
-        held = dataclasses.replace(data, train_images=data.train_images[order], train_labels=data.train_labels[order])
+        held = _held(data, draw)
         for name, (method, budget, counts, labels) in methods(scale, settings).items():
             for count in counts:
                 budgets = [budget]
@@ -59,6 +89,16 @@ def stolen_model(scale: Scale, settings: AttackSettings) -> None:
                     rows.append({**unit, "measure": "accuracy", "value": accuracy(found, test, truth, **norm)})
                     rows.append({**unit, "measure": "attack_seconds", "value": spent})
                     records.append(path, rows, origin(scale, data, settings, start, len(truth), n_keys=1))
+
+
+def _held(data, draw):
+    """The data with training images in the order in which a draw's attacker comes to hold them."""
+    order = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(draw))
+    return dataclasses.replace(data, train_images=data.train_images[order], train_labels=data.train_labels[order])
+
+
+def _middle(settings):
+    return settings.labelled[min(2, len(settings.labelled) - 1)]
 
 
 def methods(scale, settings):

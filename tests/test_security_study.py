@@ -26,7 +26,7 @@ def test_every_unit_of_the_study_runs_once(monkeypatch):
         security_study: ("visibility", "pairs", "ciphertexts", "statistics"),
         repair_study: ("repairs",),
         adversarial_study: ("adversarial",),
-        stolen_study: ("stolen_model",),
+        stolen_study: ("stolen_rates", "stolen_model"),
     }
     for module, functions in names.items():
         for name in functions:
