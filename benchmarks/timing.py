@@ -57,6 +57,8 @@ def in_turns_apart(contenders: dict, repeats: int, apart: bool = True) -> dict:
         theirs.close()
     times = {name: [] for name in contenders}
     try:
+        for pipe in pipes.values():
+            pipe.recv()  # it is ready; what cmxlib chooses by measuring would suffer from another's start
         for _ in range(1 + repeats):
             for name, pipe in pipes.items():
                 pipe.send(True)
@@ -73,6 +75,7 @@ def _serve(pipe, make, arguments):
     """Time one call for each message, until the other end is closed."""
     function = make(*arguments)
     try:
+        pipe.send("ready")
         while pipe.recv():
             pipe.send(seconds(function))
     except EOFError:

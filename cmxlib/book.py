@@ -29,8 +29,8 @@ class ChapterError(Exception):
 def run_book(scale: str, only: str = "", folder: Path = chapters.FOLDER, build: Path | None = None) -> int:
     """Run the chapters, with a line for each as it ends and a table at the last.
 
-    At quick scale, where starting Python takes as long as the work, two chapters run at a time with one thread each;
-    but the first runs alone, since it leaves in the cache what the others need. At other scales chapters run in order.
+    At quick scale, where starting Python takes as long as the work, two chapters run at a time with one thread each.
+    At other scales they run one after the other.
     The executed copies go to `build/<scale>/notebooks`. A chapter that fails does not keep the others from running.
     Returns the exit status: 0, 1 when a chapter failed, 130 when interrupted.
     """
@@ -40,10 +40,10 @@ def run_book(scale: str, only: str = "", folder: Path = chapters.FOLDER, build: 
     quick = scale == "quick"
     ends = iter(range(1, len(paths) + 1))
 
-    def run(path: Path, threads: int | None) -> tuple[tuple[str, str, str, str], str]:
+    def run(path: Path) -> tuple[tuple[str, str, str, str], str]:
         copy, start, failure = build / "notebooks" / path.name, time.perf_counter(), ""
         try:
-            headline = run_chapter(path, copy, scale, threads=threads)
+            headline = run_chapter(path, copy, scale, threads=1 if quick else None)
         except ChapterError as error:
             headline, failure = "FAILED", f"{path.stem}: {error}"
         seconds = time.perf_counter() - start
@@ -56,10 +56,8 @@ def run_book(scale: str, only: str = "", folder: Path = chapters.FOLDER, build: 
     multiprocessing.forkserver.ensure_running()
     signal.signal(signal.SIGINT, answers)
     with ThreadPoolExecutor(2 if quick else 1) as pool:
-        runs = [pool.submit(run, paths[0], SAVED_WITH if quick else None)]
+        runs = [pool.submit(run, path) for path in paths]
         try:
-            wait(runs)
-            runs += [pool.submit(run, path, 1 if quick else None) for path in paths[1:]]
             wait(runs)
         except KeyboardInterrupt:
             print("interrupted")

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from .conventional_study import duration
 from .scales import MODELS
 
 DATA = {
@@ -41,7 +42,7 @@ def card(path: Path) -> str:
         f"| Test accuracy | {last['test_accuracy']:.2%} as measured in training, after the last of {last['epoch']} "
         "epochs; the recorded tables measure anew, in float32 |",
         f"| Settings | {', '.join(f'{name} {value}' for name, value in settings.items())} |",
-        f"| Training | {last['epoch']} epochs in {seconds / 60:.0f} minutes, torch {found['torch'].split('+')[0]}, "
+        f"| Training | {last['epoch']} epochs in {duration(seconds)}, torch {found['torch'].split('+')[0]}, "
         f"CPU threads: {found['threads']} |",
         f"| File | `{path.stem}.safetensors`, {len(weights) / 1e6:.2f} MB, SHA-256 "
         f"`{hashlib.sha256(weights).hexdigest()}` |",

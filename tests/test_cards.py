@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from cmxlib import ConvMixer, cards, readme
+from cmxlib import ConvMixer, cards, readme, scales
 from cmxlib.scales import MODELS
 
 COMMITTED = cards.models()
@@ -47,9 +47,17 @@ def test_a_card_says_what_its_json_says(tmp_path):
         "ConvMixer-8/2, patches of 4",
         "81.23% as measured in training, after the last of 2",
         "max_lr 0.5",
-        "3 minutes",
+        "in 3 min",
         "threads: 2",
     ):
         assert part in text
     assert "0.01 MB" in text and "95b532cc4381affdff0d956e12520a04129ed49d37e154228368fe5621f0b9a2" in text
     assert cards.model_cards(tmp_path / "none") == "No model is here yet."
+
+
+@pytest.mark.parametrize("scale", ["quick", "small"])
+def test_a_scale_whose_model_comes_with_the_book_trains_nothing(scale, monkeypatch, tmp_path):
+    monkeypatch.setenv("CMX_CACHE", str(tmp_path))
+    monkeypatch.setattr(scales, "fit", None)
+    model, history = scales.trained_model(scale)
+    assert not model.training and len(history) == scales.SCALES[scale].train.epochs
