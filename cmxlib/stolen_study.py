@@ -20,8 +20,8 @@ from .security_study import AttackSettings, origin
 TRIALS = 8000  # of the annealing on statistics, thrice: each computes the first layer of 500 patches only
 DRAWS = 2
 LONGER = "embedding anew", "from nothing"
-FINE_TUNING_LR = 0.005  # of what is trained already; what begins anew takes the recipe's rate
-RATES = 0.0025, 0.005, 0.01, 0.02, 0.04
+GENTLE = 0.005  # a learning rate as one takes it to go on training what is trained already
+RATES = 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32
 UNUSED_DRAW = 9  # images and key of a draw that the table `stolen_model` has not
 
 
@@ -54,6 +54,15 @@ def stolen_rates(scale: Scale, settings: AttackSettings) -> None:
             records.append(path, [row], origin(scale, data, settings, start, 2 * count, n_keys=1))
 
 
+def chosen_rate(rates, method: str) -> float:
+    """The learning rate for a method of ``stolen_rates``, from that table's rows: the lowest that comes within half a
+    point of the best. LookupError where the method has no rows."""
+    found = rates[(rates.method == method) & (rates.measure == "accuracy")].set_index("rate").value.sort_index()
+    if found.empty:
+        raise LookupError(f"The table stolen_rates has no row of the method {method!r}.")
+    return float(found.index[found >= found.max() - 0.005][0])
+
+
 def stolen_model(scale: Scale, settings: AttackSettings) -> None:
     """Table `stolen_model`: accuracy on plain test images of what the attacker makes of the encrypted model.
 
@@ -61,16 +70,17 @@ def stolen_model(scale: Scale, settings: AttackSettings) -> None:
     budget in trials, iterations or steps; at 1,000 images also with a third and a ninth of it, and for the best attack
     and the new model with three times as much. They are images that the victim trained with, the best that an attacker
     could hold. Each draw has other images and another key. share_recovered: of the key, where the method gives one;
-    attack_seconds: what it took, without the measuring.
+    attack_seconds: what it took, without the measuring; learning_rate: of a training (the first, where there are two),
+    by ``chosen_rate`` where the method does not name another.
     """
     data, path = load_dataset(scale.dataset), records.table_path(scale.name, "stolen_model")
     norm, size = {"mean": data.mean, "std": data.std}, scale.model["patch_size"]
     test, truth = data.test_images[: settings.opened], data.test_labels[: settings.opened]
-    middle = _middle(settings)
+    middle, attacks = _middle(settings), methods(scale, settings, records.read(scale.name, "stolen_rates"))
     for draw in range(min(settings.draws, DRAWS)):
         cipher = PatchCipher(SecretKey.for_experiment(draw), size)
         held = _held(data, draw)
-        for name, (method, budget, counts, labels) in methods(scale, settings).items():
+        for name, (method, budget, counts, labels, rate) in attacks.items():
             for count in counts:
                 budgets = [budget]
                 if budget and count == middle:
@@ -88,6 +98,8 @@ def stolen_model(scale: Scale, settings: AttackSettings) -> None:
                         found = decrypt_model(locked, found, **norm)
                     rows.append({**unit, "measure": "accuracy", "value": accuracy(found, test, truth, **norm)})
                     rows.append({**unit, "measure": "attack_seconds", "value": spent})
+                    if rate:
+                        rows.append({**unit, "measure": "learning_rate", "value": rate})
                     records.append(path, rows, origin(scale, data, settings, start, len(truth), n_keys=1))
 
 
@@ -101,8 +113,9 @@ def _middle(settings):
     return settings.labelled[min(2, len(settings.labelled) - 1)]
 
 
-def methods(scale, settings):
-    """What an attacker may do: {name: (function, full budget, numbers of plain images, whether labels are used)}.
+def methods(scale, settings, rates):
+    """What an attacker may do, as {name: (function, full budget, numbers of plain images, whether labels are used,
+    learning rate or None)}, with learning rates by the rows of `stolen_rates`.
 
     function(encrypted model, data in the attacker's order, number of images, budget, draw) -> a model or a cipher.
     """
@@ -133,10 +146,9 @@ def methods(scale, settings):
         found = search(partial(stolen.gradient_search, flipped=flipped), budget="iterations")
         return found(locked, data, count, budget, draw)
 
-    def retrain(train, new=False, gently=False):
+    def retrain(train, rate, new=False):
         def run(locked, data, count, budget, draw):
             model = new_model(scale, seed=100 + draw) if new else locked
-            rate = FINE_TUNING_LR if gently else scale.train.max_lr
             how = dataclasses.replace(scale.train, seed=draw, max_lr=rate)
             stolen.retrain(model, data, count, how, n_steps=budget, train=train)
             return model
@@ -144,26 +156,28 @@ def methods(scale, settings):
         return run
 
     def in_two_stages(locked, data, count, budget, draw):
-        opened = retrain("embedding")(locked, data, count, budget - budget // 3, draw)
-        return retrain("everything", gently=True)(opened, data, count, budget // 3, draw)
+        opened = retrain("embedding", anew)(locked, data, count, budget - budget // 3, draw)
+        return retrain("everything", GENTLE)(opened, data, count, budget // 3, draw)
 
     def filters(locked, data, count, budget, draw):
-        other = retrain("everything", new=True)(locked, data, count, settings.iterations, draw)
+        other = retrain("everything", fresh, new=True)(locked, data, count, settings.iterations, draw)
         return stolen.from_filters(locked, other, std=data.std)
 
+    anew, tuned, fresh = (chosen_rate(rates, name) for name in ("embedding", "everything", "from nothing"))
     few = tuple(count for count in settings.labelled if count <= 100)  # each trial takes all of them through the model
     every = settings.labelled
+    n_keys, n_steps = settings.trials, settings.iterations
     return {
-        "no key": (lambda locked, *_: locked, 0, (0,), False),
-        "statistics": (statistics, TRIALS, every, False),
-        "statistics, gradient": (both, settings.iterations, every, True),
-        "filters": (filters, 0, every[-1:], True),
-        "random keys": (search(stolen.random_keys, budget="trials"), settings.trials, few, True),
-        "hill climbing": (search(stolen.hill_climb, budget="trials"), settings.trials, few, True),
-        "gradient": (search(stolen.gradient_search, budget="iterations"), settings.iterations, every, True),
-        "embedding anew": (retrain("embedding"), settings.iterations, every, True),
-        "embedding": (retrain("embedding", gently=True), settings.iterations, every, True),
-        "everything": (retrain("everything", gently=True), settings.iterations, every, True),
-        "embedding, then everything": (in_two_stages, settings.iterations, every, True),
-        "from nothing": (retrain("everything", new=True), settings.iterations, every, True),
+        "no key": (lambda locked, *_: locked, 0, (0,), False, None),
+        "statistics": (statistics, TRIALS, every, False, None),
+        "statistics, gradient": (both, n_steps, every, True, None),
+        "filters": (filters, 0, every[-1:], True, None),
+        "random keys": (search(stolen.random_keys, budget="trials"), n_keys, few, True, None),
+        "hill climbing": (search(stolen.hill_climb, budget="trials"), n_keys, few, True, None),
+        "gradient": (search(stolen.gradient_search, budget="iterations"), n_steps, every, True, None),
+        "embedding anew": (retrain("embedding", anew), n_steps, every, True, anew),
+        "embedding": (retrain("embedding", GENTLE), n_steps, every, True, GENTLE),
+        "everything": (retrain("everything", tuned), n_steps, every, True, tuned),
+        "embedding, then everything": (in_two_stages, n_steps, every, True, anew),
+        "from nothing": (retrain("everything", fresh, new=True), n_steps, every, True, fresh),
     }

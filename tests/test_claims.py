@@ -139,6 +139,11 @@ def test_the_sentences_name_the_figures():
     assert "shuffle 1, flip 2" in claims.known_pairs(attack_pairs())[1]
 
 
+def test_a_study_that_stopped_before_the_row_asked_for_judges_nothing():
+    with pytest.raises(LookupError):
+        claims.quick_change(training(), conventional().query("method != 'proposed'"))
+
+
 @pytest.fixture
 def recorded(monkeypatch):
     """Rows in place of the recorded ones: a dictionary from (scale, table) to a DataFrame."""
