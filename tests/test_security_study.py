@@ -1,7 +1,11 @@
 """The command that runs every recorded attack prints how much of the key each of them found."""
 
+import pandas as pd
+import pytest
+
 from cmxlib import records, security_study
 from cmxlib.__main__ import main
+from cmxlib.stolen_study import chosen_rate
 
 
 def test_cmx_attack_prints_the_shares_of_the_recorded_rows(monkeypatch, capsys):
@@ -37,3 +41,13 @@ def test_every_unit_of_the_study_runs_once(monkeypatch):
     security_study.run("quick", said.append)
     assert [name for name, _ in called] == [name for functions in names.values() for name in functions]
     assert {scale for _, scale in called} == {"quick"} and len(said) == len(called)
+
+
+def test_the_lowest_rate_that_is_as_good_as_the_best_is_chosen():
+    found = {0.01: 0.50, 0.02: 0.796, 0.04: 0.80, 0.08: 0.30}
+    rows = [{"method": "embedding", "measure": "accuracy", "rate": rate, "value": v} for rate, v in found.items()]
+    rows += [{"method": "everything", "measure": "accuracy", "rate": 0.01, "value": 0.9}]
+    rates = pd.DataFrame(rows[::-1])
+    assert chosen_rate(rates, "embedding") == 0.02 and chosen_rate(rates, "everything") == 0.01
+    with pytest.raises(LookupError, match="no row of the method 'from nothing'"):
+        chosen_rate(rates, "from nothing")
