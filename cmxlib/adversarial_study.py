@@ -13,6 +13,7 @@ from .keys import SecretKey
 from .protect import decrypt_model, encrypt_model
 from .scales import Scale, new_model, trained_model
 from .security_study import AttackSettings, origin
+from .stolen_study import chosen_rate
 
 
 def adversarial(scale: Scale, settings: AttackSettings) -> None:
@@ -48,8 +49,10 @@ def adversarial(scale: Scale, settings: AttackSettings) -> None:
 
     def relearnt():
         source = encrypt_model(model, cipher, **norm)
-        gently = dataclasses.replace(scale.train, max_lr=0.005)  # all other layers are trained already
-        stolen.retrain(source, data, own, gently, n_steps=settings.retrain_steps, train="embedding")
+        how = dataclasses.replace(
+            scale.train, max_lr=chosen_rate(records.read(scale.name, "stolen_rates"), "embedding")
+        )
+        stolen.retrain(source, data, own, how, n_steps=settings.retrain_steps, train="embedding")
         return {"pgd": by_pgd(source)}, source, {}
 
     def surrogate():

@@ -82,8 +82,8 @@ def run(scale_name: str, say=print) -> None:
     on_images = visibility, pairs, ciphertexts, statistics
     on_models = (
         repair_study.repairs,
+        stolen_study.stolen_rates,  # which the next two read
         adversarial_study.adversarial,
-        stolen_study.stolen_rates,
         stolen_study.stolen_model,
     )
     for unit in (*on_images, *on_models):

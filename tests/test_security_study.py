@@ -26,20 +26,23 @@ def test_every_unit_of_the_study_runs_once(monkeypatch):
     from cmxlib import adversarial_study, repair_study, stolen_study
 
     called = []
-    names = {
-        security_study: ("visibility", "pairs", "ciphertexts", "statistics"),
-        repair_study: ("repairs",),
-        adversarial_study: ("adversarial",),
-        stolen_study: ("stolen_rates", "stolen_model"),
-    }
-    for module, functions in names.items():
-        for name in functions:
-            unit = lambda scale, settings, name=name: called.append((name, scale.name))  # noqa: E731
-            unit.__name__ = name
-            monkeypatch.setattr(module, name, unit)
+    units = (
+        (security_study, "visibility"),
+        (security_study, "pairs"),
+        (security_study, "ciphertexts"),
+        (security_study, "statistics"),
+        (repair_study, "repairs"),
+        (stolen_study, "stolen_rates"),
+        (adversarial_study, "adversarial"),
+        (stolen_study, "stolen_model"),
+    )
+    for module, name in units:
+        unit = lambda scale, settings, name=name: called.append((name, scale.name))  # noqa: E731
+        unit.__name__ = name
+        monkeypatch.setattr(module, name, unit)
     said = []
     security_study.run("quick", said.append)
-    assert [name for name, _ in called] == [name for functions in names.values() for name in functions]
+    assert [name for name, _ in called] == [name for _, name in units]
     assert {scale for _, scale in called} == {"quick"} and len(said) == len(called)
 
 
