@@ -164,7 +164,7 @@ def methods(scale, settings, rates):
         return stolen.from_filters(locked, other, std=data.std)
 
     anew, tuned = (chosen_rate(rates, name) for name in ("embedding", "everything"))
-    fresh = scale.train.max_lr  # the recipe's: higher rates gain little in 300 steps, and 0.16 diverged in 900
+    fresh = scale.train.max_lr  # the recipe's: a higher one looked better in a short run, and diverged in a longer
     few = tuple(count for count in settings.labelled if count <= 100)  # each trial takes all of them through the model
     every = settings.labelled
     n_keys, n_steps = settings.trials, settings.iterations
