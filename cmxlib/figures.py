@@ -288,14 +288,15 @@ def draw_recorded(scale: str, folder=None) -> list[Path]:
 
 
 def measured_over(rows) -> str:
-    """In a line, what rows were measured over: data set, scale, images, wrong keys, seeds."""
+    """In a line, what rows were measured over: data set, scale, images, keys (of each draw), draws, seeds."""
     seeds = sorted({seed for text in rows.seeds for seed in text.split()})
     names = {"cifar10": "CIFAR-10", "fontdigits": "FontDigits"}
     parts = [
         f"{'/'.join(names.get(name, name) for name in rows.dataset.unique())}, scale {'/'.join(rows.scale.unique())}"
     ]
     parts.append(f"{rows.n_images.max():,} images")
-    parts += [f"{rows.n_keys.max()} keys"] if rows.n_keys.max() else []
+    for count, name in ((rows.n_keys.max(), "key"), (rows.draw.nunique() if "draw" in rows else 0, "draw")):
+        parts += [f"{count} {name}{'s' if count > 1 else ''}"] if count else []
     return ", ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"])
 
 
