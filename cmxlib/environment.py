@@ -72,7 +72,7 @@ def set_up(root: Path = Path(), say=print) -> bool:
     for info in broken:  # forgotten, so that it is installed again
         shutil.rmtree(info)
     subprocess.run([python, "-m", "pip", "install", "--quiet", "uv>=0.5"], check=True)
-    install = [venv / "bin/uv", "pip", "install", "--python", python]
+    install = [venv / "bin/uv", "pip", "install", "--compile-bytecode", "--python", python]
     subprocess.run([*install, "-r", root / "requirements.txt"], check=True)
     subprocess.run([*install, "--no-deps", "-e", root], check=True)
     if left := damaged(site):
