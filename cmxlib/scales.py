@@ -59,7 +59,7 @@ SCALES = {
         name="paper",
         dataset="cifar10",
         model={"dim": 256, "depth": 8, "kernel_size": 5, "patch_size": 4},
-        train=TrainSettings(epochs=40),
+        train=TrainSettings(epochs=40, jitter=0.1, erase=8),  # a larger network, and longer: it would overfit
         n_wrong=200,
     ),
 }
