@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cmxlib.depthwise import depthwise, tile_rows
+from cmxlib.depthwise import depthwise, layout_rows
+from cmxlib.fused import gelu_norm
 from cmxlib.memory import keep_freed_memory
 from cmxlib.train import bf16_is_faster
 
@@ -12,10 +13,14 @@ from .rows import row
 from .timing import in_turns_apart, matrix_rate, seconds
 from .training import CPU, STOCK, sizes
 
-PER_BLOCK = {"pointwise convolution": 1, "depthwise convolution": 1, "GELU": 2, "BatchNorm": 2, "residual sum": 1}
 KERNEL = 5
-ARRAYS = {"residual sum": 3}  # arrays that the forward and the backward pass have to read or write ...
-DEFAULT_ARRAYS = 5  # ... elsewhere: input and output, then the gradient of the output, the input, and its gradient
+IN_A_ROW = 4  # as training finds the caches
+KINDS = {  # one of each in a block; and the arrays that its forward and backward pass have to read or write
+    "pointwise convolution": 5,  # input and output, then the gradient of the output, the input, and its gradient
+    "depthwise convolution": 5,
+    "GELU, BatchNorm": 5,
+    "GELU, BatchNorm, residual sum": 6,
+}
 
 
 def floating_point_operations(kind, dim, positions):
@@ -41,36 +46,30 @@ def fast(kind, dim, side, batch):
 
     z = array(dim, batch * side * side)
     if kind == "pointwise convolution":
-        weight, bias = array(dim, dim), array(dim)
-        return _both_passes(lambda z: torch.addmm(bias[:, None], weight, z), [z], [weight, bias])
+        weight = array(dim, dim)
+        return _both_passes(lambda z: weight @ z, [z], [weight])
     if kind == "depthwise convolution":
-        weight, bias = array(dim, 1, KERNEL, KERNEL), array(dim)
-        tiles = array(dim, side // tile_rows(side, side, KERNEL) * batch, tile_rows(side, side, KERNEL) * side)
-        return _both_passes(lambda z: depthwise(z, weight, bias, batch, side, side), [tiles], [weight, bias])
-    if kind == "BatchNorm":
-        norm = nn.BatchNorm2d(dim)
-        return _both_passes(lambda z: norm(z.view(1, dim, -1, 1)), [z], norm.parameters())
-    return _elementwise(kind, z)
+        weight = torch.randn(dim, 1, KERNEL, KERNEL, requires_grad=True)
+        rows = layout_rows(side, side, KERNEL, dtype)
+        tiles = array(dim, side // rows * batch, rows * side)
+        return _both_passes(lambda z: depthwise(z, weight, batch, side, side), [tiles], [weight])
+    norm, shift = nn.BatchNorm2d(dim), torch.zeros(dim, requires_grad=True)  # the convolutions' biases are added here
+    inputs = [z, array(*z.shape)] if "residual" in kind else [z]
+    return _both_passes(lambda z, *residual: gelu_norm(z, norm, shift, *residual), inputs, [shift, *norm.parameters()])
 
 
 def stock(kind, dim, side, batch):
     """As torch's own modules compute: activations (batch, dim, side, side) in float32."""
     x = torch.randn(batch, dim, side, side, requires_grad=True)
-    layers = {
-        "pointwise convolution": lambda: nn.Conv2d(dim, dim, 1),
-        "depthwise convolution": lambda: nn.Conv2d(dim, dim, KERNEL, groups=dim, padding="same"),
-        "BatchNorm": lambda: nn.BatchNorm2d(dim),
-    }
-    if kind not in layers:
-        return _elementwise(kind, x)
-    layer = layers[kind]()
+    if kind == "pointwise convolution":
+        layer = nn.Conv2d(dim, dim, 1)
+    elif kind == "depthwise convolution":
+        layer = nn.Conv2d(dim, dim, KERNEL, groups=dim, padding="same")
+    else:
+        layer = nn.BatchNorm2d(dim)
+        inputs = [x, torch.randn_like(x, requires_grad=True)] if "residual" in kind else [x]
+        return _both_passes(lambda x, *residual: sum(residual, layer(F.gelu(x))), inputs, layer.parameters())
     return _both_passes(layer, [x], layer.parameters())
-
-
-def _elementwise(kind, x):
-    if kind == "GELU":
-        return _both_passes(F.gelu, [x])
-    return _both_passes(torch.add, [x, torch.randn_like(x, requires_grad=True)])
 
 
 def copy_rate(quick):
@@ -93,11 +92,11 @@ def measure(quick):
     for patch_size in (4,) if quick else (4, 2):
         side = 32 // patch_size
         positions = batch * side * side
-        for kind, per_block in PER_BLOCK.items():
+        for kind, arrays in KINDS.items():
             sized = (kind, dim, side, batch)
-            times = in_turns_apart({"ours": (fast, sized), "reference": (stock, sized)}, repeats, not quick)
-            times = {name: value * per_block * depth for name, value in times.items()}
-            traffic = ARRAYS.get(kind, DEFAULT_ARRAYS) * dim * positions * (2 if bf16_is_faster(CPU) else 4)
+            times = in_turns_apart({"ours": (fast, sized), "reference": (stock, sized)}, repeats, not quick, IN_A_ROW)
+            times = {name: value * depth for name, value in times.items()}
+            traffic = arrays * dim * positions * (2 if bf16_is_faster(CPU) else 4)
             floor = max(floating_point_operations(kind, dim, positions) / of_products, traffic / rate)
             found.append(
                 row(
@@ -106,10 +105,10 @@ def measure(quick):
                     **times,
                     against=STOCK,
                     layer=kind,
-                    floor=floor * per_block * depth,
+                    floor=floor * depth,
                     patch_size=patch_size,
                     repeats=repeats,
-                    note=f"all {per_block * depth} of a step at batch {batch}, forward and backward",
+                    note=f"all {depth} of a step at batch {batch}, forward and backward",
                 )
             )
     return found

@@ -39,12 +39,13 @@ def in_turns(functions: dict, repeats: int) -> dict:
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def in_turns_apart(contenders: dict, repeats: int, apart: bool = True) -> dict:
+def in_turns_apart(contenders: dict, repeats: int, apart: bool = True, in_a_row: int = 1) -> dict:
     """As ``in_turns``, for functions that live in processes of their own, so that neither changes how the other runs.
 
     A contender is (make, arguments): the process calls make(*arguments), which returns the function. ``make`` is a
     function of a module. What cmxlib sets for a whole process, such as keeping freed memory, then helps it alone.
-    A smoke test, which has no time for processes, may keep them in this one with ``apart=False``.
+    A turn is ``in_a_row`` calls, and their mean counts: the first after another's turn finds nothing in the caches.
+    A smoke test, which has no time for processes, may keep them in this one with ``apart=False``, one call a turn.
     """
     if not apart:
         return in_turns({name: make(*arguments) for name, (make, arguments) in contenders.items()}, repeats)
@@ -52,7 +53,7 @@ def in_turns_apart(contenders: dict, repeats: int, apart: bool = True) -> dict:
     pipes, processes = {}, []
     for name, contender in contenders.items():
         pipes[name], theirs = context.Pipe()
-        processes.append(context.Process(target=_serve, args=(theirs, *contender)))
+        processes.append(context.Process(target=_serve, args=(theirs, in_a_row, *contender)))
         processes[-1].start()
         theirs.close()
     times = {name: [] for name in contenders}
@@ -71,13 +72,13 @@ def in_turns_apart(contenders: dict, repeats: int, apart: bool = True) -> dict:
     return {name: statistics.median(found[1:]) for name, found in times.items()}
 
 
-def _serve(pipe, make, arguments):
-    """Time one call for each message, until the other end is closed."""
+def _serve(pipe, in_a_row, make, arguments):
+    """Time one turn for each message, until the other end is closed."""
     function = make(*arguments)
     try:
         pipe.send("ready")
         while pipe.recv():
-            pipe.send(seconds(function))
+            pipe.send(seconds(lambda: [function() for _ in range(in_a_row)]) / in_a_row)
     except EOFError:
         pass
 

@@ -18,7 +18,7 @@ MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 CPU = torch.device("cpu")
 
 
-N_STEPS = 4  # in a row, as in training: the first after another process's turn is slower than those that follow
+N_STEPS = 4  # in a row, as in training
 
 
 def sizes(quick):
@@ -53,34 +53,29 @@ def stock(settings):
     return model, torch.optim.AdamW(model.parameters(), 1e-3)
 
 
-def steps(make, step, settings, batch, n_steps=1):
-    """A function that does so many training steps on data at hand."""
+def steps(make, step, settings, batch):
+    """A function that does one training step on data at hand."""
     trained, images, labels = make(settings), torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
-
-    def run():
-        for _ in range(n_steps):
-            step(*trained, images, labels)
-
-    return run
+    return lambda: step(*trained, images, labels)
 
 
 def measure(quick):
     settings, batch, repeats = sizes(quick)
     rate = matrix_rate(torch.bfloat16 if bf16_is_faster(CPU) else torch.float32, repeats=3 if quick else 20)
-    found, n_steps = [row("rate of matrix products", rate / 1e9, unit="GFLOP/s")], 1 if quick else N_STEPS
+    found = [row("rate of matrix products", rate / 1e9, unit="GFLOP/s")]
     for patch_size, goal in ((4, 5), (2, 7))[: 1 if quick else 2]:
         sized = settings | {"patch_size": patch_size}
         times = in_turns_apart(
             {
-                "ours": (steps, (fast, fast_step, sized, batch, n_steps)),
-                "reference": (steps, (stock, reference.train_step, sized, batch, n_steps)),
+                "ours": (steps, (fast, fast_step, sized, batch)),
+                "reference": (steps, (stock, reference.train_step, sized, batch)),
             },
             repeats,
             not quick,
+            N_STEPS,
         )
-        times = {name: value / n_steps for name, value in times.items()}
         bound = rate / pointwise_flop(**sized)
-        at = {"patch_size": patch_size, "repeats": repeats, "note": f"{n_steps} steps at a time"}
+        at = {"patch_size": patch_size, "repeats": repeats, "note": f"{1 if quick else N_STEPS} steps at a time"}
         value = times["reference"] / times["ours"]
         found += [
             row("training step, times quicker", value, goal, **times, against=STOCK, **at),

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .depthwise import depthwise, tile_rows
+from .depthwise import depthwise, layout_rows
 from .fused import gelu_norm
 from .memory import keep_freed_memory
 
@@ -71,19 +71,20 @@ class ConvMixer(nn.Sequential):
         n, channels, _, _ = x.shape
         p = embedding.kernel_size[0]
         h, w = x.shape[2] // p, x.shape[3] // p
-        rows = tile_rows(h, w, blocks[0][0].fn[0].kernel_size[0]) if blocks else h
+        rows = layout_rows(h, w, blocks[0][0].fn[0].kernel_size[0], dtype) if blocks else h
 
         def pointwise(conv, z):
-            return torch.addmm(conv.bias.to(dtype)[:, None], conv.weight.to(dtype).flatten(1), z)
+            return conv.weight.to(dtype).flatten(1) @ z  # its bias is added by gelu_norm, which reads z anyway
 
         with torch.autocast("cpu", enabled=False):
             patches = x[..., : h * p, : w * p].to(dtype).reshape(n, channels, h // rows, rows, p, w, p)
             patches = patches.permute(1, 4, 6, 2, 0, 3, 5).reshape(channels * p * p, -1)
-            z = gelu_norm(pointwise(embedding, patches), norm)
+            z = gelu_norm(pointwise(embedding, patches), norm, embedding.bias)
             for residual, conv, _, norm in blocks:
                 spatial, _, spatial_norm = residual.fn
                 tiles = z.view(len(z), -1, rows * w)
-                mixed = depthwise(tiles, spatial.weight, spatial.bias, n, h, w).view_as(z)
-                z = gelu_norm(pointwise(conv, gelu_norm(mixed, spatial_norm, residual=z)), norm)
-            pooled = z.view(len(z), h // rows, n, rows * w).to(self[-1].weight.dtype).mean((1, 3))
+                mixed = depthwise(tiles, spatial.weight, n, h, w).view_as(z)
+                z = gelu_norm(mixed, spatial_norm, spatial.bias, residual=z)
+                z = gelu_norm(pointwise(conv, z), norm, conv.bias)
+            pooled = z.view(len(z), h // rows, n, rows * w).mean((1, 3), dtype=self[-1].weight.dtype)
             return F.linear(pooled.T, self[-1].weight, self[-1].bias)

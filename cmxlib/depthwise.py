@@ -1,18 +1,54 @@
-"""Depthwise convolution as matrix products: quick on CPUs, above all its weight gradient.
+"""Depthwise convolution, quick on CPUs, above all its weight gradient: as matrix products, or directly in C.
 
 Stock depthwise convolutions spend most of a CPU's training step in the gradient of their weights. Here a batch lies
 channel by channel, each channel as a matrix of positions, and a channel's convolution is one product with a small
 Toeplitz matrix that holds its taps. All three passes (forward, gradient of the input, gradient of the weights) are
 then batched matrix products, and the pointwise layers before and after it are products on the same memory.
 
+Where an image is cut into several tiles, the products across their borders cost more than those within. There
+`depthwise.c`, which multiplies by the taps alone, may win: which of the two is taken is measured, once for each size.
+
 Layout. An image channel of H x W positions is cut into tiles of R full rows; activations are (C, T * N, R * W) with
 T = H / R tiles, tile by tile, and within a tile image by image. As (C, T * N * R * W) they are the right-hand side of
-a pointwise layer's product.
+a pointwise layer's product. `depthwise.c` takes whole images: R = H.
 """
 
-from functools import lru_cache
+import time
+from functools import cache, lru_cache
 
 import torch
+
+from .compiled import checked, library, pointers
+
+LARGEST_KERNEL = 16  # of depthwise.c
+
+
+def layout_rows(height: int, width: int, kernel_size: int, dtype: torch.dtype) -> int:
+    """Rows of a tile for the way that is quicker here: all, or ``tile_rows``."""
+    direct = dtype == torch.bfloat16 and direct_is_faster(height, width, kernel_size)
+    return height if direct else tile_rows(height, width, kernel_size)
+
+
+@cache
+def direct_is_faster(height: int, width: int, kernel_size: int) -> bool:
+    """Whether `depthwise.c` beats matrix products on images of this size: measured in turns, once per process."""
+    if library() is None or kernel_size > LARGEST_KERNEL:
+        return False
+    n, channels = 64, 32
+    taps = torch.ones(channels, kernel_size**2, requires_grad=True)
+    tiles = {
+        _Direct: torch.ones(channels, n, height * width, dtype=torch.bfloat16, requires_grad=True),
+        _Products: to_tiles(torch.ones(n, channels, height, width), tile_rows(height, width, kernel_size)),
+    }
+    tiles[_Products] = tiles[_Products].bfloat16().requires_grad_()
+    times = {_Direct: [], _Products: []}
+    for _ in range(5):
+        for function, found in times.items():  # in turns: a busy moment of the machine then decides nothing
+            start = time.perf_counter()
+            own = taps if function is _Direct else taps.bfloat16()
+            function.apply(tiles[function], own, n, height, width).sum().backward()
+            found.append(time.perf_counter() - start)
+    return min(times[_Direct]) < min(times[_Products])
 
 
 def tile_rows(height: int, width: int, kernel_size: int) -> int:
@@ -73,9 +109,9 @@ def _facing(sources, targets, shift, n):
     return (sources[:, :-n], targets[:, n:]) if shift < 0 else (sources[:, n:], targets[:, :-n])
 
 
-class _Depthwise(torch.autograd.Function):
+class _Products(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, tiles, taps, bias, n, height, width):
+    def forward(ctx, tiles, taps, n, height, width):
         parts = _toeplitz(height, width, int(taps.shape[1] ** 0.5), tiles.dtype)
         channels = len(tiles)
         out, matrices = None, []
@@ -84,7 +120,7 @@ class _Depthwise(torch.autograd.Function):
             matrix = (taps @ places).view(channels, sources, -1)
             matrices.append(matrix)
             if out is None:
-                out = torch.baddbmm(bias.view(-1, 1, 1), tiles, matrix)
+                out = torch.bmm(tiles, matrix)
             else:
                 near, there = _facing(tiles, out, shift, n)
                 there[:, :, target].baddbmm_(near[:, :, source], matrix)
@@ -106,16 +142,38 @@ class _Depthwise(torch.autograd.Function):
                 _facing(grad_tiles, grad, shift, ctx.n)[0][:, :, source].baddbmm_(there, matrix.transpose(1, 2))
             # The gradient of every entry of the matrices, then the sum over the places of each tap: its diagonals.
             grad_taps = grad_taps + torch.bmm(near.transpose(1, 2), there).flatten(1) @ places.T
-        return grad_tiles, grad_taps, grad.sum((1, 2)), None, None, None
+        return grad_tiles, grad_taps, None, None, None
 
 
-def depthwise(tiles, weight, bias, n, height, width):
-    """A depthwise convolution with zero padding "same" of n images, in the layout of tiles.
+class _Direct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, images, taps, n, height, width):
+        images, taps = images.contiguous(), taps.contiguous()
+        ctx.size = (len(images), n, height, width, round(taps.shape[1] ** 0.5))
+        out = torch.empty_like(images)
+        checked(library().depthwise(*pointers(images, taps, out), *ctx.size))
+        ctx.save_for_backward(images, taps)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        images, taps = ctx.saved_tensors
+        grad, grad_images, grad_taps = grad.contiguous(), torch.empty_like(images), torch.empty_like(taps)
+        arrays = pointers(grad, images, taps, grad_images, grad_taps)
+        checked(library().depthwise_backward(*arrays, *ctx.size))
+        return grad_images, grad_taps, None, None, None
+
+
+def depthwise(tiles, weight, n, height, width):
+    """A depthwise convolution without bias and with zero padding "same" of n images, in the layout of tiles.
 
     Args:
-        tiles: (C, T * N, R * W) with R = ``tile_rows(height, width, k)``.
-        weight, bias: (C, 1, k, k) and (C,), as torch.nn.Conv2d(C, C, k, groups=C, padding="same") holds them.
+        tiles: (C, T * N, R * W) with R = ``layout_rows(height, width, k, tiles.dtype)``.
+        weight: (C, 1, k, k), as torch.nn.Conv2d(C, C, k, groups=C, padding="same") holds it.
 
-    Returns tiles of the same shape. All three inputs get gradients.
+    Returns tiles of the same shape. Both get gradients.
     """
-    return _Depthwise.apply(tiles, weight.flatten(1).to(tiles.dtype), bias.to(tiles.dtype), n, height, width)
+    k = weight.shape[-1]
+    if tiles.dtype == torch.bfloat16 and direct_is_faster(height, width, k):
+        return _Direct.apply(tiles, weight.flatten(1).float(), n, height, width)
+    return _Products.apply(tiles, weight.flatten(1).to(tiles.dtype), n, height, width)

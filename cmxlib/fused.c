@@ -1,30 +1,16 @@
-/* GELU followed by batch normalisation, for activations (channels, positions) in bfloat16, each channel in one go.
+/* A convolution's bias, GELU and batch normalisation, for activations (channels, positions) in bfloat16, each channel
+ * in one go.
  *
- * Done one after the other, GELU, statistics, normalisation and residual sum pass over memory four times, and their
- * gradients again; here a channel stays in the processor's cache. See fused.py, which compiles and calls this file.
+ * Done one after the other, bias, GELU, statistics, normalisation and residual sum pass over memory five times, and
+ * their gradients again; here a channel stays in the processor's cache. See fused.py, which calls this file.
  */
+#include "bfloat16.h"
+
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define CHUNK 1024 /* summed in float, the chunks' sums in double */
 #define EDGE 4.5f  /* beyond it the normal distribution is 0 or 1 to five digits */
-
-static inline float widen(uint16_t value)
-{
-    uint32_t bits = (uint32_t)value << 16;
-    float wide;
-    memcpy(&wide, &bits, 4);
-    return wide;
-}
-
-static inline uint16_t narrow(float value) /* to the nearest, ties to even */
-{
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    return value != value ? 0x7FC0 : (uint16_t)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
-}
 
 /* GELU(x) = x P(x) has the derivative P(x) + x p(x), with the normal distribution P and its density p. Both are
  * polynomials here, fitted on Chebyshev points to P(x) = 1/2 + x A(t) and p(x) = B(t), t = 2 x^2 / EDGE^2 - 1: GELU is
@@ -59,11 +45,11 @@ static inline float density(float x) { return polynomial(B, clamped(x)); }
 
 static inline long least(long a, long b) { return a < b ? a : b; }
 
-/* out = residual + normalised(GELU(z)); mean and variance are computed and stored, or, where given, used. */
-void gelu_norm(const uint16_t *z, const uint16_t *residual, uint16_t *out, const float *weight, const float *bias,
-               float *mean, float *variance, int given, float eps, long channels, long n)
+/* out = residual + normalised(GELU(z + shift)); mean and variance are computed and stored, or, where given, used. */
+void gelu_norm(const uint16_t *z, const float *shift, const uint16_t *residual, uint16_t *out, const float *weight,
+               const float *bias, float *mean, float *variance, int given, float eps, long channels, long n)
 {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic)
     for (long c = 0; c < channels; c++) {
         const uint16_t *in = z + c * n, *add = residual ? residual + c * n : NULL;
         uint16_t *to = out + c * n;
@@ -72,7 +58,7 @@ void gelu_norm(const uint16_t *z, const uint16_t *residual, uint16_t *out, const
             float s = 0, s2 = 0;
 #pragma omp simd reduction(+ : s, s2)
             for (long i = start; i < least(start + CHUNK, n); i++) {
-                float x = widen(in[i]), g = x * distribution(x);
+                float x = widen(in[i]) + shift[c], g = x * distribution(x);
                 s += g;
                 s2 += g * g;
                 to[i] = narrow(g);
@@ -88,13 +74,13 @@ void gelu_norm(const uint16_t *z, const uint16_t *residual, uint16_t *out, const
         if (given && add) {
 #pragma omp simd
             for (long i = 0; i < n; i++) {
-                float x = widen(in[i]);
+                float x = widen(in[i]) + shift[c];
                 to[i] = narrow(a * (x * distribution(x)) + b + widen(add[i]));
             }
         } else if (given) {
 #pragma omp simd
             for (long i = 0; i < n; i++) {
-                float x = widen(in[i]);
+                float x = widen(in[i]) + shift[c];
                 to[i] = narrow(a * (x * distribution(x)) + b);
             }
         } else if (add) {
@@ -109,10 +95,10 @@ void gelu_norm(const uint16_t *z, const uint16_t *residual, uint16_t *out, const
     }
 }
 
-/* The gradients of z, weight and bias; that of the residual is grad itself. Returns 1 where memory is short. */
-int gelu_norm_backward(const uint16_t *grad, const uint16_t *z, uint16_t *grad_z, const float *weight,
-                       const float *mean, const float *variance, float *grad_weight, float *grad_bias, float eps,
-                       long channels, long n)
+/* The gradients of z, shift, weight and bias; that of the residual is grad itself. Returns 1 where memory is short. */
+int gelu_norm_backward(const uint16_t *grad, const uint16_t *z, const float *shift, uint16_t *grad_z,
+                       const float *weight, const float *mean, const float *variance, float *grad_shift,
+                       float *grad_weight, float *grad_bias, float eps, long channels, long n)
 {
     int failed = 0;
 #pragma omp parallel
@@ -120,18 +106,18 @@ int gelu_norm_backward(const uint16_t *grad, const uint16_t *z, uint16_t *grad_z
         float *centred = malloc(n * sizeof(float)), *slope = malloc(n * sizeof(float));
         if (!centred || !slope)
             failed = 1;
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic)
         for (long c = 0; c < channels; c++) {
             if (!centred || !slope)
                 continue;
             const uint16_t *in = z + c * n, *from = grad + c * n;
             uint16_t *to = grad_z + c * n;
-            double sum = 0, dot = 0;
+            double sum = 0, dot = 0, shifted = 0;
             for (long start = 0; start < n; start += CHUNK) {
                 float s = 0, d = 0;
 #pragma omp simd reduction(+ : s, d)
                 for (long i = start; i < least(start + CHUNK, n); i++) {
-                    float x = widen(in[i]), p = distribution(x), g = widen(from[i]);
+                    float x = widen(in[i]) + shift[c], p = distribution(x), g = widen(from[i]);
                     centred[i] = x * p - mean[c];
                     slope[i] = p + x * density(x);
                     s += g;
@@ -144,9 +130,17 @@ int gelu_norm_backward(const uint16_t *grad, const uint16_t *z, uint16_t *grad_z
             float along = (float)(dot / n) * scale * scale, level = (float)(sum / n);
             grad_weight[c] = (float)dot * scale;
             grad_bias[c] = (float)sum;
-#pragma omp simd
-            for (long i = 0; i < n; i++)
-                to[i] = narrow(a * (widen(from[i]) - level - centred[i] * along) * slope[i]);
+            for (long start = 0; start < n; start += CHUNK) {
+                float s = 0;
+#pragma omp simd reduction(+ : s)
+                for (long i = start; i < least(start + CHUNK, n); i++) {
+                    float g = a * (widen(from[i]) - level - centred[i] * along) * slope[i];
+                    s += g;
+                    to[i] = narrow(g);
+                }
+                shifted += s;
+            }
+            grad_shift[c] = (float)shifted;
         }
         free(centred);
         free(slope);

@@ -1,55 +1,17 @@
-"""GELU and batch normalisation in one pass over memory, in C where a compiler is at hand and it is quicker.
+"""Bias, GELU and batch normalisation in one pass over memory, in C where a compiler is at hand and it is quicker.
 
 After the convolutions have become matrix products, a CPU spends nearly half of a training step on passes over memory:
-GELU, the statistics of BatchNorm, its normalisation, the residual sum, and the gradients of each. `fused.c` does them
-channel by channel, each channel from the cache. It is compiled once, in a second, and kept in the cache folder.
+the bias of each convolution, GELU, the statistics of BatchNorm, its normalisation, the residual sum, and the
+gradients of each. `fused.c` does them channel by channel, each channel from the cache.
 """
 
-import ctypes
 import functools
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 import time
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-from .data import cache_dir
-from .records import device_name
-
-SOURCE = Path(__file__).with_suffix(".c")
-COMPILERS = "cc", "gcc", "clang"
-FLAGS = "-O3 -march=native -mprefer-vector-width=512 -fno-math-errno -fno-trapping-math -fopenmp -fPIC -shared".split()
-
-
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled `fused.c`, or None where there is no compiler that can make it."""
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None or os.name != "posix":
-        return None
-    made_for = "\n".join([SOURCE.read_text(), compiler, *FLAGS, device_name()])
-    path = cache_dir() / f"fused-{hashlib.sha256(made_for.encode()).hexdigest()[:16]}.so"
-    try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                made = Path(folder, path.name)
-                command = [compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"]
-                subprocess.run(command, check=True, capture_output=True, timeout=60)
-                os.replace(made, path)
-        found = ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError):
-        return None
-    pointer, number, size = ctypes.c_void_p, ctypes.c_float, ctypes.c_long
-    found.gelu_norm.argtypes = [pointer] * 7 + [ctypes.c_int, number, size, size]
-    found.gelu_norm.restype = None
-    found.gelu_norm_backward.argtypes = [pointer] * 8 + [number, size, size]
-    return found
+from .compiled import checked, library, pointers
 
 
 @functools.cache
@@ -58,46 +20,47 @@ def fused_is_faster() -> bool:
     if library() is None:
         return False
     z = torch.ones(256, 8192, dtype=torch.bfloat16)  # a layer of the largest network, at patches of 4
-    norm = torch.nn.BatchNorm2d(256)
+    norm, shift = torch.nn.BatchNorm2d(256), torch.zeros(256)
     times = {_in_one: [], _one_by_one: []}
     with torch.no_grad():
         for _ in range(8):
             for function, found in times.items():  # in turns: a busy moment of the machine then decides nothing
                 start = time.perf_counter()
-                function(z, norm, z)
+                function(z, norm, shift, z)
                 found.append(time.perf_counter() - start)
     return min(times[_in_one]) * 1.2 < min(times[_one_by_one])
 
 
-def gelu_norm(z, norm, residual=None):
-    """residual + norm(gelu(z)), with gradients, as torch computes it, up to rounding.
+def gelu_norm(z, norm, shift, residual=None):
+    """residual + norm(gelu(z + shift)), with gradients, as torch computes it, up to rounding.
 
     Args:
         z: activations (channels, positions).
         norm: a torch.nn.BatchNorm2d of so many channels; in training mode it uses the statistics of z and updates its
             own.
+        shift: (channels,), the bias of the convolution that made z.
         residual: (channels, positions), or None.
 
     Where z is bfloat16, GELU is good to 1e-4, below the rounding of that type.
     """
-    fits = z.dtype == torch.bfloat16 and norm.weight.dtype == torch.float32 and norm.track_running_stats
+    fits = z.dtype == torch.bfloat16 and norm.weight.dtype == shift.dtype == torch.float32 and norm.track_running_stats
     quick = fits and z.device.type == "cpu" and fused_is_faster()
-    return (_in_one if quick else _one_by_one)(z, norm, residual)
+    return (_in_one if quick else _one_by_one)(z, norm, shift, residual)
 
 
-def _one_by_one(z, norm, residual=None):
-    out = norm(F.gelu(z).view(1, len(z), -1, 1)).view(len(z), -1)
+def _one_by_one(z, norm, shift, residual=None):
+    out = norm(F.gelu(z + shift.to(z.dtype)[:, None]).view(1, len(z), -1, 1)).view(len(z), -1)
     return out if residual is None else residual + out
 
 
-def _in_one(z, norm, residual=None):
+def _in_one(z, norm, shift, residual=None):
     z = z.contiguous()
     residual = residual if residual is None else residual.contiguous()
     if norm.training:
         mean, variance = torch.empty_like(norm.running_mean), torch.empty_like(norm.running_var)
     else:
         mean, variance = norm.running_mean, norm.running_var
-    out = _GeluNorm.apply(z, residual, norm.weight, norm.bias, mean, variance, not norm.training, norm.eps)
+    out = _GeluNorm.apply(z, shift, residual, norm.weight, norm.bias, mean, variance, not norm.training, norm.eps)
     if norm.training:
         n = z.shape[1]
         with torch.no_grad():
@@ -110,35 +73,28 @@ def _in_one(z, norm, residual=None):
 
 class _GeluNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, z, residual, weight, bias, mean, variance, given, eps):
+    def forward(ctx, z, shift, residual, weight, bias, mean, variance, given, eps):
         out = torch.empty_like(z)
-        arrays = (z, residual, out, weight, bias, mean, variance)
-        pointers = [None if array is None else array.data_ptr() for array in arrays]
-        library().gelu_norm(*pointers, given, eps, *z.shape)
-        ctx.save_for_backward(z, weight, mean, variance)
+        arrays = pointers(z, shift, residual, out, weight, bias, mean, variance)
+        library().gelu_norm(*arrays, given, eps, *z.shape)
+        ctx.save_for_backward(z, shift, weight, mean, variance)
         ctx.eps, ctx.given, ctx.with_residual = eps, given, residual is not None
         return out
 
     @staticmethod
     def backward(ctx, grad):
-        z, weight, mean, variance = ctx.saved_tensors
+        z, shift, weight, mean, variance = ctx.saved_tensors
         residual_grad = grad if ctx.with_residual else None
         if ctx.given:  # the statistics do not depend on z: rare, so plainly by torch
             with torch.enable_grad():
-                again, w = z.detach().float().requires_grad_(), weight.detach().requires_grad_()
-                scale = (variance + ctx.eps).rsqrt()[:, None]
+                again = (z.detach().float() + shift.detach()[:, None]).requires_grad_()
+                w, scale = weight.detach().requires_grad_(), (variance + ctx.eps).rsqrt()[:, None]
                 out = w[:, None] * (F.gelu(again) - mean[:, None]) * scale
             grad_z, grad_weight = torch.autograd.grad(out, (again, w), grad.float())
-            return (
-                grad_z.to(z.dtype),
-                grad if ctx.with_residual else None,
-                grad_weight,
-                grad.float().sum(1),
-                *[None] * 4,
-            )
+            grads = grad_z.to(z.dtype), grad_z.sum(1), residual_grad, grad_weight, grad.float().sum(1)
+            return *grads, *[None] * 4
         grad, grad_z = grad.contiguous(), torch.empty_like(z)
-        grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(weight)
-        arrays = (grad, z, grad_z, weight, mean, variance, grad_weight, grad_bias)
-        if library().gelu_norm_backward(*(array.data_ptr() for array in arrays), ctx.eps, *z.shape):
-            raise MemoryError("There is not enough memory for the gradient of a layer: take a smaller batch.")
-        return grad_z, residual_grad, grad_weight, grad_bias, *[None] * 4
+        grad_shift, grad_weight, grad_bias = (torch.empty_like(weight) for _ in range(3))
+        arrays = (grad, z, shift, grad_z, weight, mean, variance, grad_shift, grad_weight, grad_bias)
+        checked(library().gelu_norm_backward(*pointers(*arrays), ctx.eps, *z.shape))
+        return grad_z, grad_shift, residual_grad, grad_weight, grad_bias, *[None] * 4

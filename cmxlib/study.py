@@ -33,6 +33,7 @@ def run(scale_name: str, only: str = "", say=print) -> None:
     tables = {unit.__name__: unit for unit in (training, keys, anatomy, cost, blocks, conventional)}
     if only and only not in tables:
         raise ValueError(f"there is no table {only!r}; there are {', '.join(tables)}")
+    records.commit()  # the code that runs is the one that is there now, not when the first rows are written
     for name in [only] if only else [name for name in tables if name != "conventional"]:
         start = time.perf_counter()
         tables[name](SCALES[scale_name], say)

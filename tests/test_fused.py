@@ -1,4 +1,4 @@
-"""GELU and batch normalisation in one pass give what torch gives, to the rounding of bfloat16."""
+"""Bias, GELU and batch normalisation in one pass give what torch gives, to the rounding of bfloat16."""
 
 import copy
 import shutil
@@ -8,9 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from cmxlib import fused
+from cmxlib.compiled import library
 from cmxlib.convmixer import ConvMixer
 
-needs_compiler = pytest.mark.skipif(fused.library() is None, reason="no C compiler is at hand")
+needs_compiler = pytest.mark.skipif(library() is None, reason="no C compiler is at hand")
 SIZES = [(1, 2), (3, 7), (5, 1023), (2, 1025), (16, 4096)]
 
 
@@ -19,29 +20,30 @@ def make(channels, n, seed=0):
     z = (3 * torch.randn(channels, n, generator=generator)).bfloat16()
     residual, grad = (torch.randn(channels, n, generator=generator).bfloat16() for _ in range(2))
     norm = torch.nn.BatchNorm2d(channels)
-    for tensor in (norm.weight, norm.bias, norm.running_mean):
+    shift = torch.zeros(channels)
+    for tensor in (norm.weight, norm.bias, norm.running_mean, shift):
         torch.nn.init.normal_(tensor, generator=generator)
     norm.running_var.uniform_(0.5, 2, generator=generator)
-    return z, residual, grad, norm
+    return z, residual, grad, norm, shift
 
 
-def exact(z, norm, residual):
-    """The same in float64, with gradients of z, residual, weight and bias."""
+def exact(z, norm, shift, residual):
+    """The same in float64, with gradients of z, shift, residual, weight and bias."""
     norm = copy.deepcopy(norm).double()
-    inputs = [z.double().requires_grad_(), residual.double().requires_grad_(), norm.weight, norm.bias]
-    out = norm(F.gelu(inputs[0]).view(1, len(z), -1, 1)).view(len(z), -1)
-    return out + inputs[1], inputs, norm
+    inputs = [*(v.detach().double().requires_grad_() for v in (z, shift, residual)), norm.weight, norm.bias]
+    out = norm(F.gelu(inputs[0] + inputs[1][:, None]).view(1, len(z), -1, 1)).view(len(z), -1)
+    return out + inputs[2], inputs, norm
 
 
 @needs_compiler
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("size", SIZES)
 def test_values_gradients_and_statistics_are_those_of_float64(size, training):
-    z, residual, grad, norm = make(*size)
+    z, residual, grad, norm, shift = make(*size)
     norm.train(training)
-    right, right_inputs, right_norm = exact(z, norm, residual)
-    inputs = [z.requires_grad_(), residual.requires_grad_(), norm.weight, norm.bias]
-    found = fused._in_one(z, norm, residual)
+    right, right_inputs, right_norm = exact(z, norm, shift, residual)
+    inputs = [z.requires_grad_(), shift.requires_grad_(), residual.requires_grad_(), norm.weight, norm.bias]
+    found = fused._in_one(z, norm, shift, residual)
     # bfloat16 rounds GELU's value, up to the size of the largest, and then the sum.
     largest = (right - residual.double()).abs().max().item() + right_norm.bias.abs().max().item()
     torch.testing.assert_close(found.double(), right, rtol=2**-8, atol=2**-8 * max(largest, 1))
@@ -60,7 +62,7 @@ def test_the_polynomials_are_as_good_as_they_say():
     """With a norm that changes nothing, GELU and its slope come out, all over the range of inputs."""
     z = torch.linspace(-12, 12, 4001).bfloat16()[None].requires_grad_()
     norm = torch.nn.BatchNorm2d(1, eps=0).eval()
-    found = fused._in_one(z, norm)
+    found = fused._in_one(z, norm, torch.zeros(1))
     right = F.gelu(z.double())
     rounding = right.abs() * 2**-8
     assert ((found.double() - right).abs() <= rounding + 1e-4).all()
@@ -70,7 +72,7 @@ def test_the_polynomials_are_as_good_as_they_say():
     basis = torch.linalg.qr(torch.stack([torch.ones_like(g[0]), g[0]], 1)).Q
     grad = torch.randn(1, 4001, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     grad = (grad - grad @ basis @ basis.T).bfloat16()
-    (mine,) = torch.autograd.grad(fused._in_one(z, norm), z, grad)
+    (mine,) = torch.autograd.grad(fused._in_one(z, norm, torch.zeros(1)), z, grad)
     x = z.detach().double().requires_grad_()
     (slope,) = torch.autograd.grad(F.gelu(x).sum(), x)
     expected = grad.double() * slope / g.std(correction=0)
@@ -79,22 +81,22 @@ def test_the_polynomials_are_as_good_as_they_say():
 
 @needs_compiler
 def test_what_is_not_a_number_stays_visible():
-    z, _, _, norm = make(2, 64)
+    z, _, _, norm, shift = make(2, 64)
     z[1, 3] = torch.nan
-    found = fused._in_one(z, norm)
+    found = fused._in_one(z, norm, shift)
     assert found[1].isnan().all() and not found[0].isnan().any()
 
 
 @needs_compiler
 def test_the_same_to_the_bit_with_any_number_of_threads():
-    z, residual, grad, norm = make(16, 4096)
+    z, residual, grad, norm, shift = make(16, 4096)
     z.requires_grad_()
     results = []
     threads = torch.get_num_threads()
     try:
         for n in (1, 2):
             torch.set_num_threads(n)
-            out = fused._in_one(z, copy.deepcopy(norm), residual)
+            out = fused._in_one(z, copy.deepcopy(norm), shift, residual)
             results.append((out, *torch.autograd.grad(out, z, grad)))
     finally:
         torch.set_num_threads(threads)
@@ -105,16 +107,16 @@ def test_the_same_to_the_bit_with_any_number_of_threads():
 def test_without_a_working_compiler_torch_does_it(monkeypatch, tmp_path, why):
     monkeypatch.setenv("CMX_CACHE", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda name: None if why == "no compiler" else shutil.sys.executable)
-    for function in (fused.library, fused.fused_is_faster):
+    for function in (library, fused.fused_is_faster):
         function.cache_clear()
     try:
-        assert fused.library() is None and not fused.fused_is_faster()
-        z, residual, _, norm = make(4, 64)
-        expected = copy.deepcopy(norm)(F.gelu(z).view(1, 4, -1, 1)).view(4, -1) + residual
-        assert torch.equal(fused.gelu_norm(z, norm, residual), expected)
+        assert library() is None and not fused.fused_is_faster()
+        z, residual, _, norm, shift = make(4, 64)
+        expected = copy.deepcopy(norm)(F.gelu(z + shift.bfloat16()[:, None]).view(1, 4, -1, 1)).view(4, -1) + residual
+        assert torch.equal(fused.gelu_norm(z, norm, shift, residual), expected)
         assert list(tmp_path.iterdir()) == []
     finally:
-        for function in (fused.library, fused.fused_is_faster):
+        for function in (library, fused.fused_is_faster):
             function.cache_clear()
 
 
