@@ -30,6 +30,8 @@ def layout_rows(height: int, width: int, kernel_size: int, dtype: torch.dtype) -
 
 
 @cache
+@torch.inference_mode(False)  # also where it is asked first in an evaluation
+@torch.enable_grad()
 def direct_is_faster(height: int, width: int, kernel_size: int) -> bool:
     """Whether `depthwise.c` beats matrix products on images of this size: measured in turns, once per process."""
     if library() is None or kernel_size > LARGEST_KERNEL:

@@ -146,6 +146,14 @@ def test_the_quicker_way_is_found_by_measurement(monkeypatch):
     module.direct_is_faster.cache_clear()
 
 
+@needs_compiler
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_is_measured_also_where_no_gradients_are_kept(mode):
+    module.direct_is_faster.cache_clear()
+    with mode():
+        assert module.direct_is_faster(8, 8, 5) in (True, False)
+
+
 def test_several_tiles_are_tested():
     """The sizes above include one tile and many, or neighbours would never be touched."""
     assert tile_rows(8, 8, 5) == 8 and tile_rows(16, 16, 5) == 4 and tile_rows(6, 32, 5) == 2
