@@ -119,7 +119,7 @@ int gelu_norm_backward(const uint16_t *grad, const uint16_t *z, const float *shi
                 for (long i = start; i < least(start + CHUNK, n); i++) {
                     float x = widen(in[i]) + shift[c], p = distribution(x), g = widen(from[i]);
                     centred[i] = x * p - mean[c];
-                    slope[i] = p + x * density(x);
+                    slope[i] = p + clamped(x) * density(x); /* beyond EDGE the last term is 0 to four digits */
                     s += g;
                     d += g * centred[i];
                 }

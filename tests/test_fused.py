@@ -80,6 +80,22 @@ def test_the_polynomials_are_as_good_as_they_say():
 
 
 @needs_compiler
+def test_far_out_the_slope_is_0_or_1():
+    """Activations of hundreds occur; an error of the density there would be multiplied by them."""
+    z = torch.tensor([[-3000.0, -100.0, -10.0, 10.0, 100.0, 3000.0]]).bfloat16().requires_grad_()
+    norm = torch.nn.BatchNorm2d(1)
+    weights = torch.tensor([[1.0, 2.0, -3.0, 0.0, 0.0, 0.0]])  # without mean, and 0 where GELU is not
+    (slopes,) = torch.autograd.grad(fused._in_one(z, norm, torch.zeros(1)), z, weights.bfloat16())
+    sd = F.gelu(z.detach().double()).std(correction=0)
+    assert (slopes.double() * sd).abs().max() < 1e-3
+    (slopes,) = torch.autograd.grad(fused._in_one(z, norm, torch.zeros(1)), z, weights.bfloat16().flip(1))
+    values = F.gelu(z.detach().double())
+    centred = (values - values.mean()) / sd
+    expected = weights.double().flip(1) - centred * (weights.double().flip(1) * centred).mean()
+    assert ((slopes.double() * sd)[0, 3:] - expected[0, 3:]).abs().max() < 0.02
+
+
+@needs_compiler
 def test_what_is_not_a_number_stays_visible():
     z, _, _, norm, shift = make(2, 64)
     z[1, 3] = torch.nan
