@@ -4,6 +4,7 @@
 """
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,26 +16,29 @@ from .data import load_dataset
 from .evaluate import accuracy, key_trials, logits
 from .keys import SecretKey
 from .protect import decrypt_model, encrypt_model
-from .scales import SCALES, Scale, trained_model
-from .train import bf16_is_faster, default_device
+from .scales import SCALES, Scale, new_model, trained_model
+from .train import bf16_is_faster, default_device, fit
 
 STEPS = (("shuffle",), ("flip",), ("shuffle", "flip"), ("orthogonal",))
 ANATOMY_IMAGES = 2000
 ANATOMY_KEYS = 20
+ENGINE_SEEDS = 0, 1, 2
+ENGINE_EPOCHS = 4
 
 
 def run(scale_name: str, only: str = "", say=print) -> None:
     """Measure the tables at a scale: "small" or "paper" (CIFAR-10), or "quick" (FontDigits, ignored folder).
 
-    ``only`` names one table. The comparison with conventional methods, some twenty trainings, runs when it is named.
+    ``only`` names one table. Two tables of many trainings run only when they are named: ``conventional`` and
+    ``engine``.
     """
     from .conventional_study import conventional  # which uses this module
 
-    tables = {unit.__name__: unit for unit in (training, keys, anatomy, cost, blocks, conventional)}
+    tables = {unit.__name__: unit for unit in (training, keys, anatomy, cost, blocks, engine, conventional)}
     if only and only not in tables:
         raise ValueError(f"there is no table {only!r}; there are {', '.join(tables)}")
     records.commit()  # the code that runs is the one that is there now, not when the first rows are written
-    for name in [only] if only else [name for name in tables if name != "conventional"]:
+    for name in [only] if only else [name for name in tables if name not in ("engine", "conventional")]:
         start = time.perf_counter()
         tables[name](SCALES[scale_name], say)
         say(f"{name}: recorded ({time.perf_counter() - start:.0f} s)")
@@ -212,6 +216,33 @@ def cost(scale: Scale, say=print) -> None:
         for trial, value in enumerate(values)
     ]
     records.append(path, rows, origin(scale, data, time.perf_counter() - start, scale.train.seed, n_images=2000))
+
+
+def engine(scale: Scale, say=print) -> None:
+    """Table `engine`: accuracy after ENGINE_EPOCHS epochs by cmxlib's engine and by torch's own modules in float32.
+
+    Both begin with the same weights and see the same batches; the schedule of rates is drawn together to so few
+    epochs. Rows have the columns engine ("cmxlib" or "stock"), seed, epochs, and the measures accuracy (all test
+    images, in float32) and seconds (the training, with a test after each epoch).
+    """
+    path, data = records.table_path(scale.name, "engine"), load_dataset(scale.dataset)
+    for seed in ENGINE_SEEDS:
+        for name in ("cmxlib", "stock"):
+            unit = {"engine": name, "patch_size": scale.model["patch_size"], "seed": seed, "epochs": ENGINE_EPOCHS}
+            if records.done(path, unit):
+                continue
+            model, settings = new_model(scale, seed), replace(scale.train, epochs=ENGINE_EPOCHS, seed=seed)
+            # The same layers, called by torch one after the other: none of cmxlib's ways to compute them.
+            trained, autocast = (model, None) if name == "cmxlib" else (torch.nn.Sequential(*model), False)
+            history = fit(trained, data, settings, autocast=autocast)
+            final = accuracy(model, data.test_images, data.test_labels, mean=data.mean, std=data.std)
+            rows = [
+                {**unit, "measure": "accuracy", "value": final},
+                {**unit, "measure": "seconds", "value": history.seconds.sum()},
+            ]
+            trained_as = replace(scale, train=settings)
+            records.append(path, rows, origin(trained_as, data, history.seconds.sum(), seed))
+            say(f"engine: {name}, seed {seed}: {final:.2%} ({history.seconds.sum():.0f} s)")
 
 
 def origin(scale, data, seconds, seed, n_keys=0, n_images=None):

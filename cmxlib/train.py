@@ -73,6 +73,7 @@ def fit(
     checkpoint=None,
     transform=None,
     device=None,
+    autocast=None,
     progress=True,
 ) -> pd.DataFrame:
     """Train a classifier on ``data.train_images``.
@@ -84,6 +85,7 @@ def fit(
         transform: applied to each augmented uint8 batch (N, C, H, W), for instance an encryption. The test images
             are used as they are.
         device: by default a GPU where there is one.
+        autocast: compute in bfloat16 where torch's autocast does so; by default where that is faster.
         progress: show a bar with loss and accuracy.
 
     Returns one row per epoch: epoch, lr (at its end), train_loss, train_accuracy (on augmented images, while
@@ -95,7 +97,7 @@ def fit(
     state = {
         "settings": dataclasses.asdict(settings),
         "data": data.name,
-        "autocast": bf16_is_faster(device),
+        "autocast": bf16_is_faster(device) if autocast is None else autocast,
         "rows": [],
     }
     if checkpoint is not None:

@@ -2,10 +2,11 @@ import dataclasses
 from unittest.mock import MagicMock
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from cmxlib import PatchCipher, SecretKey, records, study
+from cmxlib import ConvMixer, PatchCipher, SecretKey, records, study
 from cmxlib.__main__ import main
 from cmxlib.checkpoint import CheckpointError
 from cmxlib.cifar10 import DatasetError
@@ -72,6 +73,10 @@ def recorded(tmp_path_factory):
         for _ in range(2):
             study.run("small", say=said.append)
             said.append({p.name: p.read_bytes() for p in (root / "results" / "small").glob("*.csv")})
+        patch.setattr(study, "ENGINE_SEEDS", (0, 1))
+        patch.setattr(study, "ENGINE_EPOCHS", 20)
+        for _ in range(2):
+            study.run("small", "engine", say=said.append)
         draw_recorded("small")
         yield root, said
 
@@ -99,6 +104,29 @@ def test_the_rows_tell_the_story(recorded, monkeypatch):
     assert {(p, b) for p, b in zip(blocks.patch_size, blocks.block_size, strict=True)} == {
         (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (8, 1), (8, 2), (8, 4), (8, 8)
     }  # fmt: skip
+
+
+def test_both_engines_learn_the_same_from_the_same_start(recorded, monkeypatch):
+    monkeypatch.setattr(records, "ROOT", recorded[0])
+    rows = records.read("small", "engine")
+    assert rows.groupby(["engine", "seed", "measure"]).size().tolist() == [1] * 8  # nothing was measured twice
+    assert (rows[rows.measure == "accuracy"].value == 1).all()
+
+
+def test_the_stock_engine_is_torchs_own(monkeypatch, tmp_path):
+    """No layer of cmxlib's, and no bfloat16, takes part in the training that cmxlib's is compared with."""
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    monkeypatch.setattr(study, "load_dataset", lambda name: toy_data())
+    monkeypatch.setattr(study, "ENGINE_SEEDS", (0,))
+    fitted = []
+
+    def fit(model, data, settings, autocast):
+        fitted.append((type(model), autocast))
+        return pd.DataFrame({"seconds": [1.0]})
+
+    monkeypatch.setattr(study, "fit", fit)
+    study.engine(SCALES["quick"])
+    assert fitted == [(ConvMixer, None), (torch.nn.Sequential, False)]
 
 
 def test_every_recorded_table_has_its_figure(recorded):
