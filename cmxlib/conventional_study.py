@@ -75,8 +75,9 @@ def conventional(scale: Scale, say=print, *, seeds=SEEDS) -> None:
 
         measure "accuracy"  case "correct key", "wrong key" (test images encrypted with it), "no key" (plain test
                             images); for the method "plain" only case "plain"
-        measure "seconds"   case "key change": training anew, with a test after each epoch; for "proposed" the median
-                            of seven times decrypting the model and encrypting it with another key
+        measure "seconds"   case "key change": training anew, with a test after each epoch (as many epochs as there are
+                            times the median epoch, so that an interruption does not count); for "proposed" the
+                            median of seven times decrypting the model and encrypting it with another key
         measure "bits"      case "key space"
 
     An interrupted training goes on from its last epoch.
@@ -133,7 +134,7 @@ def _conventional(scale, data, method, block_size, seed):
         images = make_cipher(method, SecretKey.for_experiment(key_seed), **sizes).encrypt(data.test_images)
         yield "correct key" if key_seed == seed else "wrong key", key_seed, "accuracy", accuracy_on(images)
     yield "no key", -1, "accuracy", accuracy_on(data.test_images)
-    yield "key change", seed, "seconds", history.seconds.sum()
+    yield "key change", seed, "seconds", history.seconds.median() * len(history)
     yield "key space", -1, "bits", key_space_bits(method, **sizes)
 
 
@@ -165,7 +166,9 @@ def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
     """
     plain = rows[rows.case == "plain"].set_index("seed").value
     found = []
-    for method, group in rows.groupby("method", sort=False):
+    by_method = dict(list(rows.groupby("method")))
+    for method in (name for name in ("plain", "proposed", *METHODS) if name in by_method):
+        group = by_method[method]
         cases = {case: part.set_index("seed").value for case, part in group.groupby("case")}
         correct, none = cases["plain" if method == "plain" else "correct key"], pd.Series(dtype=float)
         wrong, lost = 100 * cases.get("wrong key", none), 100 * (plain - correct).dropna()
