@@ -32,14 +32,14 @@ static inline float total(vector of)
 /* How an image of h rows of w lies in a buffer: with k - 1 rows and columns of padding, and rounded up to whole blocks
  * of ROWS rows and vectors of columns. Rows are `stride` floats apart. */
 typedef struct {
-    long h, w, k, blocked_h, blocked_w, stride, size;
+    long h, w, blocked_h, blocked_w, stride, size;
 } shape;
 
 static inline shape shape_of(long h, long w, long k)
 {
     long blocked_h = (h + ROWS - 1) / ROWS * ROWS, blocked_w = (w + LANES - 1) / LANES * LANES;
     long stride = blocked_w + k - 1;
-    shape found = {h, w, k, blocked_h, blocked_w, stride, (blocked_h + k - 1) * stride};
+    shape found = {h, w, blocked_h, blocked_w, stride, (blocked_h + k - 1) * stride};
     return found;
 }
 

@@ -13,11 +13,11 @@ T = H / R tiles, tile by tile, and within a tile image by image. As (C, T * N * 
 a pointwise layer's product. `depthwise.c` takes whole images: R = H.
 """
 
-import time
 from functools import cache, lru_cache
 
 import torch
 
+from .choice import least_seconds
 from .compiled import checked, library, pointers
 
 LARGEST_KERNEL = 16  # of depthwise.c
@@ -25,32 +25,30 @@ LARGEST_KERNEL = 16  # of depthwise.c
 
 def layout_rows(height: int, width: int, kernel_size: int, dtype: torch.dtype) -> int:
     """Rows of a tile for the way that is quicker here: all, or ``tile_rows``."""
-    direct = dtype == torch.bfloat16 and direct_is_faster(height, width, kernel_size)
-    return height if direct else tile_rows(height, width, kernel_size)
+    return height if _directly(height, width, kernel_size, dtype) else tile_rows(height, width, kernel_size)
+
+
+def _directly(height, width, kernel_size, dtype):
+    return dtype == torch.bfloat16 and direct_is_faster(height, width, kernel_size)
 
 
 @cache
-@torch.inference_mode(False)  # also where it is asked first in an evaluation
-@torch.enable_grad()
+@torch.inference_mode(False)  # with gradients, also where it is asked first in an evaluation
 def direct_is_faster(height: int, width: int, kernel_size: int) -> bool:
-    """Whether `depthwise.c` beats matrix products on images of this size: measured in turns, once per process."""
+    """Whether `depthwise.c` beats matrix products on images of this size: measured, once per process."""
     if library() is None or kernel_size > LARGEST_KERNEL:
         return False
     n, channels = 64, 32
-    taps = torch.ones(channels, kernel_size**2, requires_grad=True)
-    tiles = {
-        _Direct: torch.ones(channels, n, height * width, dtype=torch.bfloat16, requires_grad=True),
-        _Products: to_tiles(torch.ones(n, channels, height, width), tile_rows(height, width, kernel_size)),
-    }
-    tiles[_Products] = tiles[_Products].bfloat16().requires_grad_()
-    times = {_Direct: [], _Products: []}
-    for _ in range(5):
-        for function, found in times.items():  # in turns: a busy moment of the machine then decides nothing
-            start = time.perf_counter()
-            own = taps if function is _Direct else taps.bfloat16()
-            function.apply(tiles[function], own, n, height, width).sum().backward()
-            found.append(time.perf_counter() - start)
-    return min(times[_Direct]) < min(times[_Products])
+
+    def both_passes(way, rows, dtype_of_taps):
+        taps = torch.ones(channels, kernel_size**2, dtype=dtype_of_taps, requires_grad=True)
+        tiles = to_tiles(torch.ones(n, channels, height, width, dtype=torch.bfloat16), rows).requires_grad_()
+        return lambda: way.apply(tiles, taps, n, height, width).sum().backward()
+
+    tiled = tile_rows(height, width, kernel_size)
+    ways = [both_passes(_Direct, height, torch.float32), both_passes(_Products, tiled, torch.bfloat16)]
+    direct, products = least_seconds(ways, 5)
+    return direct < products
 
 
 def tile_rows(height: int, width: int, kernel_size: int) -> int:
@@ -175,7 +173,6 @@ def depthwise(tiles, weight, n, height, width):
 
     Returns tiles of the same shape. Both get gradients.
     """
-    k = weight.shape[-1]
-    if tiles.dtype == torch.bfloat16 and direct_is_faster(height, width, k):
+    if _directly(height, width, weight.shape[-1], tiles.dtype):
         return _Direct.apply(tiles, weight.flatten(1).float(), n, height, width)
     return _Products.apply(tiles, weight.flatten(1).to(tiles.dtype), n, height, width)

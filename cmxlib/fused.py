@@ -6,29 +6,26 @@ gradients of each. `fused.c` does them channel by channel, each channel from the
 """
 
 import functools
-import time
 
 import torch
 from torch.nn import functional as F
 
+from .choice import least_seconds
 from .compiled import checked, library, pointers
 
 
 @functools.cache
 def fused_is_faster() -> bool:
-    """Whether `fused.c` beats torch's own passes by a fifth or more: measured in turns, once per process."""
+    """Whether `fused.c` beats torch's own passes by a fifth or more: measured, once per process."""
     if library() is None:
         return False
     z = torch.ones(256, 8192, dtype=torch.bfloat16)  # a layer of the largest network, at patches of 4
     norm, shift = torch.nn.BatchNorm2d(256), torch.zeros(256)
-    times = {_in_one: [], _one_by_one: []}
     with torch.no_grad():
-        for _ in range(8):
-            for function, found in times.items():  # in turns: a busy moment of the machine then decides nothing
-                start = time.perf_counter()
-                function(z, norm, shift, z)
-                found.append(time.perf_counter() - start)
-    return min(times[_in_one]) * 1.2 < min(times[_one_by_one])
+        in_one, one_by_one = least_seconds(
+            [lambda way=way: way(z, norm, shift, z) for way in (_in_one, _one_by_one)], 8
+        )
+    return in_one * 1.2 < one_by_one
 
 
 def gelu_norm(z, norm, shift, residual=None):

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from .augment import augment
 from .checkpoint import load_checkpoint, save_checkpoint
+from .choice import least_seconds
 from .data import Dataset
 from .evaluate import accuracy, normalise
 
@@ -51,18 +52,18 @@ def default_device() -> torch.device:
 def bf16_is_faster(device: torch.device) -> bool:
     """Whether bfloat16 matrix products beat float32 ones by half or more: measured, once per process."""
 
-    def seconds(dtype):
+    def products(dtype):
         a = torch.ones(1024, 256, dtype=dtype, device=device)
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
+
+        def run():
             for _ in range(10):
                 b = a @ a[:256]
             b.sum().item()  # waits for a GPU
-            times.append(time.perf_counter() - start)
-        return min(times)
 
-    return seconds(torch.bfloat16) * 1.5 < seconds(torch.float32)
+        return run
+
+    bf16, float32 = least_seconds([products(torch.bfloat16), products(torch.float32)], 5)
+    return bf16 * 1.5 < float32
 
 
 def fit(
