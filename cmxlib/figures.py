@@ -101,49 +101,62 @@ def filters(weight, row_titles=None, size=0.7):
 
 
 def training_curves(rows):
-    """Loss and accuracy by epoch, from rows of the table `training` (or the same columns of a history)."""
-    wide = rows.pivot_table(index="epoch", columns="measure", values="value")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8))
-    left.plot(wide.index, wide.train_loss, color=BLUE, marker="o", markersize=3)
-    left.set(xlabel="epoch", ylabel="training loss")
-    for name, label, colour, line in (
-        ("train_accuracy", "training images, augmented", BLUE, "--"),
-        ("test_accuracy", "test images", ORANGE, "-"),
-    ):
-        right.plot(wide.index, 100 * wide[name], line, color=colour, marker="o", markersize=3, label=label)
-    right.set(xlabel="epoch", ylabel="accuracy, %")
-    right.legend()
-    for axis in (left, right):
-        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    """Loss and accuracy by epoch, from rows of the table `training` (or the same columns of a history).
+
+    Rows of several patch sizes give a line of panels each.
+    """
+    parts = dict(list(rows.groupby("patch_size"))) if "patch_size" in rows else {"": rows}
+    figure, panels = plt.subplots(len(parts), 2, figsize=(8, 2.8 * len(parts)), squeeze=False)
+    for (left, right), (size, part) in zip(panels, sorted(parts.items(), reverse=True), strict=True):
+        wide = part.pivot_table(index="epoch", columns="measure", values="value")
+        left.plot(wide.index, wide.train_loss, color=BLUE, marker="o", markersize=3)
+        left.set(xlabel="epoch", ylabel="training loss")
+        for name, label, colour, line in (
+            ("train_accuracy", "training images, augmented", BLUE, "--"),
+            ("test_accuracy", "test images", ORANGE, "-"),
+        ):
+            right.plot(wide.index, 100 * wide[name], line, color=colour, marker="o", markersize=3, label=label)
+        right.set(xlabel="epoch", ylabel="accuracy, %")
+        right.legend()
+        for axis in (left, right):
+            axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+            axis.set_title(f"patches of {size}" if len(parts) > 1 else "")
     return figure
 
 
 def wrong_keys(rows):
-    """How accuracy is spread over wrong keys, by steps, from rows of the table `keys`; dashed: the right key."""
-    rows = rows[rows.measure == "accuracy"]
-    wrong = rows[rows.case == "wrong key"].assign(percent=lambda r: 100 * r.value)
-    order = [steps for steps in STEP_COLOURS if steps in set(wrong.steps)]
-    figure, axis = plt.subplots(figsize=(7, 0.6 + 0.75 * len(order)))
-    rng = np.random.default_rng(0)  # scatters the points of a row, alike each time
-    for place, steps in enumerate(order):
-        here = wrong[wrong.steps == steps].percent
-        scattered = place + rng.uniform(-0.2, 0.2, len(here))
-        axis.plot(here, scattered, color=STEP_COLOURS[steps], marker="o", markersize=3, linestyle="", alpha=0.6)
-        axis.plot([here.mean()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5)
-        axis.annotate(
-            f"mean {here.mean():.1f} %, n = {len(here)}",
-            (here.max(), place),
-            (8, 0),
-            textcoords="offset points",
-            va="center",
-        )
-    right = 100 * rows[rows.case == "correct key"].value.mean()
-    axis.axvline(right, color=GREY, linestyle="--")
-    axis.annotate("correct key", (right, -0.45), (-4, 0), textcoords="offset points", ha="right", color=GREY)
-    axis.axvline(10, color=GREY, linestyle=":")
-    axis.annotate("guessing", (10, -0.45), (4, 0), textcoords="offset points", color=GREY)
-    axis.set_yticks(range(len(order)), order)
-    axis.set(xlabel="accuracy, %", xlim=(0, 100), ylim=(len(order) - 0.5, -0.6))
+    """How accuracy is spread over wrong keys, by steps, from rows of the table `keys`; dashed: the right key.
+
+    Rows of several patch sizes give a panel each.
+    """
+    rows = rows[rows.measure == "accuracy"].assign(percent=lambda r: 100 * r.value)
+    sizes = sorted(rows.patch_size.unique(), reverse=True)
+    order = [steps for steps in STEP_COLOURS if steps in set(rows.steps)]
+    figure, panels = plt.subplots(len(sizes), figsize=(7, (0.6 + 0.75 * len(order)) * len(sizes)), squeeze=False)
+    for axis, size in zip(panels[:, 0], sizes, strict=True):
+        part = rows[rows.patch_size == size]
+        wrong = part[part.case == "wrong key"]
+        rng = np.random.default_rng(0)  # scatters the points of a row, alike each time
+        for place, steps in enumerate(order):
+            here = wrong[wrong.steps == steps].percent
+            scattered = place + rng.uniform(-0.2, 0.2, len(here))
+            axis.plot(here, scattered, color=STEP_COLOURS[steps], marker="o", markersize=3, linestyle="", alpha=0.6)
+            axis.plot([here.mean()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5)
+            axis.annotate(
+                f"mean {here.mean():.1f} %, n = {len(here)}",
+                (here.max(), place),
+                (8, 0),
+                textcoords="offset points",
+                va="center",
+            )
+        right = part[part.case == "correct key"].percent.mean()
+        axis.axvline(right, color=GREY, linestyle="--")
+        axis.annotate("correct key", (right, -0.45), (-4, 0), textcoords="offset points", ha="right", color=GREY)
+        axis.axvline(10, color=GREY, linestyle=":")
+        axis.annotate("guessing", (10, -0.45), (4, 0), textcoords="offset points", color=GREY)
+        axis.set_yticks(range(len(order)), order)
+        axis.set(xlabel="accuracy, %", xlim=(0, 100), ylim=(len(order) - 0.5, -0.6))
+        axis.set_title(f"patches of {size}" if len(sizes) > 1 else "")
     return figure
 
 

@@ -10,27 +10,27 @@ from cmxlib.claims import UNMEASURED
 from cmxlib.conventional import METHODS
 from cmxlib.verdicts import LIMITS, REFUTED, SUPPORTED, VERDICTS
 
-SETTINGS = json.dumps({"epochs": 2, "model": {"dim": 8}, "threads": 1})
+SETTINGS = json.dumps({"epochs": 2, "model": {"dim": 8, "depth": 1}, "threads": 1})
 
 
 def frame(*rows, columns, **same):
     return pd.DataFrame([dict(zip(columns, row, strict=True)) for row in rows]).assign(**same)
 
 
-def keys(shuffle=0.12, flip=0.12, differ=0):
+def keys(shuffle=0.12, flip=0.12, differ=0, patch_size=4):
     columns = ("case", "steps", "measure", "value")
     rows = []
     for steps, wrong in (("shuffle", shuffle), ("flip", flip)):
         rows += [("plain", steps, "accuracy", 0.9), ("correct key", steps, "accuracy", 0.9)]
         rows += [("correct key", steps, "differ", differ), ("correct key", steps, "max_logit_difference", 1e-5)]
         rows += [("wrong key", steps, "accuracy", wrong), ("no key", steps, "accuracy", 0.1)]
-    return frame(*rows, columns=columns, n_images=10000, patch_size=4, settings=SETTINGS)
+    return frame(*rows, columns=columns, n_images=10000, patch_size=patch_size, settings=SETTINGS)
 
 
-def training(final=0.93):
+def training(final=0.93, patch_size=4):
     rows = [("seconds", 100.0, 1), ("seconds", 100.0, 2), ("final_test_accuracy", final, 2)]
-    settings = json.dumps({"epochs": 2, "model": {"dim": 8}, "threads": 7})  # threads are no part of a recipe
-    return frame(*rows, columns=("measure", "value", "epoch"), settings=settings, patch_size=2)
+    settings = json.dumps({"epochs": 2, "model": {"dim": 8, "depth": 1}, "threads": 7})  # threads: no part of a recipe
+    return frame(*rows, columns=("measure", "value", "epoch"), settings=settings, patch_size=patch_size)
 
 
 def conventional(loss=0.05, methods=METHODS, seeds=(0, 1, 2), change=0.01, spread=0.01):
@@ -89,7 +89,10 @@ def repairs(differ=0, positions=0.5, bits=0.2):
         (claims.locked, [keys()], SUPPORTED),
         (claims.locked, [keys(shuffle=0.3)], LIMITS),
         (claims.locked, [keys(shuffle=0.3, flip=0.3)], REFUTED),
+        (claims.locked, [pd.concat([keys(), keys(shuffle=0.3, patch_size=2)])], LIMITS),
         (claims.same_network, [training(), keys()], SUPPORTED),
+        (claims.same_network, [pd.concat([training(), training(patch_size=2)]), keys()], SUPPORTED),
+        (claims.same_network, [training(patch_size=2), keys()], REFUTED),
         (claims.same_network, [training(), keys(differ=30)], REFUTED),
         (claims.same_network, [training(), keys().assign(settings=SETTINGS.replace("2", "3"))], REFUTED),
         (claims.conventional_lose, [conventional()], SUPPORTED),
@@ -118,6 +121,7 @@ def repairs(differ=0, positions=0.5, bits=0.2):
         (claims.repairs_hold, [repairs(positions=0.95)], LIMITS),
         (claims.repairs_hold, [repairs(positions=0.95, bits=1.0)], REFUTED),
         (claims.published_level, [training()], SUPPORTED),
+        (claims.published_level, [pd.concat([training(0.85), training(patch_size=2)])], SUPPORTED),
         (claims.published_level, [training(0.92)], LIMITS),
         (claims.published_level, [training(0.85)], REFUTED),
     ],
@@ -131,6 +135,9 @@ def test_verdicts_follow_the_rows(judge, rows, verdict):
 def test_the_sentences_name_the_figures():
     assert "30 of 10,000 predictions change, under each of 2 ciphers" in claims.exact(keys(differ=30))[1]
     assert "shuffle 30.0%, flip 12.0%" in claims.locked(keys(shuffle=0.3))[1]
+    both = pd.concat([training(0.85), training(0.93, patch_size=2)])
+    found = claims.published_level(both)[1]
+    assert "patches of 2: 93.00% after 2 epochs; ConvMixer-8/1 with patches of 4: 85.00%" in found
     assert "LE 5.1, ELE 5.1" in claims.conventional_lose(conventional())[1]
     assert (
         "10 ms against 3.33 min of training, about 20,000 times" in claims.quick_change(training(), conventional())[1]

@@ -129,6 +129,20 @@ def test_the_stock_engine_is_torchs_own(monkeypatch, tmp_path):
     assert fitted == [(ConvMixer, None), (torch.nn.Sequential, False)]
 
 
+def test_the_paper_scale_has_patches_of_2_in_place_of_the_block_sizes(monkeypatch):
+    ran = []
+    for name in ("training", "keys", "anatomy", "cost", "blocks"):
+        unit = MagicMock(side_effect=lambda scale, say, name=name: ran.append((name, scale)), __name__=name)
+        monkeypatch.setattr(study, name, unit)
+    study.run("paper", say=MagicMock())
+    paper = SCALES["paper"]
+    assert ran[:4] == [(name, paper) for name in ("training", "keys", "anatomy", "cost")]
+    (first, finer), (second, same) = ran[4:]
+    assert (first, second) == ("training", "keys") and finer == same
+    assert finer.model == paper.model | {"patch_size": 2} and finer.name == "paper"
+    assert (finer.train.epochs, finer.n_wrong) == (25, 30) and finer.train.max_lr == paper.train.max_lr
+
+
 def test_every_recorded_table_has_its_figure(recorded):
     figures = {p.name for p in (recorded[0] / "figures" / "small").iterdir()}
     tables = set(RECORDED) - {"conventional", "benchmarks"}  # which have commands of their own
