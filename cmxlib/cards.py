@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import statistics
 from pathlib import Path
 
 from .conventional_study import duration
@@ -30,7 +31,8 @@ def card(path: Path) -> str:
     """The card of the model whose JSON this is; its weights lie beside it, as safetensors."""
     found, weights = json.loads(path.read_text()), path.with_suffix(".safetensors").read_bytes()
     dataset, network, settings = found["recipe"]
-    last, seconds = found["history"][-1], sum(epoch["seconds"] for epoch in found["history"])
+    # The median, since a training may have been paused in an epoch.
+    last, seconds = found["history"][-1], statistics.median(epoch["seconds"] for epoch in found["history"])
     lines = [
         f"## {path.stem}",
         "",
@@ -42,7 +44,7 @@ def card(path: Path) -> str:
         f"| Test accuracy | {last['test_accuracy']:.2%} as measured in training, after the last of {last['epoch']} "
         "epochs; the recorded tables measure anew, in float32 |",
         f"| Settings | {', '.join(f'{name} {value}' for name, value in settings.items())} |",
-        f"| Training | {last['epoch']} epochs in {duration(seconds)}, torch {found['torch'].split('+')[0]}, "
+        f"| Training | {last['epoch']} epochs of {duration(seconds)} (median), torch {found['torch'].split('+')[0]}, "
         f"CPU threads: {found['threads']} |",
         f"| File | `{path.stem}.safetensors`, {len(weights) / 1e6:.2f} MB, SHA-256 "
         f"`{hashlib.sha256(weights).hexdigest()}` |",
