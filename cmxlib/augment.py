@@ -2,18 +2,19 @@
 
 import torch
 
+GROUP = 8  # neighbours in a batch that share what RandAugment draws: one by one, it would cost more than it adds
 
-def augment(images, generator, *, crop_padding=4, flip=True, jitter=0.0, erase=0):
-    """Randomly shift, mirror, recolour and blank out images.
+
+def augment(images, generator, *, crop_padding=4, flip=True, rand_augment=0):
+    """Randomly shift and mirror images, and change them by RandAugment.
 
     Args:
         images: (N, C, H, W), uint8; a new tensor of the same shape and type is returned.
         generator: the ``torch.Generator``, on the images' device, that all randomness comes from.
         crop_padding: each image is moved by up to so many pixels in each direction, zeros filling in.
         flip: mirror every image left to right with probability 1/2.
-        jitter: each image's brightness and contrast are scaled by factors within 1 - jitter .. 1 + jitter.
-        erase: a square of so many pixels a side, at a random place that may lie partly outside, becomes mid grey
-            (Cutout, arXiv 1708.04552).
+        rand_augment: a magnitude of 0 (off) to 30. Two operations, drawn from fourteen for each ``GROUP`` images, move,
+            turn, shear or recolour them (RandAugment, arXiv 1909.13719, by torchvision).
     """
     n, _, h, w = images.shape
     everyone = torch.arange(n, device=images.device)
@@ -27,16 +28,11 @@ def augment(images, generator, *, crop_padding=4, flip=True, jitter=0.0, erase=0
         images = windows[everyone, :, draw(2 * crop_padding + 1), draw(2 * crop_padding + 1)]
     if flip:
         images = torch.where(draw(2).bool().view(n, 1, 1, 1), images.flip(3), images)
-    if jitter:
-        factors = 1 + jitter * (2 * torch.rand(2, n, 1, 1, 1, generator=generator, device=images.device) - 1)
-        values = images.float() * factors[0]
-        middle = values.mean((1, 2, 3), keepdim=True)
-        images = (middle + factors[1] * (values - middle)).clamp_(0, 255).to(torch.uint8)
-    if erase:
-        rows, columns = (
-            (torch.arange(size, device=images.device) - draw(size).view(n, 1) + erase // 2).view(n, 1, *shape)
-            for size, shape in ((h, (h, 1)), (w, (1, w)))
-        )
-        inside = (rows >= 0) & (rows < erase) & (columns >= 0) & (columns < erase)
-        images = images.masked_fill(inside, 128)
+    if rand_augment:
+        from torchvision.transforms.v2 import RandAugment  # slow to import
+
+        change = RandAugment(num_ops=2, magnitude=rand_augment)
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
+            torch.manual_seed(int(draw(2**62)[0]))
+            images = torch.cat([change(group) for group in images.split(GROUP)])
     return images

@@ -21,7 +21,7 @@ from .evaluate import accuracy, normalise
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train. ``crop_padding``, ``flip``, ``jitter`` and ``erase`` are those of ``augment``.
+    """How to train. ``crop_padding``, ``flip`` and ``rand_augment`` are those of ``augment``.
 
     The rate follows the reference recipe of ConvMixer's authors: linear from 0 to ``max_lr`` at 2/5 of all steps, to
     max_lr / 20 at 4/5, and to 0 at the end. Everything random follows from ``seed``.
@@ -34,8 +34,7 @@ class TrainSettings:
     label_smoothing: float = 0.1
     crop_padding: int = 4
     flip: bool = True
-    jitter: float = 0.0
-    erase: int = 0
+    rand_augment: int = 0
     seed: int = 0
 
     def lr(self, progress: float) -> float:
@@ -126,8 +125,7 @@ def fit(
                     generator,
                     crop_padding=settings.crop_padding,
                     flip=settings.flip,
-                    jitter=settings.jitter,
-                    erase=settings.erase,
+                    rand_augment=settings.rand_augment,
                 )
                 if transform is not None:
                     batch = transform(batch)

@@ -26,7 +26,7 @@ def toy_data(n=96):
     )
 
 
-SETTINGS = TrainSettings(epochs=4, batch_size=16, max_lr=0.01, flip=False, crop_padding=1, jitter=0.1, erase=2, seed=5)
+SETTINGS = TrainSettings(epochs=4, batch_size=16, max_lr=0.01, flip=False, crop_padding=1, rand_augment=12, seed=5)
 
 
 def toy_model():
@@ -140,7 +140,7 @@ def test_initial_weights_follow_the_seed_and_leave_the_global_state_alone():
     assert torch.rand(1) == expected
 
 
-@pytest.mark.parametrize("options", [{}, {"jitter": 0.3}, {"erase": 3}, {"crop_padding": 0, "flip": False}])
+@pytest.mark.parametrize("options", [{}, {"rand_augment": 12}, {"crop_padding": 0, "flip": False}])
 def test_augmentation_keeps_shape_and_type_and_follows_its_generator(options):
     images = toy_data().train_images
     before = images.clone()
@@ -160,11 +160,18 @@ def test_what_each_augmentation_does():
     moved = augment(image, generator, **{**off, "crop_padding": 2})
     shifts = {tuple((m[0] == 28).nonzero()[0].tolist()) for m in moved}  # 28 stands at row 3, column 3
     assert shifts == {(row, column) for row in range(1, 6) for column in range(1, 6)}
-    erased = augment(image, generator, **{**off, "erase": 4})
-    blank = (erased == 128).sum((1, 2, 3)) / 3
-    assert blank.max() == 16 and blank.min() >= 4 and ((erased == image) | (erased == 128)).all()
-    light = augment(image, generator, **{**off, "jitter": 0.5}).float().mean((1, 2, 3)) / image[0].float().mean()
-    assert 0.47 < light.min() < 0.6 and 1.4 < light.max() < 1.51  # bytes are rounded down
+    groups = augment(image, generator, **off, rand_augment=12).split(8)
+    assert all(torch.equal(group, group[:1].expand_as(group)) for group in groups)  # a group is changed alike
+    assert len({tuple(group[0].flatten().tolist()) for group in groups}) > len(groups) / 2  # and another differently
+
+
+def test_rand_augment_leaves_the_global_generator_alone():
+    images, generator = toy_data().train_images, torch.Generator().manual_seed(0)
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    augment(images, generator, rand_augment=12)
+    assert torch.rand(1) == expected
 
 
 def test_logits_leave_the_mode_alone():
