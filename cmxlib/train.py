@@ -68,7 +68,7 @@ def bf16_is_faster(device: torch.device) -> bool:
 
 
 def quickest(model, images, labels, n_steps, autocast):
-    """The model, or what ``torch.compile`` makes of it where ``n_steps`` of training take less time, compiling included.
+    """The model, or what ``torch.compile`` makes of it where so many steps of training take less time, compiling too.
 
     Measured on a copy, with one normalised batch. Both have the same parameters, and agree up to rounding.
     """
