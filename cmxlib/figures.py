@@ -307,9 +307,9 @@ def measured_over(rows) -> str:
     parts = [
         f"{'/'.join(names.get(name, name) for name in rows.dataset.unique())}, scale {'/'.join(rows.scale.unique())}"
     ]
-    parts.append(f"{rows.n_images.max():,} images")
-    for count, name in ((rows.n_keys.max(), "key"), (rows.draw.nunique() if "draw" in rows else 0, "draw")):
-        parts += [f"{count} {name}{'s' if count > 1 else ''}"] if count else []
+    draws = rows.draw.nunique() if "draw" in rows else 0
+    for count, name in ((rows.n_images.max(), "image"), (rows.n_keys.max(), "key"), (draws, "draw")):
+        parts += [f"{count:,} {name}{'s' * (count > 1)}"] if count else []
     return ", ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"])
 
 
