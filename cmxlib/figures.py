@@ -309,7 +309,7 @@ def measured_over(rows) -> str:
     ]
     draws = rows.draw.nunique() if "draw" in rows else 0
     for count, name in ((rows.n_images.max(), "image"), (rows.n_keys.max(), "key"), (draws, "draw")):
-        parts += [f"{count:,} {name}{'s' * (count > 1)}"] if count else []
+        parts += [f"{count:,} {name}{'s' if count > 1 else ''}"] if count else []
     return ", ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"])
 
 
