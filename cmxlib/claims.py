@@ -132,7 +132,7 @@ def conventional_lose(conventional):
     loss, sure = found.loc[methods, "loss"], found.loc[methods, "loss_low"] > 0
     losing = int((loss > 0).sum())
     verdict = SUPPORTED if sure.all() and len(methods) == len(METHODS) else LIMITS
-    points = ", ".join(f"{method} {round(value, 1) + 0:.1f}" for method, value in loss.items())  # + 0: no "-0.0"
+    points = ", ".join(f"{method} {value:z.1f}" for method, value in loss.items())  # z: no "-0.0"
     seeds = found.loc[methods, "seeds"]
     return verdict if losing > len(methods) / 2 else REFUTED, (
         f"{losing} of the {len(methods)} methods measured lose: points against plain {points} "

@@ -219,7 +219,7 @@ def conventional(rows):
             100 * part.value, part.method.map(place) + shift, color=colour, marker=marker, linestyle="", label=case
         )
     for row in table[table.loss.notna()].itertuples():
-        text = f"{round(row.loss, 1) + 0:.1f} points, n = {row.seeds}" if row.method != "plain" else "loss; n: seeds"
+        text = f"{row.loss:z.1f} points, n = {row.seeds}" if row.method != "plain" else "loss; n: seeds"
         axis.annotate(
             text, (1.01, place[row.method]), xycoords=("axes fraction", "data"), va="center", fontsize="small"
         )
@@ -309,7 +309,7 @@ def measured_over(rows) -> str:
     ]
     draws = rows.draw.nunique() if "draw" in rows else 0
     for count, name in ((rows.n_images.max(), "image"), (rows.n_keys.max(), "key"), (draws, "draw")):
-        parts += [f"{count:,} {name}{'s' * (count > 1)}"] if count else []
+        parts += [f"{count:,} {name}{'s' if count > 1 else ''}"] if count else []
     return ", ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"])
 
 

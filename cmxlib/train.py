@@ -48,6 +48,9 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+LEAST_COMPILING = 30  # seconds that torch.compile takes at least, for networks of this size
+
+
 @functools.cache
 def bf16_is_faster(device: torch.device) -> bool:
     """Whether bfloat16 matrix products beat float32 ones by half or more: measured, once per process."""
@@ -82,6 +85,9 @@ def quickest(model, images, labels, n_steps, autocast):
         return run
 
     twin = copy.deepcopy(model).train()
+    (eager_step,) = least_seconds([step(twin)], 3)
+    if n_steps * eager_step < LEAST_COMPILING:
+        return model
     compiled = torch.compile(twin)
     start = time.perf_counter()
     step(compiled)()
@@ -132,13 +138,15 @@ def fit(
     if n_steps == 0:
         raise ValueError(f"There are {len(images)} training images, fewer than one batch of {settings.batch_size}.")
     rows, done = state["rows"], len(state["rows"])
+
+    def ready(batch):
+        return normalise(batch, data.mean, data.std).contiguous(memory_format=torch.channels_last)
+
     network = model  # on a CPU, ConvMixer computes in its own way, and compiling gained nothing
     if device.type != "cpu":
-        batch = normalise(images[: settings.batch_size], data.mean, data.std).contiguous(
-            memory_format=torch.channels_last
-        )
+        first = slice(settings.batch_size)
         n_left = n_steps * (settings.epochs - done)
-        network = quickest(model, batch, labels[: settings.batch_size], n_left, state["autocast"])
+        network = quickest(model, ready(images[first]), labels[first], n_left, state["autocast"])
     bar = tqdm(
         total=n_steps * settings.epochs, initial=n_steps * done, disable=not progress, unit="step", mininterval=1
     )
@@ -161,7 +169,7 @@ def fit(
                 )
                 if transform is not None:
                     batch = transform(batch)
-                batch = normalise(batch, data.mean, data.std).contiguous(memory_format=torch.channels_last)
+                batch = ready(batch)
                 for group in optimizer.param_groups:
                     group["lr"] = settings.lr((epoch * n_steps + step + 1) / (settings.epochs * n_steps))
                 with torch.autocast(device.type, torch.bfloat16, enabled=state["autocast"]):
