@@ -55,7 +55,7 @@ def test_a_card_says_what_its_json_says(tmp_path):
     assert cards.model_cards(tmp_path / "none") == "No model is here yet."
 
 
-@pytest.mark.parametrize("scale", ["quick", "small"])
+@pytest.mark.parametrize("scale", ["quick", "small", "paper"])
 def test_a_scale_whose_model_comes_with_the_book_trains_nothing(scale, monkeypatch, tmp_path):
     monkeypatch.setenv("CMX_CACHE", str(tmp_path))
     monkeypatch.setattr(scales, "fit", None)
