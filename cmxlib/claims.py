@@ -135,8 +135,8 @@ def conventional_lose(conventional):
     points = ", ".join(f"{method} {value:z.1f}" for method, value in loss.items())  # z: no "-0.0"
     seeds = found.loc[methods, "seeds"]
     return verdict if losing > len(methods) / 2 else REFUTED, (
-        f"{losing} of the {len(methods)} methods measured lose: points against plain {points} "
-        f"(seeds: {_span(seeds)}; interval above 0 for {sure.sum()}); "
+        f"{losing} of the {len(methods)} methods measured lose on average, {sure.sum()} with an interval of the loss "
+        f"above 0: points against plain {points} (seeds: {_span(seeds)}); "
         f"proposed {found.loc['proposed', 'loss']:.2f}."
     )
 
