@@ -29,11 +29,12 @@ from .evaluate import accuracy, key_trials
 from .keys import SecretKey
 from .protect import decrypt_model, encrypt_model
 from .scales import Scale, new_model, trained_model
-from .study import origin, summary
+from .study import origin, summary, uninterrupted
 from .train import default_device, fit
 
 SEEDS = (0, 1, 2)
 N_WRONG = 5
+COMPARED = ("plain", "proposed", *METHODS)
 
 # CIFAR-10 accuracies in per cent as published, each with its own network: (network, method, block, accuracy, source).
 # An adaptation network stands before Shake-PyramidNet-110; the source is the README of the code of Madono et al., and
@@ -75,9 +76,8 @@ def conventional(scale: Scale, say=print, *, seeds=SEEDS) -> None:
 
         measure "accuracy"  case "correct key", "wrong key" (test images encrypted with it), "no key" (plain test
                             images); for the method "plain" only case "plain"
-        measure "seconds"   case "key change": training anew, with a test after each epoch (as many epochs as there are
-                            times the median epoch, so that an interruption does not count); for "proposed" the
-                            median of seven times decrypting the model and encrypting it with another key
+        measure "seconds"   case "key change": training anew, with a test after each epoch and ``uninterrupted``; for
+                            "proposed" the median of seven times decrypting the model and encrypting it with another key
         measure "bits"      case "key space"
 
     An interrupted training goes on from its last epoch.
@@ -85,7 +85,7 @@ def conventional(scale: Scale, say=print, *, seeds=SEEDS) -> None:
     path, block_size = records.table_path(scale.name, "conventional"), scale.model["patch_size"]
     data = load_dataset(scale.dataset)
     for seed in seeds:
-        for method in ("plain", "proposed", *METHODS):
+        for method in COMPARED:
             unit = {"method": method, "block_size": block_size, "seed": seed}
             if records.done(path, unit):
                 continue
@@ -134,7 +134,7 @@ def _conventional(scale, data, method, block_size, seed):
         images = make_cipher(method, SecretKey.for_experiment(key_seed), **sizes).encrypt(data.test_images)
         yield "correct key" if key_seed == seed else "wrong key", key_seed, "accuracy", accuracy_on(images)
     yield "no key", -1, "accuracy", accuracy_on(data.test_images)
-    yield "key change", seed, "seconds", history.seconds.median() * len(history)
+    yield "key change", seed, "seconds", uninterrupted(history.seconds)
     yield "key space", -1, "bits", key_space_bits(method, **sizes)
 
 
@@ -167,7 +167,7 @@ def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
     plain = rows[rows.case == "plain"].set_index("seed").value
     found = []
     by_method = dict(list(rows.groupby("method")))
-    for method in (name for name in ("plain", "proposed", *METHODS) if name in by_method):
+    for method in (name for name in COMPARED if name in by_method):
         group = by_method[method]
         cases = {case: part.set_index("seed").value for case, part in group.groupby("case")}
         correct, none = cases["plain" if method == "plain" else "correct key"], pd.Series(dtype=float)
