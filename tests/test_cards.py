@@ -7,7 +7,8 @@ import safetensors.torch
 import torch
 
 from cmxlib import ConvMixer, cards, readme, scales
-from cmxlib.scales import MODELS
+from cmxlib.scales import MODELS, SCALES
+from cmxlib.study import finer
 
 COMMITTED = cards.models()
 
@@ -55,9 +56,11 @@ def test_a_card_says_what_its_json_says(tmp_path):
     assert cards.model_cards(tmp_path / "none") == "No model is here yet."
 
 
-@pytest.mark.parametrize("scale", ["quick", "small", "paper"])
+@pytest.mark.parametrize(
+    "scale", [*SCALES.values(), finer(SCALES["paper"])], ids=["quick", "small", "paper", "paper, patches of 2"]
+)
 def test_a_scale_whose_model_comes_with_the_book_trains_nothing(scale, monkeypatch, tmp_path):
     monkeypatch.setenv("CMX_CACHE", str(tmp_path))
     monkeypatch.setattr(scales, "fit", None)
     model, history = scales.trained_model(scale)
-    assert not model.training and len(history) == scales.SCALES[scale].train.epochs
+    assert not model.training and len(history) == scale.train.epochs

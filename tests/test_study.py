@@ -140,7 +140,7 @@ def test_the_paper_scale_has_patches_of_2_in_place_of_the_block_sizes(monkeypatc
     (first, finer), (second, same) = ran[4:]
     assert (first, second) == ("training", "keys") and finer == same
     assert finer.model == paper.model | {"patch_size": 2} and finer.name == "paper"
-    assert (finer.train.epochs, finer.n_wrong) == (25, 30) and finer.train.max_lr == paper.train.max_lr
+    assert (finer.train.epochs, finer.n_wrong) == (30, 30) and finer.train.max_lr == paper.train.max_lr
 
 
 def test_every_recorded_table_has_its_figure(recorded):
