@@ -14,6 +14,7 @@ import pandas as pd
 from . import records, verdicts
 from .conventional import METHODS
 from .conventional_study import conventional_table, duration
+from .study import uninterrupted
 from .verdicts import FOUND, GUESSING, LIMITS, REFUTED, SUPPORTED
 
 UNMEASURED = "not measured"
@@ -82,8 +83,11 @@ def exact(keys):
         f"patches of {size}: accuracy {value:.2%} plain, {encrypted[size]:.2%} encrypted"
         for size, value in plain.items()
     )
+    changed = (
+        f"At most {differ} of {n_images:,} predictions change" if differ else f"No prediction of {n_images:,} changes"
+    )
     return verdict, (
-        f"At most {differ} of {n_images:,} predictions change, under each of {len(right)} ciphers; {accuracies}; "
+        f"{changed}, under each of {len(right)} ciphers; {accuracies}; "
         f"the largest difference of a logit is {right.max_logit_difference.max():.0e}."
     )
 
@@ -147,7 +151,7 @@ def conventional_lose(conventional):
 def quick_change(training, conventional):
     """Supported: changing the key is at least 1,000 times quicker than training the network; with limits: 10 times."""
     epochs = training[training.measure == "seconds"].groupby("patch_size").value
-    seconds = (epochs.median() * epochs.size()).min()  # the median: a training may have been paused in an epoch
+    seconds = epochs.agg(uninterrupted).min()
     change = conventional.groupby(["method", "case"]).value.mean()["proposed", "key change"]
     ratio = seconds / change
     return SUPPORTED if ratio >= 1000 else LIMITS if ratio >= 10 else REFUTED, (

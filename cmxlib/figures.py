@@ -234,13 +234,13 @@ def conventional(rows):
 def cost(rows):
     """Seconds of each job, on a logarithmic axis, from rows of the table `cost`: every trial, and the median."""
     jobs = rows[rows.measure == "seconds"].groupby("case", sort=False).value
-    figure, axis = plt.subplots(figsize=(7, 0.8 + 0.35 * len(jobs)))
+    figure, axis = plt.subplots(figsize=(7, 0.8 + 0.4 * len(jobs)))
     for place, (_, seconds) in enumerate(jobs):
         axis.plot(seconds, [place] * len(seconds), color=BLUE, marker="o", markersize=4, linestyle="", alpha=0.5)
         axis.plot([seconds.median()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5)
         label = duration(seconds.median())
         axis.annotate(label, (seconds.max(), place), (8, 0), textcoords="offset points", va="center")
-    axis.set_yticks(range(len(jobs)), [name for name, _ in jobs])
+    axis.set_yticks(range(len(jobs)), [name.replace(", ", ",\n") for name, _ in jobs])
     axis.set(xscale="log", xlabel="seconds", ylim=(len(jobs) - 0.5, -0.5))
     axis.margins(x=0.15)
     return figure
