@@ -187,13 +187,16 @@ def free_blocks(blocks):
 
 def slope(anatomy):
     """Supported: with two wrong positions, and with two wrong flips, more than half of the accuracy is left."""
-    mean = anatomy[anatomy.measure == "accuracy"].groupby(["kind", "wrong"]).value.mean()
-    left = {kind: mean[kind, 2] / mean[kind, 0] for kind in ("positions", "signs")}
-    kept = pd.Series(left) > 0.5
-    return _all_or_some(kept), (
-        f"Of the accuracy, two wrong positions leave {left['positions']:.0%}, two wrong flips {left['signs']:.0%}, "
-        f"all positions wrong {mean['positions'].iloc[-1] / mean['positions', 0]:.0%}."
-    )
+    kept, sentences = [], []
+    for size, rows in anatomy[anatomy.measure == "accuracy"].groupby("patch_size"):
+        mean = rows.groupby(["kind", "wrong"]).value.mean()
+        left = {kind: mean[kind, 2] / mean[kind, 0] for kind in ("positions", "signs")}
+        kept += [share > 0.5 for share in left.values()]
+        sentences.append(
+            f"patches of {size}: two wrong positions leave {left['positions']:.0%}, two wrong flips "
+            f"{left['signs']:.0%}, all positions wrong {mean['positions'].iloc[-1] / mean['positions', 0]:.0%}"
+        )
+    return _all_or_some(pd.Series(kept)), "Of the accuracy, with " + "; with ".join(sentences) + "."
 
 
 def known_pairs(attack_pairs):

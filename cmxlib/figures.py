@@ -161,21 +161,30 @@ def wrong_keys(rows):
 
 
 def anatomy(rows):
-    """Accuracy against the number of wrong entries in the key, from rows of the table `anatomy`: mean and range."""
-    figure, axis = plt.subplots(figsize=(7, 3.4))
+    """Accuracy against the number of wrong entries in the key, from rows of the table `anatomy`: mean and range.
+
+    Rows of several patch sizes give a panel each.
+    """
+    sizes = sorted(rows.patch_size.unique(), reverse=True)
+    width = 7 if len(sizes) == 1 else 4.2 * len(sizes)
+    figure, panels = plt.subplots(1, len(sizes), figsize=(width, 3.4), squeeze=False, sharey=True)
     kinds = (
         ("positions", "wrong positions", BLUE, "o"),
         ("signs", "wrong flips", ORANGE, "s"),
         ("both", "both", GREEN, "^"),
     )
-    for kind, label, colour, marker in kinds:
-        groups = rows[rows.kind == kind].groupby("wrong").value
-        points = np.array([(wrong, *(100 * np.array([v.mean(), v.min(), v.max()]))) for wrong, v in groups]).T
-        axis.fill_between(points[0], points[2], points[3], color=colour, alpha=0.15, linewidth=0)
-        axis.plot(points[0], points[1], color=colour, marker=marker, markersize=4, label=label)
-    axis.axhline(10, color=GREY, linestyle=":")
-    axis.set(xlabel="wrong entries of the key", ylabel="accuracy, %", ylim=(0, 100))
-    axis.legend()
+    for axis, size in zip(panels[0], sizes, strict=True):
+        part = rows[rows.patch_size == size]
+        for kind, label, colour, marker in kinds:
+            groups = part[part.kind == kind].groupby("wrong").value
+            points = np.array([(wrong, *(100 * np.array([v.mean(), v.min(), v.max()]))) for wrong, v in groups]).T
+            axis.fill_between(points[0], points[2], points[3], color=colour, alpha=0.15, linewidth=0)
+            axis.plot(points[0], points[1], color=colour, marker=marker, markersize=4, label=label)
+        axis.axhline(10, color=GREY, linestyle=":")
+        axis.set(xlabel=f"wrong entries of the key, of {3 * size**2}", ylim=(0, 100))
+        axis.set_title(f"patches of {size}" if len(sizes) > 1 else "")
+    panels[0, 0].set_ylabel("accuracy, %")
+    panels[0, 0].legend()
     return figure
 
 

@@ -191,9 +191,10 @@ def blocks(scale: Scale, say=print) -> None:
 
 
 def patches_of_2(scale: Scale, say=print) -> None:
-    """Tables `training` and `keys` for patches of 2."""
+    """Tables `training`, `keys` and `anatomy` for patches of 2."""
     training(finer(scale), say)
     keys(finer(scale), say)
+    anatomy(finer(scale), say)
 
 
 def finer(scale: Scale) -> Scale:

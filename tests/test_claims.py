@@ -60,9 +60,10 @@ def blocks(correct=0.8, larger=0.7):
     return pd.concat([found, bits])
 
 
-def anatomy(positions=0.8, signs=0.6):
+def anatomy(positions=0.8, signs=0.6, patch_size=4):
     rows = [("positions", 0, 0.9), ("positions", 2, positions), ("positions", 48, 0.2), ("signs", 0, 0.9)]
-    return frame(*rows, ("signs", 2, signs), columns=("kind", "wrong", "value"), measure="accuracy")
+    rows.append(("signs", 2, signs))
+    return frame(*rows, columns=("kind", "wrong", "value"), measure="accuracy", patch_size=patch_size)
 
 
 def attack_pairs(flip=1.0):
@@ -112,6 +113,7 @@ def repairs(differ=0, positions=0.5, bits=0.2):
         (claims.free_blocks, [blocks(correct=0.79)], REFUTED),
         (claims.slope, [anatomy()], SUPPORTED),
         (claims.slope, [anatomy(signs=0.3)], LIMITS),
+        (claims.slope, [pd.concat([anatomy(), anatomy(signs=0.3, patch_size=2)])], LIMITS),
         (claims.slope, [anatomy(positions=0.3, signs=0.3)], REFUTED),
         (claims.known_pairs, [attack_pairs()], SUPPORTED),
         (claims.known_pairs, [attack_pairs(flip=0.9)], LIMITS),

@@ -137,8 +137,8 @@ def test_the_paper_scale_has_patches_of_2_in_place_of_the_block_sizes(monkeypatc
     study.run("paper", say=MagicMock())
     paper = SCALES["paper"]
     assert ran[:4] == [(name, paper) for name in ("training", "keys", "anatomy", "cost")]
-    (first, finer), (second, same) = ran[4:]
-    assert (first, second) == ("training", "keys") and finer == same
+    names, (finer, *same) = zip(*ran[4:], strict=True)
+    assert names == ("training", "keys", "anatomy") and same == [finer, finer]
     assert finer.model == paper.model | {"patch_size": 2} and finer.name == "paper"
     assert (finer.train.epochs, finer.n_wrong) == (30, 30) and finer.train.max_lr == paper.train.max_lr
 
