@@ -128,20 +128,14 @@ def same_network(training, keys):
 
 def conventional_lose(conventional):
     """Supported: every method loses, and the 95 % interval of its loss over seeds lies above 0; with limits: most
-    lose, or too few seeds for an interval."""
+    lose, or too few seeds for an interval. A KeyError where a method is not measured."""
     found = conventional_table(conventional).set_index("method")
-    methods = [method for method in METHODS if method in found.index]
-    if not methods:
-        return UNMEASURED, "No network is trained on encrypted images yet."
-    loss, sure = found.loc[methods, "loss"], found.loc[methods, "loss_low"] > 0
-    losing = int((loss > 0).sum())
-    verdict = SUPPORTED if sure.all() and len(methods) == len(METHODS) else LIMITS
-    points = ", ".join(f"{method} {value:z.1f}" for method, value in loss.items())  # z: no "-0.0"
-    seeds = found.loc[methods, "seeds"]
-    return verdict if losing > len(methods) / 2 else REFUTED, (
-        f"{losing} of the {len(methods)} methods measured lose on average, {sure.sum()} with an interval of the loss "
-        f"above 0: points against plain {points} (seeds: {_span(seeds)}); "
-        f"proposed {found.loc['proposed', 'loss']:.2f}."
+    methods = found.loc[list(METHODS)]
+    sure, losing = methods.loss_low > 0, int((methods.loss > 0).sum())
+    points = ", ".join(f"{method} {value:z.1f}" for method, value in methods.loss.items())  # z: no "-0.0"
+    return (SUPPORTED if sure.all() else LIMITS) if losing > len(methods) / 2 else REFUTED, (
+        f"{losing} of the {len(methods)} methods lose on average, {sure.sum()} with an interval of the loss above 0: "
+        f"points against plain {points} (seeds: {_span(methods.seeds)}); proposed {found.loss['proposed']:.2f}."
     )
 
 

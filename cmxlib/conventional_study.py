@@ -33,6 +33,7 @@ from .study import origin, summary, uninterrupted
 from .train import default_device, fit
 
 SEEDS = (0, 1, 2)
+PAPER_SEEDS = (0,)  # one training takes an hour and a half of one core there
 N_WRONG = 5
 COMPARED = ("plain", "proposed", *METHODS)
 
@@ -68,8 +69,10 @@ PUBLISHED = (
 )
 
 
-def conventional(scale: Scale, say=print, *, seeds=SEEDS) -> None:
+def conventional(scale: Scale, say=print, *, methods=COMPARED, seeds=None) -> None:
     """Measure table `conventional`, one method and seed after the other; what is recorded already is skipped.
+
+    methods: some of ``COMPARED``. seeds: ``SEEDS`` unless given, and at scale paper ``PAPER_SEEDS``.
 
     Blocks are as large as the network's patches. The seed is that of weights and training, and the experiment key's;
     wrong keys follow it. Rows have the columns method, block_size, seed, case, key_seed (-1: none), and
@@ -84,8 +87,8 @@ def conventional(scale: Scale, say=print, *, seeds=SEEDS) -> None:
     """
     path, block_size = records.table_path(scale.name, "conventional"), scale.model["patch_size"]
     data = load_dataset(scale.dataset)
-    for seed in seeds:
-        for method in COMPARED:
+    for seed in seeds or (PAPER_SEEDS if scale.name == "paper" else SEEDS):
+        for method in methods:
             unit = {"method": method, "block_size": block_size, "seed": seed}
             if records.done(path, unit):
                 continue

@@ -33,17 +33,16 @@ PATCH_2_WRONG = 30
 def run(scale_name: str, only: str = "", say=print) -> None:
     """Measure the tables at a scale: "small" or "paper" (CIFAR-10), or "quick" (FontDigits, ignored folder).
 
-    ``only`` names one table, or ``patches_of_2``. Two tables of many trainings run only when they are named:
-    ``conventional`` and ``engine``. The networks of the table ``blocks`` are of the small scale; at paper scale a
-    network with patches of 2 takes its place.
+    ``only`` names one table, or ``patches_of_2``. The networks of the table ``blocks`` are of the small scale; at paper
+    scale a network with patches of 2 takes its place. The table ``engine`` is of the small scale alone.
     """
     from .conventional_study import conventional  # which uses this module
 
-    units = training, keys, anatomy, cost, blocks, patches_of_2, engine, conventional
+    units = training, keys, anatomy, cost, blocks, patches_of_2, engine, conventional  # the dearest comes last
     tables = {unit.__name__: unit for unit in units}
     if only and only not in tables:
         raise ValueError(f"there is no table {only!r}; there are {', '.join(tables)}")
-    left_out = {"engine", "conventional", "blocks" if scale_name == "paper" else "patches_of_2"}
+    left_out = {"blocks", "engine"} if scale_name == "paper" else {"patches_of_2"}
     records.commit()  # the code that runs is the one that is there now, not when the first rows are written
     for name in [only] if only else [name for name in tables if name not in left_out]:
         start = time.perf_counter()

@@ -1,5 +1,7 @@
 """The comparison with conventional methods, on a data set so small that it shows the bookkeeping and nothing else."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -67,6 +69,14 @@ def test_measures_every_method_once_and_skips_what_is_recorded(tiny, monkeypatch
     table = conventional_table(rows).set_index("method")
     assert table.loss["proposed"] == 0  # exact, also with random weights and images
     assert table.loc["LE", "n_wrong"] == N_WRONG
+
+
+def test_the_paper_scale_has_one_seed(tiny, monkeypatch):
+    monkeypatch.setattr(conventional_study, "_plain", lambda *_, **__: iter([("plain", -1, "accuracy", 0.9)]))
+    for name in ("paper", "small"):
+        conventional(dataclasses.replace(tiny, name=name), lambda text: None, methods=("plain",))
+    assert records.read("paper", "conventional").seed.tolist() == [0]
+    assert records.read("small", "conventional").seed.tolist() == [0, 1, 2]
 
 
 def test_networks_learn_from_and_are_tested_on_images_of_the_right_key(tiny, monkeypatch):

@@ -70,13 +70,12 @@ def recorded(tmp_path_factory):
         )
         patch.setitem(SCALES, "small", scale)
         patch.setattr(study, "ANATOMY_KEYS", 2)
+        patch.setattr(study, "ENGINE_SEEDS", (0, 1))
+        patch.setattr(study, "ENGINE_EPOCHS", 20)
+        patch.setattr("cmxlib.conventional_study.conventional", MagicMock(__name__="conventional"))  # its own tests
         for _ in range(2):
             study.run("small", say=said.append)
             said.append({p.name: p.read_bytes() for p in (root / "results" / "small").glob("*.csv")})
-        patch.setattr(study, "ENGINE_SEEDS", (0, 1))
-        patch.setattr(study, "ENGINE_EPOCHS", 20)
-        for _ in range(2):
-            study.run("small", "engine", say=said.append)
         draw_recorded("small")
         yield root, said
 
@@ -84,7 +83,7 @@ def recorded(tmp_path_factory):
 def test_every_table_is_recorded_once(recorded):
     _, said = recorded
     first, second = (part for part in said if isinstance(part, dict))
-    assert set(first) == {"training.csv", "keys.csv", "anatomy.csv", "blocks.csv", "cost.csv"}
+    assert set(first) == {"training.csv", "keys.csv", "anatomy.csv", "blocks.csv", "cost.csv", "engine.csv"}
     assert first == second  # the second run found every unit done
 
 
@@ -134,7 +133,10 @@ def test_the_paper_scale_has_patches_of_2_in_place_of_the_block_sizes(monkeypatc
     for name in ("training", "keys", "anatomy", "cost", "blocks"):
         unit = MagicMock(side_effect=lambda scale, say, name=name: ran.append((name, scale)), __name__=name)
         monkeypatch.setattr(study, name, unit)
+    compared = MagicMock(__name__="conventional")
+    monkeypatch.setattr("cmxlib.conventional_study.conventional", compared)
     study.run("paper", say=MagicMock())
+    compared.assert_called_once()
     paper = SCALES["paper"]
     assert ran[:4] == [(name, paper) for name in ("training", "keys", "anatomy", "cost")]
     names, (finer, *same) = zip(*ran[4:], strict=True)
