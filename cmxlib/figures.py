@@ -148,6 +148,7 @@ def wrong_keys(rows):
                 (8, 0),
                 textcoords="offset points",
                 va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # over the line of the correct key
             )
         right = part[part.case == "correct key"].percent.mean()
         axis.axvline(right, color=GREY, linestyle="--")
@@ -317,8 +318,9 @@ def measured_over(rows) -> str:
         f"{'/'.join(names.get(name, name) for name in rows.dataset.unique())}, scale {'/'.join(rows.scale.unique())}"
     ]
     draws = rows.draw.nunique() if "draw" in rows else 0
-    for count, name in ((rows.n_images.max(), "image"), (rows.n_keys.max(), "key"), (draws, "draw")):
-        parts += [f"{count:,} {name}{'s' if count > 1 else ''}"] if count else []
+    for counts, name in (([rows.n_images.max()], "image"), (sorted(set(rows.n_keys)), "key"), ([draws], "draw")):
+        counted = [f"{count:,}" for count in counts if count]
+        parts += [f"{' or '.join(counted)} {name}{'' if counted == ['1'] else 's'}"] if counted else []
     return ", ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"])
 
 

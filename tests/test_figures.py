@@ -90,6 +90,8 @@ def test_a_figure_says_what_it_was_measured_over():
         "seeds": ["0", "0 1"],
     }
     assert figures.measured_over(pd.DataFrame(origin)) == "CIFAR-10, scale small, 10,000 images, 5 keys, seeds 0, 1"
+    several = pd.DataFrame(origin | {"n_keys": [30, 200]})
+    assert figures.measured_over(several) == "CIFAR-10, scale small, 10,000 images, 30 or 200 keys, seeds 0, 1"
     drawn = pd.DataFrame(origin | {"n_keys": 1, "draw": [0, 1]})
     assert figures.measured_over(drawn) == "CIFAR-10, scale small, 10,000 images, 1 key, 2 draws, seeds 0, 1"
 
