@@ -133,9 +133,11 @@ def conventional_lose(conventional):
     methods = found.loc[list(METHODS)]
     sure, losing = methods.loss_low > 0, int((methods.loss > 0).sum())
     points = ", ".join(f"{method} {value:z.1f}" for method, value in methods.loss.items())  # z: no "-0.0"
+    chance = f", but not {', '.join(methods.index[~sure])}" if not sure.all() else ""
     return (SUPPORTED if sure.all() else LIMITS) if losing > len(methods) / 2 else REFUTED, (
-        f"{losing} of the {len(methods)} methods lose on average, {sure.sum()} with an interval of the loss above 0: "
-        f"points against plain {points} (seeds: {_span(methods.seeds)}); proposed {found.loss['proposed']:.2f}."
+        f"{sure.sum()} of the {len(methods)} methods lose more than chance explains (an interval of the loss above 0)"
+        f"{chance}: points against plain {points} (seeds: {_span(methods.seeds)}); "
+        f"proposed {found.loss['proposed']:.2f}."
     )
 
 
