@@ -100,14 +100,20 @@ def filters(weight, row_titles=None, size=0.7):
     return image_grid(rows, row_titles, size=size)
 
 
+def _by_patch_size(rows):
+    """[(patch size, title, rows)], the coarsest patches first; where there is one size alone, no title."""
+    sizes = sorted(rows.patch_size.dropna().unique().astype(int), reverse=True)
+    return [(size, f"patches of {size}" if len(sizes) > 1 else "", rows[rows.patch_size == size]) for size in sizes]
+
+
 def training_curves(rows):
     """Loss and accuracy by epoch, from rows of the table `training` (or the same columns of a history).
 
     Rows of several patch sizes give a line of panels each.
     """
-    parts = dict(list(rows.groupby("patch_size"))) if "patch_size" in rows else {"": rows}
+    parts = _by_patch_size(rows) if "patch_size" in rows else [(None, "", rows)]
     figure, panels = plt.subplots(len(parts), 2, figsize=(8, 2.8 * len(parts)), squeeze=False)
-    for (left, right), (size, part) in zip(panels, sorted(parts.items(), reverse=True), strict=True):
+    for (left, right), (_, title, part) in zip(panels, parts, strict=True):
         wide = part.pivot_table(index="epoch", columns="measure", values="value")
         left.plot(wide.index, wide.train_loss, color=BLUE, marker="o", markersize=3)
         left.set(xlabel="epoch", ylabel="training loss")
@@ -120,7 +126,7 @@ def training_curves(rows):
         right.legend()
         for axis in (left, right):
             axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-            axis.set_title(f"patches of {size}" if len(parts) > 1 else "")
+            axis.set_title(title)
     return figure
 
 
@@ -130,11 +136,10 @@ def wrong_keys(rows):
     Rows of several patch sizes give a panel each.
     """
     rows = rows[rows.measure == "accuracy"].assign(percent=lambda r: 100 * r.value)
-    sizes = sorted(rows.patch_size.unique(), reverse=True)
+    parts = _by_patch_size(rows)
     order = [steps for steps in STEP_COLOURS if steps in set(rows.steps)]
-    figure, panels = plt.subplots(len(sizes), figsize=(7, (0.6 + 0.75 * len(order)) * len(sizes)), squeeze=False)
-    for axis, size in zip(panels[:, 0], sizes, strict=True):
-        part = rows[rows.patch_size == size]
+    figure, panels = plt.subplots(len(parts), figsize=(7, (0.6 + 0.75 * len(order)) * len(parts)), squeeze=False)
+    for axis, (_, title, part) in zip(panels[:, 0], parts, strict=True):
         wrong = part[part.case == "wrong key"]
         rng = np.random.default_rng(0)  # scatters the points of a row, alike each time
         for place, steps in enumerate(order):
@@ -156,8 +161,7 @@ def wrong_keys(rows):
         axis.axvline(10, color=GREY, linestyle=":")
         axis.annotate("guessing", (10, -0.45), (4, 0), textcoords="offset points", color=GREY)
         axis.set_yticks(range(len(order)), order)
-        axis.set(xlabel="accuracy, %", xlim=(0, 100), ylim=(len(order) - 0.5, -0.6))
-        axis.set_title(f"patches of {size}" if len(sizes) > 1 else "")
+        axis.set(xlabel="accuracy, %", xlim=(0, 100), ylim=(len(order) - 0.5, -0.6), title=title)
     return figure
 
 
@@ -166,24 +170,22 @@ def anatomy(rows):
 
     Rows of several patch sizes give a panel each.
     """
-    sizes = sorted(rows.patch_size.unique(), reverse=True)
-    width = 7 if len(sizes) == 1 else 4.2 * len(sizes)
-    figure, panels = plt.subplots(1, len(sizes), figsize=(width, 3.4), squeeze=False, sharey=True)
+    parts = _by_patch_size(rows)
+    width = 7 if len(parts) == 1 else 4.2 * len(parts)
+    figure, panels = plt.subplots(1, len(parts), figsize=(width, 3.4), squeeze=False, sharey=True)
     kinds = (
         ("positions", "wrong positions", BLUE, "o"),
         ("signs", "wrong flips", ORANGE, "s"),
         ("both", "both", GREEN, "^"),
     )
-    for axis, size in zip(panels[0], sizes, strict=True):
-        part = rows[rows.patch_size == size]
+    for axis, (size, title, part) in zip(panels[0], parts, strict=True):
         for kind, label, colour, marker in kinds:
             groups = part[part.kind == kind].groupby("wrong").value
             points = np.array([(wrong, *(100 * np.array([v.mean(), v.min(), v.max()]))) for wrong, v in groups]).T
             axis.fill_between(points[0], points[2], points[3], color=colour, alpha=0.15, linewidth=0)
             axis.plot(points[0], points[1], color=colour, marker=marker, markersize=4, label=label)
         axis.axhline(10, color=GREY, linestyle=":")
-        axis.set(xlabel=f"wrong entries of the key, of {3 * size**2}", ylim=(0, 100))
-        axis.set_title(f"patches of {size}" if len(sizes) > 1 else "")
+        axis.set(xlabel=f"wrong entries of the key, of {3 * size**2}", ylim=(0, 100), title=title)
     panels[0, 0].set_ylabel("accuracy, %")
     panels[0, 0].legend()
     return figure
@@ -263,10 +265,10 @@ def where_time_goes(rows):
     of copying, whichever takes longer.
     """
     rows = rows[rows.layer.notna()]
-    sizes = sorted(rows.patch_size.unique(), reverse=True)
-    figure, panels = plt.subplots(1, len(sizes), figsize=(4.2 * len(sizes), 2.9), sharey=True, squeeze=False)
-    for axis, size in zip(panels[0], sizes, strict=True):
-        part = rows[rows.patch_size == size].reset_index()
+    parts = _by_patch_size(rows)
+    figure, panels = plt.subplots(1, len(parts), figsize=(4.2 * len(parts), 2.9), sharey=True, squeeze=False)
+    for axis, (size, _, part) in zip(panels[0], parts, strict=True):
+        part = part.reset_index()
         for offset, column, colour, hatch, name in (
             (-0.2, "reference", ORANGE, "//", "stock modules"),
             (0.2, "ours", BLUE, "", "cmxlib"),
@@ -274,7 +276,7 @@ def where_time_goes(rows):
             axis.barh(part.index + offset, 1e3 * part[column], 0.38, color=colour, hatch=hatch, label=name)
         axis.vlines(1e3 * part.floor, part.index, part.index + 0.4, color="black", linewidth=2, label="floor")
         axis.set_yticks(part.index, part.layer)
-        axis.set(title=f"patches of {size:.0f}", xlabel="ms of a training step", xscale="log")
+        axis.set(title=f"patches of {size}", xlabel="ms of a training step", xscale="log")
     panels[0, 0].invert_yaxis()
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
