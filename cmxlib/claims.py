@@ -135,7 +135,7 @@ def conventional_lose(conventional):
     points = ", ".join(f"{method} {value:z.1f}" for method, value in methods.loss.items())  # z: no "-0.0"
     chance = f", but not {', '.join(methods.index[~sure])}" if not sure.all() else ""
     return (SUPPORTED if sure.all() else LIMITS) if losing > len(methods) / 2 else REFUTED, (
-        f"{sure.sum()} of the {len(methods)} methods lose more than chance explains (an interval of the loss above 0)"
+        f"{sure.sum()} of the {len(methods)} methods lose more than chance explains (95 % interval above 0)"
         f"{chance}: points against plain {points} (seeds: {_span(methods.seeds)}); "
         f"proposed {found.loss['proposed']:.2f}."
     )

@@ -33,7 +33,7 @@ from .study import origin, summary, uninterrupted
 from .train import default_device, fit
 
 SEEDS = (0, 1, 2)
-PAPER_SEEDS = (0,)  # one training takes an hour and a half of one core there
+PAPER_SEEDS = (0,)  # one training takes about an hour of one core there
 N_WRONG = 5
 COMPARED = ("plain", "proposed", *METHODS)
 

@@ -177,6 +177,15 @@ def test_paper_scale_counts_before_small_and_what_has_no_rows_is_not_measured(re
     assert (first.verdict, first.rows) == (REFUTED, "paper/keys")
 
 
+def test_a_scale_that_has_only_some_of_the_methods_leaves_the_verdict_to_the_next(recorded):
+    (claim,) = (claim for claim in claims.CLAIMS if claim.judge is claims.conventional_lose)
+    for methods in ((), METHODS[:3]):
+        recorded["paper", "conventional"] = conventional(methods=methods)
+        assert claims.judge(claim)[0] == UNMEASURED
+    recorded["small", "conventional"] = conventional()
+    assert (claims.judge(claim)[0], claims.judge(claim)[2]) == (SUPPORTED, "small")
+
+
 def test_the_three_uses_are_judged_where_their_attacks_are(recorded, monkeypatch):
     monkeypatch.setattr(verdicts, "model_protection", lambda scale: (LIMITS, f"So it is at {scale}."))
     (claim,) = (claim for claim in claims.CLAIMS if "stolen_model" in claim.tables)
