@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from cmxlib import records
+from cmxlib.study import records
 
 from . import encryption, evaluation, layers, startup, training
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from cmxlib.cipher import PatchCipher
-from cmxlib.keys import SecretKey
+from cmxlib.lock.keys import SecretKey
+from cmxlib.lock.patch import PatchCipher
 
 from . import reference
 from .rows import no_gpu, row

@@ -2,14 +2,14 @@
 
 import torch
 
-from cmxlib.cipher import PatchCipher
-from cmxlib.convmixer import ConvMixer
-from cmxlib.data import load_dataset
-from cmxlib.evaluate import logits
-from cmxlib.keys import SecretKey
-from cmxlib.protect import decrypt_model, encrypt_model
-from cmxlib.scales import trained_model
-from cmxlib.train import bf16_is_faster
+from cmxlib.learn.convmixer import ConvMixer
+from cmxlib.learn.data import load_dataset
+from cmxlib.learn.evaluate import logits
+from cmxlib.learn.train import bf16_is_faster
+from cmxlib.lock.keys import SecretKey
+from cmxlib.lock.model import decrypt_model, encrypt_model
+from cmxlib.lock.patch import PatchCipher
+from cmxlib.study.scales import trained_model
 
 from . import reference
 from .rows import row

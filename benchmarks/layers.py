@@ -4,10 +4,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cmxlib.depthwise import depthwise, layout_rows
-from cmxlib.fused import gelu_norm
-from cmxlib.memory import keep_freed_memory
-from cmxlib.train import bf16_is_faster
+from cmxlib.learn.depthwise import depthwise, layout_rows
+from cmxlib.learn.fused import gelu_norm
+from cmxlib.learn.memory import keep_freed_memory
+from cmxlib.learn.train import bf16_is_faster
 
 from .rows import row
 from .timing import in_turns_apart, matrix_rate, seconds

@@ -3,11 +3,11 @@
 import torch
 from torch.nn import functional as F
 
-from cmxlib.augment import augment
-from cmxlib.convmixer import ConvMixer
-from cmxlib.data import Dataset
-from cmxlib.evaluate import normalise
-from cmxlib.train import bf16_is_faster
+from cmxlib.learn.augment import augment
+from cmxlib.learn.convmixer import ConvMixer
+from cmxlib.learn.data import Dataset
+from cmxlib.learn.evaluate import normalise
+from cmxlib.learn.train import bf16_is_faster
 
 from . import reference
 from .rows import no_gpu, row
@@ -32,7 +32,7 @@ def pointwise_flop(dim, depth, patch_size, **_):
 
 
 def fast_step(model, optimizer, images, labels):
-    """The step of ``cmxlib.train.fit`` on a normalised batch."""
+    """The step of ``cmxlib.learn.train.fit`` on a normalised batch."""
     device = images.device
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_faster(device)):
         loss = F.cross_entropy(model(images), labels, label_smoothing=0.1)

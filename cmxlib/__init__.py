@@ -12,17 +12,17 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 __version__ = "0.1.0"
 
 _HOME = {
-    "SecretKey": "keys",
-    "PatchCipher": "cipher",
-    "encrypt_model": "protect",
-    "decrypt_model": "protect",
-    "ConvMixer": "convmixer",
-    "load_dataset": "data",
-    "fit": "train",
-    "trained_model": "scales",
-    "logits": "evaluate",
-    "accuracy": "evaluate",
-    "key_trials": "evaluate",
+    "SecretKey": "lock.keys",
+    "PatchCipher": "lock.patch",
+    "encrypt_model": "lock.model",
+    "decrypt_model": "lock.model",
+    "ConvMixer": "learn.convmixer",
+    "load_dataset": "learn.data",
+    "fit": "learn.train",
+    "trained_model": "study.scales",
+    "logits": "learn.evaluate",
+    "accuracy": "learn.evaluate",
+    "key_trials": "learn.evaluate",
 }
 __all__ = list(_HOME)
 

@@ -3,18 +3,18 @@
 import argparse
 import sys
 
-from .records import SCALE_NAMES
+from .study.records import SCALE_NAMES
 
 
 def book(args) -> int:
-    from .book import run_book
+    from .book.run import run_book
 
     return run_book(args.scale, args.only)
 
 
 def study(args) -> int:
-    from .figures import draw_recorded
-    from .study import run
+    from .book.figures import draw_recorded
+    from .study.accuracy import run
 
     run(args.scale, args.only)
     draw_recorded(args.scale)
@@ -22,14 +22,14 @@ def study(args) -> int:
 
 
 def save(args) -> int:
-    from .book import save
+    from .book.run import save
 
     save(args.only)
     return 0
 
 
 def readme(args) -> int:
-    from .readme import update
+    from .book.readme import update
 
     if update(check=args.check) or not args.check:
         return 0
@@ -38,13 +38,13 @@ def readme(args) -> int:
 
 
 def attack(args) -> int:
-    from .security_study import main
+    from .study.images import main
 
     return main(args)
 
 
 def counts(args) -> int:
-    from .chapters import count_table
+    from .book.chapters import count_table
 
     print(count_table())
     return 0

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from cmxlib.records import ROOT
+from cmxlib.paths import ROOT
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
 FLAGS = (

@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 from PIL import Image
 
-from cmxlib import chapters
+from cmxlib.book import chapters
 
 from ..conftest import make_notebook
 from .conftest import ROOT

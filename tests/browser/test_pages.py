@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ..test_site import build, pages_of
+from ..book.test_site import build, pages_of
 from .conftest import ROOT
 
 # Each view with the rules of axe that it may break by itself: the check of colours takes as long as all others. Not

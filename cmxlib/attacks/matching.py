@@ -1,0 +1,64 @@
+"""What the attacks share: matching what is seen with what is known, and the measure of how much of a key was found."""
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment, quadratic_assignment
+
+from ..lock.patch import PatchCipher
+
+
+def assign(same: np.ndarray, flipped: np.ndarray, steps) -> tuple[np.ndarray, np.ndarray]:
+    """The shuffle and flips (n,), (n,) of least cost: a linear assignment where ``steps`` has "shuffle".
+
+    same, flipped: (n, n), the cost of taking encrypted entry i for plain entry j as it is, and flipped.
+    """
+    cost = np.minimum(same, flipped) if "flip" in steps else same
+    permutation = linear_sum_assignment(cost)[1] if "shuffle" in steps else np.arange(len(cost))
+    entries = np.arange(len(cost)), permutation
+    return permutation, flipped[entries] < same[entries] if "flip" in steps else np.zeros(len(cost), bool)
+
+
+def match_moments(target: np.ndarray, source: np.ndarray, steps, rng, restarts: int) -> tuple[np.ndarray, np.ndarray]:
+    """The shuffle and signs (n,), (n,) that take one matrix of second moments (n, n) to the other, up to all signs.
+
+    A quadratic assignment, solved by the FAQ algorithm of scipy from ``restarts`` starting points. Flips change signs
+    only, so absolute values are matched first; then come the signs that agree best, a leading eigenvector.
+    """
+    permutation, signs = np.arange(len(target)), np.ones(len(target))
+    if "shuffle" in steps:
+        size, found = np.abs if "flip" in steps else np.array, []
+        for start in range(restarts):
+            options = {"maximize": True, "P0": "randomized" if start else "barycenter", "rng": rng}
+            found.append(quadratic_assignment(size(target), size(source), options=options))
+        permutation = max(found, key=lambda result: result.fun).col_ind
+    if "flip" in steps:
+        signs = np.sign(leading(target * source[np.ix_(permutation, permutation)]))
+    return permutation, signs
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean squared difference of each row of a (n, m) from each row of b (n, m): (n, n)."""
+    return np.square(a).mean(1)[:, None] + np.square(b).mean(1) - 2 * a @ b.T / a.shape[1]
+
+
+def leading(matrix: np.ndarray) -> np.ndarray:
+    """The leading eigenvector (n,) of a matrix (n, n), made symmetric."""
+    return np.linalg.eigh(matrix + matrix.T)[1][:, -1]
+
+
+def polar(matrix: np.ndarray) -> np.ndarray:
+    """The orthogonal matrix that is closest to a matrix."""
+    u, _, v = np.linalg.svd(matrix)
+    return u @ v
+
+
+def share_recovered(estimate: PatchCipher, cipher: PatchCipher) -> float:
+    """How much of the map was found, from 0 to 1: the share of each entry that decryption puts back in its place.
+
+    With T = (estimated A)^-1 A, what encryption and then decryption with the estimate make of a patch, it is the mean
+    over entries i of max(T_ii, 0)^2 / sum_j T_ij^2. For shuffles and flips: the share of entries whose position and
+    sign are both right. For orthogonal maps: the share of energy that comes back to its entry; about 1 / 2n by chance.
+    """
+    # A patch size that both block sizes divide.
+    size = int(np.lcm(estimate.block_size, cipher.block_size))
+    through = np.linalg.solve(estimate.matrix(size)[0], cipher.matrix(size)[0])
+    return float(np.mean(np.maximum(np.diag(through), 0) ** 2 / np.square(through).sum(1)))

@@ -1,0 +1,214 @@
+"""Use a stolen encrypted model without its key: search for the key, or train the key away.
+
+The attacker holds the encrypted model and plain images, some of them labelled. Searches return a PatchCipher without
+a key, as the attacks on images do: ``decrypt_model(encrypted_model, estimate, ...)`` is then a model for plain images.
+
+    random_keys, hill_climb     try ciphers, keep what classifies best
+    gradient_search             a relaxed permutation (Sinkhorn), learned by gradient descent
+    from_statistics             what the first batch normalisation remembers, without any label
+    from_filters                the encrypted filters alone, against those of another model
+    retrain                     train the embedding, everything, or a new model, on the labelled images
+"""
+
+import copy
+import dataclasses
+import math
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from ..learn.evaluate import logits, normalise
+from ..learn.train import TrainSettings, fit
+from ..lock.keys import SecretKey
+from ..lock.model import decrypt_model, find_embedding
+from ..lock.patch import PatchCipher, to_blocks
+from .matching import match_moments
+
+
+def random_keys(model, images, labels, *, mean, std, trials, steps=("shuffle", "flip"), seed=10_000) -> PatchCipher:
+    """The best of ``trials`` random ciphers, by the loss of the encrypted model on labelled plain images."""
+    size = find_embedding(model)[1].kernel_size[0]
+    ciphers = (PatchCipher(SecretKey.for_experiment(seed + trial), size, steps=steps) for trial in range(trials))
+    best = min(ciphers, key=lambda cipher: key_loss(model, cipher, images, labels, mean=mean, std=std))
+    return PatchCipher.from_affine(*best.matrix(), size) if best.permutation is None else best
+
+
+def hill_climb(
+    model, images, labels, *, mean, std, trials, steps=("shuffle", "flip"), start=None, seed=0
+) -> tuple[PatchCipher, list[float]]:
+    """Change a shuffle-and-flip cipher step by step while that lowers the loss on labelled plain images.
+
+    A step exchanges two entries, or flips one; ``trials`` of them are tried, in random order, each for one pass of the
+    images through the network. Returns the cipher and its loss after each trial.
+    """
+    size, rng = find_embedding(model)[1].kernel_size[0], np.random.default_rng(seed)
+    start = start or PatchCipher(SecretKey.for_experiment(10_000 + seed), size, steps=steps)
+    best, losses = start, [key_loss(model, start, images, labels, mean=mean, std=std)]
+    for _ in range(trials):
+        permutation, flipped = best.permutation.copy(), best.flipped.copy()
+        i, j = rng.choice(best.n, 2, replace=False)
+        if "shuffle" in steps and ("flip" not in steps or rng.random() < 0.5):
+            permutation[[i, j]] = permutation[[j, i]]  # flips stay: they are of encrypted entries
+        else:
+            flipped[i] ^= True
+        tried = PatchCipher.from_entries(permutation, flipped, size)
+        loss = key_loss(model, tried, images, labels, mean=mean, std=std)
+        best = tried if loss < losses[-1] else best
+        losses.append(min(loss, losses[-1]))
+    return best, losses
+
+
+def gradient_search(
+    model, images, labels, *, mean, std, iterations, flipped=None, batch_size=128, lr=0.1, seed=0
+) -> tuple[PatchCipher, list[float]]:
+    """Learn a shuffle-and-flip cipher by gradient descent on the loss of the encrypted model on labelled plain images.
+
+    The permutation is relaxed to a doubly stochastic matrix by Sinkhorn's normalisation (Mena et al., ICLR 2018) at a
+    temperature that falls from 1 to 0.1, and the signs to numbers in (-1, 1); a linear assignment rounds them. Where
+    the flips are known, for instance from ``from_statistics``, give them as ``flipped`` (n,): then only the
+    permutation is learned. Returns the cipher and the (relaxed) loss of each iteration.
+    """
+    name, conv = find_embedding(model)
+    size, n = conv.kernel_size[0], conv.weight[0].numel()
+    generator = torch.Generator().manual_seed(seed)
+    scores = (0.1 * torch.randn(n, n, generator=generator)).requires_grad_()
+    leaning = 0.1 * torch.randn(n, generator=generator)
+    if flipped is not None:
+        leaning = torch.where(torch.from_numpy(flipped), -10.0, 10.0)
+    learned = [scores] if flipped is not None else [scores, leaning.requires_grad_()]
+    optimizer = torch.optim.Adam(learned, lr=lr)
+    mu, sigma = (torch.tensor(v).repeat_interleave(size**2) for v in (mean, std))
+    (weight, bias), losses = _about_the_middle(conv, mean, std), []
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    for iteration in range(iterations):
+        permutation, signs = _relaxed(scores, leaning, temperature=0.1 ** (iteration / iterations))
+        folded = weight @ (signs[:, None] * permutation)  # what the embedding does with plain patches
+        offset = bias + folded @ (mu - 0.5)
+        chosen = torch.randint(len(images), (batch_size,), generator=generator)
+        changed = {f"{name}.weight": (folded * sigma).view_as(conv.weight), f"{name}.bias": offset}
+        output = functional_call(model, changed, (normalise(images[chosen], mean, std),))
+        loss = F.cross_entropy(output, labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    permutation, signs = _relaxed(scores.detach(), leaning.detach(), temperature=0.1)
+    permutation = linear_sum_assignment(-permutation.numpy())[1]
+    return PatchCipher.from_entries(permutation, signs.numpy() < 0, size), losses
+
+
+def from_statistics(
+    model, images, *, mean, std, trials, steps=("shuffle", "flip"), n_patches=500, seed=0
+) -> tuple[PatchCipher, float]:
+    """Estimate a shuffle-and-flip cipher from what the model remembers of its training images; no labels are needed.
+
+    A batch normalisation stores the mean and variance that each of its channels had in training. In the first one
+    these are of the activated embedding, so that other plain images of the same kind, prepared as for training, must
+    give the same under the right key. Simulated annealing looks for a cipher that does: ``trials`` exchanges of two
+    entries, or flips of one, of which some that make it worse are kept at first. Only the first layer is ever
+    computed, on ``n_patches`` patches.
+
+    Returns the cipher and its mismatch, the mean over channels of the squared difference of the means, in standard
+    deviations, plus that of the logarithms of the standard deviations.
+    """
+    conv = find_embedding(model)[1]
+    layers = [module for module in model.modules() if not list(module.children())]
+    activation, norm = layers[layers.index(conv) + 1 :][:2]
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+        raise ValueError("The embedding must be followed by an activation and a batch normalisation that keeps means.")
+    weight, offset = _about_the_middle(conv, mean, std)
+    values = to_blocks(normalise(images, (0.5,) * 3, (1,) * 3), conv.kernel_size[0]).flatten(0, 1)
+    values = values[torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))[:n_patches]].T
+    centre, variance = norm.running_mean[:, None], norm.running_var + norm.eps
+
+    def mismatch(outputs):
+        found = activation(outputs)
+        means = (found.mean(1, keepdim=True) - centre).squeeze(1).square() / variance
+        return (means + ((found.var(1) + norm.eps) / variance).log().square() / 4).mean().item()
+
+    rng, n = np.random.default_rng(seed), len(values)
+    order = rng.permutation(n) if "shuffle" in steps else np.arange(n)
+    signs = rng.choice([-1.0, 1.0], n).astype(np.float32) if "flip" in steps else np.ones(n, np.float32)
+    with torch.no_grad():
+        outputs = torch.addmm(offset[:, None], weight, values[order] * torch.from_numpy(signs)[:, None])
+        loss = mismatch(outputs)
+        for temperature in np.geomspace(0.1, 0.001, trials):
+            (i, j), new_order, new_signs = rng.choice(n, 2, replace=False), order.copy(), signs.copy()
+            if "shuffle" in steps and ("flip" not in steps or rng.random() < 0.5):
+                new_order[[i, j]] = order[[j, i]]
+            else:
+                new_signs[i] *= -1
+            change = values[new_order[[i, j]]] * torch.from_numpy(new_signs[[i, j]])[:, None]
+            change -= values[order[[i, j]]] * torch.from_numpy(signs[[i, j]])[:, None]
+            tried = torch.addmm(outputs, weight[:, [i, j]], change)
+            found = mismatch(tried)
+            if found < loss or rng.random() < math.exp((loss - found) / temperature):
+                outputs, loss, order, signs = tried, found, new_order, new_signs
+    return PatchCipher.from_entries(order, signs < 0, conv.kernel_size[0]), loss
+
+
+def from_filters(model, other, *, std, steps=("shuffle", "flip"), restarts=10, seed=0) -> PatchCipher:
+    """Estimate the cipher from the encrypted filters alone, given another, plain model of the same patch size.
+
+    Trained filters are smooth: the products of their columns, W^T W, are alike from model to model, and encryption
+    rearranges them as it does a covariance of patches. A flip of all entries cannot be told from none.
+    """
+    encrypted, plain = (_products(net, std) for net in (model, other))
+    permutation, signs = match_moments(encrypted, plain, steps, np.random.default_rng(seed), restarts)
+    return PatchCipher.from_entries(permutation, signs < 0, find_embedding(model)[1].kernel_size[0])
+
+
+def retrain(model, data, n_images, settings: TrainSettings, *, n_steps, train="everything", progress=False):
+    """Train on the first ``n_images`` plain training images; the history of ``fit``.
+
+    train: "everything", or "embedding" for the patch embedding alone; ``model`` is changed in place. With a new model
+    this is training from nothing. n_steps: the budget, in batches of ``settings.batch_size``; images are repeated.
+    """
+    if train not in ("everything", "embedding"):
+        raise ValueError(f'train must be "everything" or "embedding", not {train!r}.')
+    kept = {"everything": model, "embedding": find_embedding(model)[1]}[train]
+    needed = {id(parameter) for parameter in kept.parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in needed)
+    # An epoch of fit is as many batches as the images give: they are repeated until one epoch holds a tenth of all.
+    epochs = min(10, n_steps)
+    wanted = math.ceil(n_steps / epochs) * settings.batch_size
+    chosen = torch.arange(wanted) % n_images
+    few = dataclasses.replace(data, train_images=data.train_images[chosen], train_labels=data.train_labels[chosen])
+    few = dataclasses.replace(few, test_images=data.test_images[:100], test_labels=data.test_labels[:100])
+    history = fit(model, few, dataclasses.replace(settings, epochs=epochs), progress=progress)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return history
+
+
+def key_loss(model, cipher, images, labels, *, mean, std) -> float:
+    """Cross-entropy of the encrypted model on plain images (N, C, H, W) that ``cipher`` encrypts."""
+    opened = decrypt_model(model, cipher, mean=mean, std=std)
+    return F.cross_entropy(logits(opened, images, mean=mean, std=std), labels).item()
+
+
+def _relaxed(scores, leaning, temperature):
+    """A nearly doubly stochastic matrix (n, n), and signs in (-1, 1)."""
+    scores = scores / temperature
+    for _ in range(20):
+        scores = scores - scores.logsumexp(1, keepdim=True)
+        scores = scores - scores.logsumexp(0, keepdim=True)
+    return scores.exp(), torch.tanh(leaning)
+
+
+def _about_the_middle(conv, mean, std):
+    """The embedding as weight (h, n) and offset (h,) of values less 1/2, where a flip is a change of sign alone."""
+    mu, sigma = (torch.tensor(v).repeat_interleave(conv.kernel_size[0] ** 2) for v in (mean, std))
+    weight = conv.weight.detach().flatten(1) / sigma
+    return weight, weight @ (0.5 - mu) + (0 if conv.bias is None else conv.bias.detach())
+
+
+def _products(model, std):
+    conv = find_embedding(model)[1]
+    weight = conv.weight.detach().double().flatten(1).cpu().numpy() / np.repeat(std, conv.kernel_size[0] ** 2)
+    return weight.T @ weight / np.trace(weight.T @ weight)

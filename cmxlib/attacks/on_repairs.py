@@ -1,0 +1,175 @@
+"""Attacks on the repairs, with images alone, with pairs of images, and with the encrypted model at hand.
+
+An encrypted model shows more of the key than one might think. Its filters are the plain ones, rearranged:
+
+    W' D^-1 = (W D^-1) A^-1
+
+Two encryptions of the same filters, at two positions or under two keys, show how the keys differ: `relative_cipher`.
+And the eight filter entries of the bits of one value are the same but for powers of two: `bits_in_order`. Either way
+the repaired cipher falls back to one patch cipher for all patches, which `ciphertext_only` finds.
+"""
+
+import numpy as np
+import torch
+
+from ..lock.bits import from_bits
+from ..lock.patch import PatchCipher, to_blocks
+from ..lock.position import PositionCipher, PositionEmbedding
+from .matching import assign, distances, polar
+from .on_images import chosen_image, ciphertext_only, known_plaintext
+
+# -- a key for each position ---------------------------------------------------------------------------------------
+
+
+def ciphertext_only_by_position(
+    encrypted, public, patch_size=4, steps=("shuffle", "flip"), *, restarts=5, rounds=5
+) -> PositionCipher:
+    """Estimate a PositionCipher of shuffles and flips, from images as for ``ciphertext_only``.
+
+    First each position by itself. Then positions help one another: the covariance of an encrypted patch with the other
+    patches, decrypted as far as they are known, is compared with the same covariance of public images; now only one
+    side is unknown, so that a linear assignment finds it.
+    """
+    count = (encrypted.shape[2] // patch_size) * (encrypted.shape[3] // patch_size)
+    estimates = [
+        ciphertext_only(*patches, patch_size, steps, neighbours=False, restarts=restarts)
+        for patches in zip(_patches(encrypted, patch_size), _patches(public, patch_size), strict=True)
+    ]
+    observed, known = _all_covariances(encrypted, patch_size), _all_covariances(public, patch_size)
+    for _ in range(rounds):
+        # Decrypting the second patch of each pair as far as its key is known.
+        matrices = np.stack([each.matrix()[0] for each in estimates])
+        half = observed @ matrices
+        estimates = [_closest(*_others(half, known, i), patch_size, steps) for i in range(count)]
+    return PositionCipher.from_ciphers(estimates)
+
+
+def known_plaintext_by_position(plain, encrypted, patch_size=4, steps=("shuffle", "flip")) -> PositionCipher:
+    """Estimate a PositionCipher from images and the same images encrypted: ``known_plaintext`` at each position."""
+    pairs = zip(_patches(plain, patch_size), _patches(encrypted, patch_size), strict=True)
+    return PositionCipher.from_ciphers([known_plaintext(*pair, patch_size=patch_size, steps=steps) for pair in pairs])
+
+
+def chosen_image_by_position(patch_size=4, channels=3, image_size=32) -> torch.Tensor:
+    """One image (1, C, S, S) that shows every position's shuffle and flips: ``chosen_image`` at each of them."""
+    one = chosen_image(patch_size, channels)
+    if one.shape[-1] != patch_size:
+        raise ValueError(f"A patch of {patch_size} has more entries than one image can number; choose 6 or less.")
+    return one.repeat(1, 1, image_size // patch_size, image_size // patch_size)
+
+
+def relative_cipher(weight, other, *, std, patch_size, steps=("shuffle", "flip")) -> PatchCipher:
+    """The map from images under one key to images under another, from encrypted filters alone.
+
+    weight, other: the same patch embedding (dim, n), or (dim, C, p, p), encrypted with either key. Where its filters
+    have rank n (so dim >= n), all maps are found, shuffles and flips in general with fewer filters too.
+    """
+    first, second = (_per_value(each, std, patch_size) for each in (weight, other))
+    if tuple(steps) == ("orthogonal",):
+        rotation = polar(second.T @ first)
+        return PatchCipher.from_affine(rotation, np.zeros(len(rotation)), patch_size, len(std))
+    return _closest(second.T, first.T, patch_size, steps)
+
+
+def ciphertext_and_model_by_position(
+    encrypted, embedding: PositionEmbedding, public, steps=("shuffle", "flip"), *, std, **options
+) -> PositionCipher:
+    """Estimate a PositionCipher from encrypted images and the encrypted embedding: first to one key, then that key."""
+    size, first = embedding.patch_size, embedding.weight[0]
+    maps = [relative_cipher(first, each, std=std, patch_size=size, steps=steps) for each in embedding.weight]
+    under_one_key = PositionCipher.from_ciphers(maps).decrypt(encrypted)
+    estimate = ciphertext_only(under_one_key, public, size, steps, **options)
+    return PositionCipher.from_ciphers([chained(estimate, each) for each in maps])
+
+
+# -- single bits ---------------------------------------------------------------------------------------------------
+
+
+def chosen_image_of_bits(patch_size=4, channels=3) -> torch.Tensor:
+    """One square image (1, C, S, S), uint8, that shows a shuffle and flips of single bits.
+
+    Bit i of a patch spells the number i, one binary digit a patch, after a digit 0 that tells a number from its
+    negative.
+    """
+    n = 8 * channels * patch_size**2
+    digits = n.bit_length() + 1
+    side = int(np.ceil(np.sqrt(digits)))
+    patches = torch.arange(n) >> torch.arange(side**2)[:, None].clamp(max=digits) & 1
+    grid = patches.view(side, side, 8 * channels, patch_size, patch_size).permute(2, 0, 3, 1, 4)
+    return from_bits(grid.reshape(1, 8 * channels, side * patch_size, side * patch_size).float())
+
+
+def bits_in_order(weight, patch_size=4) -> PatchCipher:
+    """A cipher of bits whose decryption brings the bits of each value together, from encrypted filters (dim, 8 n).
+
+    Entries of one value are told by their direction, bits by their size (each twice the next), flips by their sign.
+    What the filters cannot tell is which value is which, and whether all its bits are flipped: a PatchCipher of values.
+    """
+    columns = weight.detach().double().flatten(1).cpu().numpy()
+    sizes = np.linalg.norm(columns, axis=0)
+    alike = (columns / sizes).T @ (columns / sizes)
+    n, bits = len(sizes) // 8, np.empty(len(sizes), int)
+    flipped, left, pixels = np.zeros(len(sizes), bool), np.ones(len(sizes), bool), patch_size**2
+    for value in range(n):
+        first = np.flatnonzero(left)[0]
+        group = np.argsort(-np.abs(alike[first]) * left)[:8]  # the first one and its seven likest
+        group = group[np.argsort(-sizes[group])]
+        channel, pixel = divmod(value, pixels)
+        bits[group] = (channel * 8 + np.arange(8)) * pixels + pixel  # as to_bits orders the entries of a patch
+        flipped[group] = alike[group[0], group] < 0
+        left[group] = False
+    return PatchCipher.from_entries(bits, flipped, patch_size, len(sizes) // pixels)
+
+
+def ciphertext_and_model_of_bits(encrypted, weight, public, patch_size=4, **options) -> PatchCipher:
+    """Estimate a PatchCipher of bits from encrypted bits (N, 8 C, H, W) and the encrypted filters of a bit model."""
+    order = bits_in_order(weight, patch_size)
+    estimate = ciphertext_only(from_bits(order.decrypt(encrypted)), public, patch_size, **options)
+    pixels = patch_size**2
+    value, pixel = np.divmod(estimate.permutation.reshape(-1, 1, pixels), pixels)  # channel, place of each entry
+    moved = ((value * 8 + np.arange(8)[:, None]) * pixels + pixel).ravel()
+    flips = np.repeat(estimate.flipped.reshape(-1, 1, pixels), 8, 1).ravel()
+    return chained(PatchCipher.from_entries(moved, flips, patch_size, order.channels), order)
+
+
+# -- shared --------------------------------------------------------------------------------------------------------
+
+
+def chained(first: PatchCipher, second: PatchCipher) -> PatchCipher:
+    """The one cipher that does what ``first`` and then ``second`` do."""
+    (a, b), (matrix, offset), size = first.matrix(), second.matrix(), first.patch_size
+    if first.permutation is None or second.permutation is None:
+        return PatchCipher.from_affine(matrix @ a, matrix @ b + offset, size, first.channels)
+    flips = second.flipped ^ first.flipped[second.permutation]
+    return PatchCipher.from_entries(first.permutation[second.permutation], flips, size, first.channels)
+
+
+def _patches(images, size):
+    """The patches of each position as images: a list of (N, C, p, p), along rows."""
+    rows = images.unfold(2, size, size).unfold(3, size, size)
+    return [rows[:, :, i, j] for i in range(rows.shape[2]) for j in range(rows.shape[3])]
+
+
+def _all_covariances(images, size):
+    """Of each patch with each other one: (positions, positions, n, n)."""
+    values = images.float() / 255 if images.dtype == torch.uint8 else images
+    blocks = to_blocks(values, size)
+    _, positions, n = blocks.shape
+    flat = (blocks - blocks.mean(0)).flatten(1)
+    return (flat.T @ flat / len(flat)).view(positions, n, positions, n).transpose(1, 2).double().numpy()
+
+
+def _others(observed, known, i):
+    """The covariances of patch i with all other patches, beside one another: (n, (positions - 1) * n), of both."""
+    return (np.delete(each[i], i, axis=0).swapaxes(0, 1).reshape(each.shape[-1], -1) for each in (observed, known))
+
+
+def _closest(y, x, size, steps):
+    """The cipher of shuffles and flips that takes the rows of x (n, m) to those of y best."""
+    same, flipped = distances(y, x), distances(y, -x)
+    return PatchCipher.from_entries(*assign(same, flipped, steps), size, len(x) // size**2)
+
+
+def _per_value(weight, std, patch_size):
+    """An embedding's weight (dim, n) on patches that are not normalised, float64."""
+    return weight.detach().double().flatten(1).cpu().numpy() / np.repeat(std, patch_size**2)

@@ -1,0 +1,248 @@
+"""What the notebooks hold, read as plain JSON: titles, exercises, compared cells, and whether their form is right.
+
+A chapter's first cell is Markdown and opens like this, with the question in one paragraph:
+
+    # 3 · Encrypting images
+    **Question.** What does an encrypted image still show?
+    **After this chapter you can** ...
+    **Before.** What a reader should know.
+    **Time.** 15 minutes
+
+Its last sections are `## Summary` and `## Exercises`: four or more, headed `### Exercise 1 (compute)` and so on, of
+three levels (compute, change, invent), each with a `<details><summary>Hint</summary>`. One code cell, tagged
+`parameters`, sets `SCALE = "quick"`; the last code cell, tagged `headline`, prints the one line that a batch run
+reports. Of the cells that print, two thirds or more are compared with what is saved.
+"""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+from ..paths import checkout
+from ..study.records import build_dir
+
+FOLDER = checkout() / "notebooks"
+LEVELS = ("compute", "change", "invent")
+_WIDGETS = {"Output", "interact", "interactive", "interactive_output", "interact_manual"}
+
+
+def chapters(only: str = "", folder: Path = FOLDER) -> list[Path]:
+    """The chapters in reading order; with `only`, those whose name begins with it."""
+    paths = sorted(Path(folder).glob("*.ipynb"))
+    chosen = [path for path in paths if path.stem.startswith(only)]
+    if not chosen:
+        known = ", ".join(path.stem for path in paths) or "none at all"
+        raise ValueError(f"no chapter's name begins with {only!r} in {folder.name}/; there are: {known}")
+    return chosen
+
+
+def load(path: Path) -> dict:
+    """The notebook's JSON; ValueError when the file is none."""
+    try:
+        notebook = json.loads(Path(path).read_text(encoding="utf-8"))
+        notebook["cells"], notebook["metadata"]
+        return notebook
+    except (UnicodeDecodeError, ValueError, KeyError, TypeError):
+        raise ValueError(f"{Path(path).name} is not a notebook of format 4") from None
+
+
+def joined(text) -> str:
+    """A notebook keeps a text as a string or as a list of lines: the string."""
+    return text if isinstance(text, str) else "".join(text)
+
+
+def source(cell: dict) -> str:
+    """What the cell says."""
+    return joined(cell["source"])
+
+
+def tagged(notebook: dict, tag: str) -> list[dict]:
+    """The cells that carry a tag."""
+    return [cell for cell in notebook["cells"] if tag in _tags(cell)]
+
+
+def code_cells(notebook: dict) -> list[dict]:
+    """The code cells that are not empty."""
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and source(cell).strip()]
+
+
+def printed(cell: dict) -> str:
+    """The text that a cell left on standard output."""
+    return "".join(joined(out["text"]) for out in cell["outputs"] if out.get("name") == "stdout")
+
+
+def _tags(cell: dict) -> list[str]:
+    return cell.get("metadata", {}).get("tags", [])
+
+
+def opening(notebook: dict) -> dict[str, str]:
+    """A chapter's title, question and minutes, from its first cell; a part that is not there is empty."""
+    text = source(notebook["cells"][0]) if notebook["cells"] else ""
+    patterns = {
+        "title": r"^# +(.+?)\s*$",
+        "question": r"^\*\*Question[.:]?\*\*[.:]?\s*((?:.+\n?)+)",
+        "minutes": r"^\*\*Time[.:]?\*\*[^\n]*?(\d+) min",
+    }
+    found = {name: re.search(pattern, text, re.MULTILINE) for name, pattern in patterns.items()}
+    return {name: " ".join(match[1].split()) if match else "" for name, match in found.items()}
+
+
+def prints(cell: dict) -> bool:
+    """Whether a code cell leaves text that a reader can rely on: pictures and widgets are not text."""
+    data = [out.get("data", {}) for out in cell["outputs"]]
+    shown = any("text/plain" in part and not any(_is_picture(kind) for kind in part) for part in data)
+    return bool(printed(cell).strip()) or shown
+
+
+def _is_picture(kind: str) -> bool:
+    return kind.startswith(("image/", "application/vnd.jupyter.widget"))
+
+
+def compared(cell: dict) -> bool:
+    """Whether nbval holds the cell's output to what is saved."""
+    marks = re.search(r"#\s*NBVAL_(IGNORE_OUTPUT|SKIP)|#\s*PYTEST_VALIDATE_IGNORE_OUTPUT", source(cell))
+    return not marks and not {"nbval-ignore-output", "nbval-skip"} & set(_tags(cell))
+
+
+def exercises(notebook: dict) -> list[tuple[int, str, bool]]:
+    """The exercises that a notebook sets: number, level ("" where none is given), and whether there is a hint."""
+    prose = "\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    parts = re.split(r"^#+ Exercise +(\d+)", prose, flags=re.MULTILINE)[1:]
+    level = re.compile(r" *\((\w+)\)")
+    return [
+        (int(number), found[1] if (found := level.match(text)) else "", "<summary>Hint" in text)
+        for number, text in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
+def counts(notebook: dict) -> dict[str, int]:
+    """How many exercises and hints a notebook has, how many of its cells print, and how many of those are compared."""
+    set_here = exercises(notebook)
+    printing = [cell for cell in code_cells(notebook) if prints(cell)]
+    return {
+        "exercises": len(set_here),
+        "hints": sum(hint for _, _, hint in set_here),
+        "printing": len(printing),
+        "compared": sum(map(compared, printing)),
+    }
+
+
+def run_problems(notebook: dict) -> list[str]:
+    """What keeps a chapter from being run at a scale of one's choice and from reporting its headline."""
+    problems = []
+    parameters = tagged(notebook, "parameters")
+    if len(parameters) != 1:
+        problems.append(f"{len(parameters)} cells carry the tag 'parameters'; it takes exactly one")
+    elif not _names(parameters[0], ast.Store) >= {"SCALE"}:
+        problems.append("the cell tagged 'parameters' does not set SCALE")
+    others = [cell for cell in code_cells(notebook) if cell not in parameters]
+    if any("SCALE" in _names(cell, ast.Store) for cell in others):
+        problems.append("a cell after the one tagged 'parameters' sets SCALE again")
+    if not any("SCALE" in _names(cell, ast.Load) for cell in others):
+        problems.append("no cell uses SCALE, so the chapter would ignore it")
+    if code_cells(notebook)[-1:] != tagged(notebook, "headline"):
+        problems.append("the last code cell, and only that, must carry the tag 'headline'")
+    return problems
+
+
+def saved_problems(notebook: dict) -> list[str]:
+    """What is wrong with a committed notebook, a chapter or a solution: how it was run and what it left."""
+    cells = code_cells(notebook)
+    problems = []
+    if notebook.get("metadata", {}).get("kernelspec", {}).get("name") != "python3":
+        problems.append("the kernel is not python3")
+    if [cell.get("execution_count") for cell in cells] != list(range(1, len(cells) + 1)):
+        problems.append("the execution counts are not 1, 2, 3, ...: run it from the top in a fresh kernel")
+    if not any(cell["outputs"] for cell in cells):
+        problems.append("no cell has an output, so there is nothing to compare")
+    for number, cell in enumerate(cells, start=1):
+        if any(out["output_type"] == "error" for out in cell["outputs"]):
+            problems.append(f"code cell {number} ends in an error")
+        if any(out.get("name") == "stderr" for out in cell["outputs"]):
+            problems.append(f"code cell {number} writes to standard error")
+        if used := sorted(_WIDGETS & (_names(cell, ast.Load) | _names(cell, ast.Store))):
+            problems.append(f"code cell {number} uses {used[0]}, which can hang a batch: set a widget's value instead")
+        if "raises-exception" in _tags(cell):
+            problems.append(f"code cell {number} is tagged raises-exception: show the error with try and except")
+    return problems
+
+
+def chapter_problems(notebook: dict) -> list[str]:
+    """What is wrong with a committed chapter: all of the above, its opening, its study aids, and what it compares."""
+    problems = run_problems(notebook) + saved_problems(notebook) + _aid_problems(notebook)
+    problems += [f"the first cell gives no {name}" for name, text in opening(notebook).items() if not text]
+    if not any(re.search(r"^SCALE = \"quick\"", source(cell), re.M) for cell in tagged(notebook, "parameters")):
+        problems.append("the cell tagged 'parameters' must say SCALE = \"quick\"")
+    for cell in tagged(notebook, "headline"):
+        if len(printed(cell).strip().splitlines()) != 1:
+            problems.append("the cell tagged 'headline' must print exactly one line")
+    return problems
+
+
+def _aid_problems(notebook: dict) -> list[str]:
+    """What a chapter lacks of goals, prerequisites, summary, exercises and hints, and of cells that are compared."""
+    prose = "\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    marks = ("**After this chapter you can**", "**Before.**", "## Summary", "## Exercises")
+    problems = [f"it has no line that begins '{mark}'" for mark in marks if f"\n{mark}" not in f"\n{prose}"]
+    numbers, levels, hints = zip(*exercises(notebook), strict=True) if exercises(notebook) else ((), (), ())
+    if len(numbers) < 4 or list(numbers) != list(range(1, len(numbers) + 1)):
+        problems.append(f"its exercises are numbered {list(numbers)}; it takes four or more: 1, 2, 3, 4, ...")
+    if set(levels) != set(LEVELS):
+        problems.append(f"its exercises are of the levels {sorted(set(levels))}; it takes all of {', '.join(LEVELS)}")
+    if not all(hints):
+        problems.append(f"exercise {numbers[hints.index(False)]} has no <details><summary>Hint</summary>")
+    found = counts(notebook)
+    if 3 * found["compared"] < 2 * found["printing"]:
+        problems.append(f"only {found['compared']} of the {found['printing']} cells that print are compared")
+    return problems
+
+
+def _names(cell: dict, context: type) -> set[str]:
+    """Names and attributes that a code cell loads or stores; lines for IPython itself are left out."""
+    if cell["cell_type"] != "code":
+        return set()
+    plain = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source(cell).split("\n"))
+    try:
+        nodes = list(ast.walk(ast.parse(plain)))
+    except SyntaxError:
+        return set()
+    found = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, context)}
+    found |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, context)}
+    imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return found | (imported if context is ast.Store else set())
+
+
+def seconds(path: Path) -> str:
+    """How long the last `cmx book` at quick scale took for a notebook, "-" where there was none."""
+    copy = build_dir("quick") / "notebooks" / path.name
+    if path.parent != FOLDER or not copy.exists():
+        return "-"
+    duration = load(copy)["metadata"].get("papermill", {}).get("duration")
+    return f"{duration:.0f}" if duration else "-"
+
+
+def count_table() -> str:
+    """The counts of each chapter and of its solutions, and their sum, as a table of text.
+
+    `seconds` are those of the last `cmx book` on this machine at quick scale.
+    """
+    rows = [("notebook", "exercises", "hints", "cells that print", "compared", "share", "seconds")]
+    total = dict.fromkeys(("exercises", "hints", "printing", "compared"), 0)
+    for path in [*sorted(FOLDER.glob("*.ipynb")), *sorted(FOLDER.glob("solutions/*.ipynb"))]:
+        found = counts(load(path))
+        total = {name: total[name] + found[name] for name in total}
+        rows.append((path.relative_to(FOLDER).with_suffix("").as_posix(), *_count_row(found), seconds(path)))
+    times = [int(row[-1]) for row in rows[1:] if row[-1] != "-"]
+    return text_table([*rows, ("all", *_count_row(total), str(sum(times)) if times else "-")])
+
+
+def _count_row(found: dict[str, int]) -> tuple[str, ...]:
+    share = f"{found['compared'] / found['printing']:.0%}" if found["printing"] else "-"
+    return (*map(str, found.values()), share)
+
+
+def text_table(rows: list[tuple[str, ...]]) -> str:
+    """Rows of text as lines, each column as wide as its widest entry."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -1,0 +1,206 @@
+"""Run every chapter with papermill, each in a process of its own that can be ended."""
+
+import contextlib
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+from ..paths import checkout, write_text
+from ..study.records import build_dir
+from . import chapters
+
+MINUTE, HOUR = 60, 3600
+# Seconds that one cell and one chapter may take: far above what they need, so that only a hang meets them.
+LIMITS = {"quick": (2 * MINUTE, 5 * MINUTE), "small": (4 * HOUR, 6 * HOUR), "paper": (100 * HOUR, 150 * HOUR)}
+SAVED_WITH = 2  # threads: those that the saved outputs were made with
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["papermill"])  # its import takes seconds: once for all chapters
+
+
+class ChapterError(Exception):
+    """A chapter did not come to its end; the message is one sentence that says where and why."""
+
+
+def run_book(scale: str, only: str = "", folder: Path = chapters.FOLDER, build: Path | None = None) -> int:
+    """Run the chapters, with a line for each as it ends and a table at the last.
+
+    At quick scale, where starting Python takes as long as the work, two chapters run at a time with one thread each.
+    At other scales they run one after the other.
+    The executed copies go to `build/<scale>/notebooks`. A chapter that fails does not keep the others from running.
+    Returns the exit status: 0, 1 when a chapter failed, 130 when interrupted.
+    """
+    paths = chapters.chapters(only, folder)
+    build = build or build_dir(scale)
+    width = max(len(path.stem) for path in paths)
+    quick = scale == "quick"
+    ends = iter(range(1, len(paths) + 1))
+
+    def run(path: Path) -> tuple[tuple[str, str, str, str], str]:
+        copy, start, failure = build / "notebooks" / path.name, time.perf_counter(), ""
+        try:
+            headline = run_chapter(path, copy, scale, threads=1 if quick else None)
+        except ChapterError as error:
+            headline, failure = "FAILED", f"{path.stem}: {error}"
+        seconds = time.perf_counter() - start
+        if not interrupted.is_set():
+            print(f"[{next(ends)}/{len(paths)}] {path.stem:{width}} {seconds:7.1f} s  {headline}", flush=True)
+        return (path.stem, f"{seconds:.1f}", headline, _shown(copy)), failure
+
+    start, interrupted = time.perf_counter(), threading.Event()
+    answers = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process to answer
+    multiprocessing.forkserver.ensure_running()
+    signal.signal(signal.SIGINT, answers)
+    with ThreadPoolExecutor(2 if quick else 1) as pool:
+        runs = [pool.submit(run, path) for path in paths]
+        try:
+            wait(runs)
+        except KeyboardInterrupt:
+            print("interrupted")
+            interrupted.set()
+            ended = [one for one in runs if one.done()]
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(one.done() for one in runs):  # again and again: a chapter may be starting just now
+                for process in multiprocessing.active_children():
+                    _end(process)
+                time.sleep(0.1)
+            runs = ended
+    rows, failures = [one.result()[0] for one in runs], [one.result()[1] for one in runs if one.result()[1]]
+    print(f"\n{chapters.text_table([('chapter', 'seconds', 'headline', 'executed copy'), *rows])}")
+    print(
+        f"\n{len(rows) - len(failures)} of {len(paths)} chapters came to their end, "
+        f"in {time.perf_counter() - start:.0f} s at scale {scale}."
+    )
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 130 if interrupted.is_set() else int(bool(failures))
+
+
+def run_chapter(
+    path: Path, copy: Path, scale: str, limits: tuple[float, float] | None = None, threads: int | None = None
+) -> str:
+    """Run one chapter at a scale, leave the executed copy at `copy`, and return the line of its headline cell.
+
+    limits: the seconds that a cell and the chapter may take, by default those of the scale. threads: those that torch
+    may use, by default its own choice. ChapterError says what went wrong: a chapter that would ignore SCALE, a cell
+    that raised or took too long, a kernel that died.
+    """
+    cell_limit, chapter_limit = limits or LIMITS[scale]
+    if problems := chapters.run_problems(chapters.load(path)):
+        raise ChapterError(f"not run, since {problems[0]}.")
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.unlink(missing_ok=True)
+
+    answer, says = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_execute, args=(says, path, copy, scale, cell_limit, _environment(threads)))
+    process.start()
+    says.close()
+    try:
+        reason = answer.recv() if answer.poll(chapter_limit) else f"the chapter took more than {chapter_limit:g} s"
+    except EOFError:
+        reason = "its process died"
+    finally:
+        _end(process)
+    if reason:
+        raise ChapterError(f"{_where(copy)}{reason}; the copy as far as it came is {_shown(copy)}.")
+    lines = chapters.printed(chapters.tagged(chapters.load(copy), "headline")[0]).strip().splitlines()
+    if len(lines) != 1:
+        raise ChapterError(f"its headline cell printed {len(lines)} lines where one is due; see {_shown(copy)}.")
+    return lines[0]
+
+
+def _execute(says, path: Path, copy: Path, scale: str, cell_limit: float, environment: dict[str, str]) -> None:
+    """In the chapter's own process: run papermill, then say what went wrong, or an empty text."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    with copy.with_suffix(".log").open("w") as log:  # what the kernel itself has to say
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.environ.update(environment)
+    os.chdir(checkout())
+    reason = ""
+    try:
+        papermill.execute_notebook(
+            os.path.relpath(path),  # the copy's metadata then holds no path of this machine
+            os.path.relpath(copy),
+            parameters={"SCALE": scale},
+            kernel_name="python3",
+            cwd=os.path.relpath(path.parent),
+            progress_bar=False,
+            execution_timeout=cell_limit,
+        )
+    except papermill.PapermillExecutionError as error:
+        reason = f"{error.ename}: {error.evalue}"
+    except CellTimeoutError:
+        reason = f"the cell took more than {cell_limit:g} s"
+    except DeadKernelError:
+        reason = "the kernel died, perhaps for want of memory"
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    says.send(" ".join(reason.split()))
+
+
+def save(only: str = "", folder: Path = chapters.FOLDER) -> None:
+    """Run chapters and solutions at quick scale where they are, and keep their outputs, as they are committed.
+
+    A notebook that raises is left as it was. What differs between machines is left out: times, versions of Python.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    os.environ.update(_environment(SAVED_WITH))
+    paths = [*folder.glob("*.ipynb"), *folder.glob("solutions/*.ipynb")]
+    for path in sorted(path for path in paths if path.stem.startswith(only)):
+        notebook = nbformat.read(path, as_version=4)
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        NotebookClient(
+            notebook,
+            timeout=LIMITS["quick"][0],
+            record_timing=False,
+            coalesce_streams=True,
+            extra_arguments=["--log-level=ERROR"],
+            resources={"metadata": {"path": str(path.parent)}},
+        ).execute()
+        notebook.metadata["language_info"] = {"name": "python"}
+        write_text(path, nbformat.writes(notebook) + "\n")
+        print(f"saved {_shown(path)}")
+
+
+def _environment(threads: int | None) -> dict[str, str]:
+    """What a chapter's kernel is told: to be this Python's, and how many threads to use where that is given."""
+    environment = {"JUPYTER_PATH": os.path.join(sys.prefix, "share", "jupyter"), "JUPYTER_PREFER_ENV_PATH": "1"}
+    return environment | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+
+
+def _end(process) -> None:
+    """End the chapter's process and a kernel that it left, which no signal to its group would reach."""
+    import psutil
+
+    family = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.join()
+    psutil.wait_procs(family, timeout=5)
+
+
+def _where(copy: Path) -> str:
+    """The cell at which an executed copy stopped, as a reader of it finds the cell."""
+    cells = chapters.code_cells(chapters.load(copy)) if copy.exists() else []
+    if begun := [cell for cell in cells if cell["metadata"]["papermill"]["start_time"]]:
+        first = chapters.source(begun[-1]).strip().splitlines()[0]
+        return f"cell [{begun[-1]['execution_count'] or '*'}] that begins '{first}': "
+    return ""
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path)

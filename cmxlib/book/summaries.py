@@ -1,0 +1,236 @@
+"""Tables that sum up recorded rows: what chapters print, what claims are judged by, what figures are drawn from."""
+
+import numpy as np
+import pandas as pd
+
+from ..study import records
+
+CONVENTIONAL = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX")  # in the order of tables and figures
+FOUND = 0.9  # of a key: the share from which on it counts as found
+
+
+def summary(values) -> dict:
+    """Mean, sample standard deviation, min, max, n, and the mean's 95 % interval (Student's t) of some values."""
+    from scipy import stats
+
+    values = np.asarray(values, float)
+    n, mean = len(values), values.mean()
+    sd = values.std(ddof=1) if n > 1 else np.nan
+    half = stats.t.ppf(0.975, n - 1) * sd / np.sqrt(n) if n > 1 else np.nan
+    ends = {"min": values.min(), "max": values.max(), "low": mean - half, "high": mean + half}
+    return {"n": n, "mean": mean, "sd": sd, **ends}
+
+
+def main_table(scale_name: str) -> pd.DataFrame:
+    """Accuracy by steps and case from table `keys`, in per cent: n keys, mean, sd, min, max, 95 % interval."""
+    rows = records.read(scale_name, "keys")
+    rows = rows[rows.measure == "accuracy"]
+    by = ["patch_size", "steps", "case"]
+    groups = rows.groupby(by, sort=False).value
+    return pd.DataFrame([{**dict(zip(by, names, strict=True)), **summary(100 * values)} for names, values in groups])
+
+
+def recorded_differences(scale_name: str, patch_size: int) -> pd.DataFrame:
+    """What the correct key changes, from table `keys`: a row per steps with differ, max_logit_difference, n_images."""
+    rows = records.read(scale_name, "keys")
+    rows = rows[(rows.case == "correct key") & (rows.patch_size == patch_size)]
+    wide = rows.pivot_table(index="steps", columns="measure", values="value", sort=False)
+    return wide.assign(n_images=rows.groupby("steps").n_images.first())
+
+
+# CIFAR-10 accuracies in per cent as published, each with its own network: (network, method, block, accuracy, source).
+# An adaptation network stands before Shake-PyramidNet-110; the source is the README of the code of Madono et al., and
+# the logs of the code of arXiv 2010.00801.
+PUBLISHED = (
+    ("Shake-PyramidNet-110", "plain", None, 96.70, "Madono 2020"),
+    ("Shake-PyramidNet-110", "LE", 4, 94.94, "Madono 2020"),
+    ("Shake-PyramidNet-110", "EtC", 4, 85.94, "Madono 2020"),
+    ("Shake-PyramidNet-110", "ELE", 4, 67.10, "Madono 2020"),
+    ("LE's adaptation network", "plain", None, 95.64, "Madono 2020"),
+    ("LE's adaptation network", "LE", 4, 94.49, "Madono 2020"),
+    ("LE's adaptation network", "EtC", 4, 80.16, "Madono 2020"),
+    ("LE's adaptation network", "ELE", 4, 48.39, "Madono 2020"),
+    ("ELE's adaptation network", "plain", None, 85.32, "Madono 2020"),
+    ("ELE's adaptation network", "LE", 4, 87.28, "Madono 2020"),
+    ("ELE's adaptation network", "EtC", 4, 89.09, "Madono 2020"),
+    ("ELE's adaptation network", "ELE", 4, 83.06, "Madono 2020"),
+    ("ResNet-18", "plain", None, 95.43, "arXiv 2010.00801"),
+    ("ResNet-18", "SHF", 2, 94.77, "arXiv 2010.00801"),
+    ("ResNet-18", "NP", 2, 95.32, "arXiv 2010.00801"),
+    ("ResNet-18", "FFX", 2, 93.79, "arXiv 2010.00801"),
+    ("ResNet-18", "SHF", 4, 92.56, "arXiv 2010.00801"),
+    ("ResNet-18", "NP", 4, 93.41, "arXiv 2010.00801"),
+    ("ResNet-18", "FFX", 4, 92.27, "arXiv 2010.00801"),
+    ("ResNet-18", "SHF", 8, 86.40, "arXiv 2010.00801"),
+    ("ResNet-18", "NP", 8, 91.54, "arXiv 2010.00801"),
+    ("ResNet-18", "FFX", 8, 91.99, "arXiv 2010.00801"),
+    ("ResNet-18", "SHF", 16, 77.25, "arXiv 2010.00801"),
+    ("ResNet-18", "NP", 16, 92.68, "arXiv 2010.00801"),
+    ("ResNet-18", "FFX", 16, 91.39, "arXiv 2010.00801"),
+)
+
+
+def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sum up rows of the table `conventional`: one row a method, accuracies and losses in per cent and points.
+
+    Columns: method; seeds; correct, correct_sd (over seeds; plain images for "plain"); loss, loss_low, loss_high,
+    loss_max (points against the plain network of the same seed: mean, its 95 % interval from two seeds up, and
+    largest); wrong, wrong_sd, wrong_max, n_wrong (over keys and seeds); no_key; key_change (seconds, mean); bits (of
+    the key space). A network whose plain twin is not measured yet has no loss.
+    """
+    plain = rows[rows.case == "plain"].set_index("seed").value
+    found = []
+    by_method = dict(list(rows.groupby("method")))
+    for method in (name for name in ("plain", "proposed", *CONVENTIONAL) if name in by_method):
+        group = by_method[method]
+        cases = {case: part.set_index("seed").value for case, part in group.groupby("case")}
+        correct, none = cases["plain" if method == "plain" else "correct key"], pd.Series(dtype=float)
+        wrong, lost = 100 * cases.get("wrong key", none), 100 * (plain - correct).dropna()
+        loss = summary(lost) if len(lost) else dict.fromkeys(("mean", "low", "high", "max"), float("nan"))
+        found.append(
+            {
+                "method": method,
+                "seeds": len(correct),
+                "correct": 100 * correct.mean(),
+                "correct_sd": 100 * correct.std(),
+                "loss": loss["mean"],
+                "loss_low": loss["low"],
+                "loss_high": loss["high"],
+                "loss_max": loss["max"],
+                "wrong": wrong.mean(),
+                "wrong_sd": wrong.std(),
+                "wrong_max": wrong.max(),
+                "n_wrong": len(wrong),
+                "no_key": 100 * cases.get("no key", none).mean(),
+                "key_change": cases.get("key change", none).mean(),
+                "bits": cases.get("key space", none).mean(),
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def published_table() -> pd.DataFrame:
+    """The accuracies that were published for conventional methods, each with a network of its own."""
+    return pd.DataFrame(PUBLISHED, columns=["network", "method", "block_size", "accuracy", "source"])
+
+
+def duration(seconds: float) -> str:
+    """A span of time as a reader would say it, to two or three digits: "7.2 min", "41 s", "2.4 ms", "85 µs"."""
+    units = {"h": 3600, "min": 60, "s": 1, "ms": 1e-3}
+    unit = next((unit for unit, size in units.items() if seconds >= size), "µs")
+    return f"{seconds / units.get(unit, 1e-6):.3g} {unit}"
+
+
+KNOWLEDGE = {  # rows of `adversarial`, in the order of tables and figures, and in words
+    "none": "nothing",
+    "surrogate": "data of the same kind: a model of one's own",
+    "encrypted model, no key": "the encrypted model, as if it took plain images",
+    "encrypted model, first layer relearnt": "the encrypted model, its first layer learnt anew",
+    "answers of the encrypted pipeline": "answers of the encrypted pipeline",
+    "encrypted model, estimated key": "the encrypted model and encrypted images: a key estimated from them",
+    "encrypted model and encrypted images": "the encrypted model, and a way to change encrypted images",
+    "plain model": "the plain model",
+}
+NEW_KEYS = "new key for each image"
+SEEN = "encrypted images alone", "with the encrypted model", "known pairs", "chosen images"
+ATTACKS = "ciphertext only", "ciphertext and model", "known plaintext", "chosen plaintext"  # of which SEEN speaks
+
+
+def adversarial_table(scale: str) -> pd.DataFrame:
+    """Robust accuracy by knowledge and attack, in per cent, from table `adversarial`.
+
+    Columns: knowledge, attack, images, encrypted and plain (the two pipelines), low and high (the 95 % interval of
+    encrypted over images, Wilson's), differ (examples that the pipelines classify differently), max_change (grey
+    levels).
+    """
+    rows = records.read(scale, "adversarial")
+    rows = rows[rows.attack.notna()]  # without attack: rows about the attacker's own model
+    found = []
+    for knowledge in KNOWLEDGE:
+        part = rows[rows.knowledge == knowledge]
+        for attack, group in part.groupby("attack", sort=False):
+            right = of_measure(group, "accuracy").set_index("pipeline").value
+            n = int(group.n_attacked.iloc[0])
+            low, high = wilson(right["encrypted"], n)
+            counts = {name: int(of_measure(group, name).value.iloc[0]) for name in ("differ", "max_change")}
+            values = {"encrypted": right["encrypted"], "low": low, "high": high, "plain": right["plain"]}
+            percent = {name: 100 * value for name, value in values.items()}
+            found.append({"knowledge": knowledge, "attack": attack, "images": n, **percent, **counts})
+    return pd.DataFrame(found)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was seen in n trials (Wilson, 1927): sound near 0 and 1 too."""
+    z = 1.959964
+    middle, half = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+
+
+def repairs_table(scale: str) -> pd.DataFrame:
+    """What each repair costs its owner and an attacker, from tables `repairs`, `attack_images` and `attack_pairs`.
+
+    A row per repair, with exact (no prediction differs), memory (numbers in the first layer), time (inference) and
+    encryption (of images) as multiples of the model and cipher without repair; then ``SEEN``: how many images it takes
+    until nine tenths of the key are found on average over draws, then and with all larger numbers that were tried;
+    inf where that was not reached, NaN where an attack was not tried. ``needed`` puts these into words.
+    """
+    rows = records.read(scale, "repairs")
+    images, pairs = (
+        of_measure(records.read(scale, name), "share_recovered") for name in ("attack_images", "attack_pairs")
+    )
+    size = model_patch_size(images)
+    images = images[(images.public == "same data set") & images.neighbours]
+    costs = {name: part.set_index("measure").value for name, part in rows[rows.attack.isna()].groupby("repair")}
+    costs[NEW_KEYS], found = None, []
+    for repair, part in rows.groupby("repair", sort=False):
+        own = of_measure(part, "share_recovered")
+        attack = {name: own[own.attack == name].rename(columns={"seen": "n"}) for name in own.attack.unique()}
+        if repair in set(images.steps) or repair.startswith("patch size"):
+            steps, at = (repair, size) if repair in set(images.steps) else ("shuffle+flip", int(repair.split()[-1]))
+            attack["ciphertext only"] = _at(images, steps, at).rename(columns={"n_encrypted": "n"})
+            for name, tried in _at(pairs, steps, at).rename(columns={"pairs": "n"}).groupby("attack"):
+                attack[name] = tried
+        cost, each_time = costs[repair], 0
+        if repair == NEW_KEYS:  # the usual cipher, so that the model is encrypted anew and no key is seen twice
+            cost, each_time = costs["shuffle+flip"], costs["shuffle+flip"]["rekey_ratio"]
+            alone = _at(images, "shuffle+flip", size).rename(columns={"n_encrypted": "n"})
+            attack["ciphertext only"] = alone[alone.n == 1]
+        found.append(
+            {
+                "repair": repair,
+                "exact": bool(cost["differ"] == 0),
+                "memory": cost["first_layer_ratio"],
+                "time": cost["inference_ratio"] + each_time,
+                "encryption": cost["encryption_ratio"],
+                **{
+                    head: (found_from(attack[name], "n") or np.inf) if name in attack else np.nan
+                    for head, name in zip(SEEN, ATTACKS, strict=True)
+                },
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def needed(n) -> str:
+    """A cell of ``repairs_table`` as text: "not found" where the attack failed, "" where it was not tried."""
+    return "" if np.isnan(n) else "not found" if np.isinf(n) else f"{n:,.0f}"
+
+
+def _at(rows, steps, patch_size):
+    return rows[(rows.steps == steps) & (rows.patch_size == patch_size)]
+
+
+def of_measure(rows, name):
+    return rows[rows.measure == name]
+
+
+def model_patch_size(images):
+    """The patch size for which the attack was also measured without neighbours: that of the scale's model."""
+    return images[~images.neighbours].patch_size.iloc[0]
+
+
+def found_from(rows, by):
+    """The smallest number from which on at least ``FOUND`` of the key is found on average, or None."""
+    enough = rows.groupby(by).value.mean().sort_index() >= FOUND
+    lasting = enough[::-1].cummin()[::-1]
+    return int(lasting.idxmax()) if lasting.any() else None

@@ -1,0 +1,101 @@
+"""What is asked of arguments, once for each kind of thing: images, labels, statistics, whole numbers, steps.
+
+Every public function that takes one of them calls these first, so that a wrong argument is refused with one sentence
+that names it and says the way out, instead of giving a wrong number later.
+"""
+
+import operator
+
+import numpy as np
+import torch
+
+
+def images(value, channels: int | None = None, *, name: str = "images", ndim: tuple[int, ...] = (4,)) -> torch.Tensor:
+    """``value``, when it is images: a tensor (N, C, H, W), uint8 (0 to 255) or floating (0 to 1).
+
+    ndim: (4,) for batches alone, (3, 4) where one image (C, H, W) will do too. TypeError for arrays, lists and other
+    integers: a tensor of int64 would silently count as values in [0, 1]. ValueError for other shapes.
+    """
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} must be a torch tensor, but this is {type(value).__name__}: use torch.as_tensor(...).")
+    if value.dtype != torch.uint8 and not value.is_floating_point():
+        raise TypeError(
+            f"{name} must be uint8 (0 to 255) or floating (0 to 1), but this is {value.dtype}: "
+            f"use {name}.to(torch.uint8) for grey levels."
+        )
+    if value.ndim not in ndim or (channels is not None and value.shape[-3] != channels):
+        c = "C" if channels is None else channels
+        shapes = " or ".join(f"({'N, ' * (n == 4)}{c}, H, W)" for n in sorted(ndim, reverse=True))
+        raise ValueError(f"{name} must have the shape {shapes}, but this is {tuple(value.shape)}.")
+    return value
+
+
+def labels(value, n: int, *, name: str = "labels") -> torch.Tensor:
+    """``value``, when it is one class number an image: an integer tensor (n,)."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} must be a torch tensor, but this is {type(value).__name__}: use torch.as_tensor(...).")
+    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        raise TypeError(f"{name} must be whole numbers, but this is {value.dtype}: use {name}.long().")
+    if tuple(value.shape) != (n,):
+        raise ValueError(f"{name} must have the shape ({n},), one for each image, but this is {tuple(value.shape)}.")
+    return value
+
+
+def statistics(mean, std, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation a channel, float64 (channels,), of values in [0, 1].
+
+    ValueError where they are not ``channels`` finite numbers each, or where a std is not above 1e-6.
+    """
+    found = []
+    for value, name in ((mean, "mean"), (std, "std")):
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+        try:
+            array = np.asarray(value, np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"{name} must be {channels} numbers, one a channel, but this is {value!r}.") from None
+        if array.shape != (channels,):
+            raise ValueError(f"{name} must hold {channels} numbers, one a channel, but its shape is {array.shape}.")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} must be finite, but it is {array.tolist()}.")
+        found.append(array)
+    if not (found[1] > 1e-6).all():
+        raise ValueError(f"Every std must be above 0 (1e-6 at least), but they are {found[1].tolist()}.")
+    return found[0], found[1]
+
+
+def whole(value, name: str, low: int, high: int | None = None) -> int:
+    """``value`` as an int, when it is a whole number (of Python or NumPy, no truth value, no float) in [low, high]."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a whole number, but this is {value!r}.")
+    if number < low or (high is not None and number > high):
+        limits = f"from {low} up" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be a whole number {limits}, but it is {number}.")
+    return number
+
+
+def number(value, name: str, low: float, high: float = float("inf")) -> float:
+    """``value`` as a float, when it is a finite number in [low, high]."""
+    if isinstance(value, (bool, np.bool_, str)) or not np.isscalar(value):
+        raise TypeError(f"{name} must be a number, but this is {value!r}.")
+    if not (np.isfinite(value) and low <= value <= high):
+        limits = f"from {low:g} up" if high == float("inf") else f"from {low:g} to {high:g}"
+        raise ValueError(f"{name} must be a finite number {limits}, but it is {value}.")
+    return float(value)
+
+
+def steps(value, known: tuple[str, ...]) -> tuple[str, ...]:
+    """``value`` as a tuple of different names out of ``known``; a text is taken for one that lacks its comma."""
+    if isinstance(value, str):
+        raise TypeError(f'steps must be a tuple of names, such as ("{value}",), not the text {value!r}.')
+    try:
+        found = tuple(value)
+    except TypeError:
+        raise TypeError(f"steps must be a tuple of names, but this is {value!r}.") from None
+    if any(step not in known for step in found) or len(set(found)) < len(found):
+        raise ValueError(f"steps must be different ones of {', '.join(known)}, but they are {found}.")
+    return found

@@ -1,0 +1,249 @@
+"""Conventional methods: images are encrypted first, and a network is then trained on the encrypted images.
+
+They are here to be compared with the patch cipher, whose model is trained on plain images and encrypted afterwards.
+Images are cut into blocks of B x B pixels, and a block is read in channel, row, column order.
+
+=====  ====================================================================================  ======================
+name   what the key chooses                                                                  source
+=====  ====================================================================================  ======================
+LE     one reversal and one shuffle of a block's 6 B B 4-bit halves, the same in all blocks  Tanaka 2018
+ELE    LE with a key of its own in every block, then where each block goes                   Madono 2020
+EtC    where each block goes, its rotation and inversion, its negative, its channel order    Chuman 2019
+PE     in each pixel the negative of each channel, then the channel order                    Sirichotedumrong 2019
+SHF    one shuffle of a block's 3 B B values, the same in all blocks                         arXiv 2010.00801
+NP     the half of a block's values that become negatives, the same in all blocks            arXiv 2010.00801
+FFX    the half of a block's values that are encrypted, and a permutation of 0 .. 255        arXiv 2010.00801
+=====  ====================================================================================  ======================
+
+All but FFX do the same two things: every *entry* (a byte, or a 4-bit half of one) is moved, and some are turned into
+their negatives, 255 - v for a byte and 15 - v for a half. A key is therefore a table of where each entry of the
+encrypted image comes from, and which entries are turned.
+
+One key serves all images (PE's authors also study a key of its own for every image). Every choice is drawn
+independently.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from .keys import SecretKey
+from .patch import PatchCipher, from_blocks, to_blocks
+
+METHODS = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX")
+CHANNELS = 3
+
+
+def make_cipher(method: str, key: SecretKey, *, block_size=4, image_size=(32, 32)):
+    """The cipher of a conventional method: an object with ``encrypt(images)`` and ``decrypt(images)``.
+
+    Both take and give uint8 images (N, 3, H, W) or (3, H, W) on any device, and decrypting gives back every bit.
+
+    Args:
+        method: one of ``METHODS``.
+        key: the secret.
+        block_size: B, in pixels; it must divide height and width. PE works on pixels and has no blocks.
+        image_size: (H, W) of the images. Only the methods that act alike in all blocks (SHF, NP) take others as well.
+    """
+    _check(method, block_size, image_size)
+    n = CHANNELS * block_size**2
+    if method == "SHF":
+        return PatchCipher(key, patch_size=block_size, steps=("shuffle",))
+    if method == "NP":
+        return PatchCipher.from_entries(np.arange(n), key.half(n, purpose="NP half"), patch_size=block_size)
+    if method == "FFX":
+        return ValueCipher(key.permutation(256, purpose="FFX"), key.half(n, purpose="FFX half"), block_size, image_size)
+    draw = {"LE": _le, "ELE": _ele, "EtC": _etc, "PE": _pe}[method]
+    blocks = _block_entries(1 if method == "PE" else block_size, image_size)
+    return EntryCipher(*draw(key, blocks), image_size)
+
+
+def key_space_bits(method: str, *, block_size=4, image_size=(32, 32)) -> float:
+    """log2 of the number of different keys of a method.
+
+    A count of choices is an upper bound of the work of an attacker, and no method is as hard to break as it suggests:
+    see the attacks on LE and PE. The secret itself has 256 bits.
+    """
+    _check(method, block_size, image_size)
+    n, pixels = CHANNELS * block_size**2, image_size[0] * image_size[1]
+    blocks = pixels // block_size**2
+    learnable = math.log2(math.factorial(2 * n)) + 2 * n  # orders of the halves of a block, and their reversals
+    where = math.log2(math.factorial(blocks))
+    half = math.log2(math.comb(n, n // 2))
+    return {
+        "LE": learnable,
+        "ELE": blocks * learnable + where,
+        "EtC": blocks * math.log2(8 * 2 * 6) + where,
+        "PE": pixels * math.log2(2**CHANNELS * 6),
+        "SHF": math.log2(math.factorial(n)),
+        "NP": half,
+        "FFX": half + math.log2(math.factorial(256)),
+    }[method]
+
+
+class EntryCipher:
+    """Moves the entries of an image, and turns some into their negatives.
+
+    Entry i of the encrypted image is entry source[i] of the plain one, as its negative where turned[i]. There are
+    either 3 H W entries, the bytes, or twice as many: first the upper 4 bits of each byte, then the lower 4.
+    """
+
+    def __init__(self, source, turned, image_size):
+        self.shape = (CHANNELS, *image_size)
+        self.halves = len(source) == 2 * math.prod(self.shape)
+        self.source, self.inverse = torch.from_numpy(source), torch.from_numpy(np.argsort(source))
+        self.mask = torch.from_numpy(turned.astype(np.uint8) * (15 if self.halves else 255))  # 255 - v is v ^ 255
+
+    def encrypt(self, images: torch.Tensor) -> torch.Tensor:
+        """Encrypt uint8 images (N, 3, H, W) or (3, H, W)."""
+        _check_images(images, self.shape)
+        entries = self._split(images).index_select(1, self.source.to(images.device))
+        return self._join(entries ^ self.mask.to(images.device)).view(images.shape)
+
+    def decrypt(self, images: torch.Tensor) -> torch.Tensor:
+        """Undo ``encrypt``."""
+        _check_images(images, self.shape)
+        entries = self._split(images) ^ self.mask.to(images.device)
+        return self._join(entries.index_select(1, self.inverse.to(images.device))).view(images.shape)
+
+    def _split(self, images):
+        values = images.reshape(-1, math.prod(self.shape))
+        return torch.cat([values >> 4, values & 15], 1) if self.halves else values
+
+    def _join(self, entries):
+        if not self.halves:
+            return entries
+        upper, lower = entries.chunk(2, 1)
+        return upper << 4 | lower
+
+
+class ValueCipher:
+    """FFX (arXiv 2010.00801): the values at a keyed half of a block's places are replaced by way of a keyed table.
+
+    Format-preserving encryption of a byte, with no tweak, is a keyed permutation of 0 .. 255, so the table says it
+    all; here it is drawn uniformly. The paper's public code reads a value as three decimal digits, so that its
+    encrypted values go up to 999; then it divides the whole image by the largest, which also darkens the values that
+    it left alone. Ours stay bytes. NIST asks that such a cipher have at least 100 values (SP 800-38G, 2016), and
+    1,000,000 in the drafts of its revision: a table of 256 is soon learnt from a few known images.
+    """
+
+    def __init__(self, table, chosen, block_size, image_size):
+        self.shape = (CHANNELS, *image_size)
+        self.table = torch.from_numpy(table).to(torch.uint8)
+        self.inverse = torch.from_numpy(np.argsort(table)).to(torch.uint8)
+        blocks = math.prod(image_size) // block_size**2
+        self.chosen = from_blocks(torch.from_numpy(chosen).expand(1, blocks, -1), block_size, self.shape)[0]
+
+    def encrypt(self, images: torch.Tensor) -> torch.Tensor:
+        """Encrypt uint8 images (N, 3, H, W) or (3, H, W)."""
+        return self._replace(images, self.table)
+
+    def decrypt(self, images: torch.Tensor) -> torch.Tensor:
+        """Undo ``encrypt``."""
+        return self._replace(images, self.inverse)
+
+    def _replace(self, images, table):
+        _check_images(images, self.shape)
+        replaced = table.to(images.device).index_select(0, images.flatten().int()).view(images.shape)
+        return torch.where(self.chosen.to(images.device), replaced, images)
+
+
+# -- what each method draws from the key: (source, turned), one of each for every entry of an image -------------------
+# ``blocks`` (number of blocks, values of a block) holds the number of each value in the image, block by block.
+
+
+def _le(key, blocks):
+    """All blocks alike: reverse some 4-bit halves, then shuffle them."""
+    halves = _halves(blocks)
+    order, turned = _le_block(key, halves.shape[1])
+    return _table(halves, halves[:, order], np.broadcast_to(turned, halves.shape))
+
+
+def _ele(key, blocks):
+    """LE with a key for every block, then the blocks change places."""
+    halves = _halves(blocks)
+    drawn = [_le_block(key.subkey(f"ELE block {i}"), halves.shape[1]) for i in range(len(halves))]
+    orders, turned = (np.stack(tables) for tables in zip(*drawn, strict=True))
+    moved = key.permutation(len(halves), purpose="ELE blocks")  # place i receives block moved[i]
+    return _table(halves, np.take_along_axis(halves, orders, 1)[moved], turned[moved])
+
+
+def _le_block(key, n):
+    order = key.permutation(n, purpose="LE shuffle")
+    # Independent bits reverse half of the entries on average, and give the published number of keys, (6BB)! 2^(6BB).
+    return order, key.bits(n, purpose="LE reversal")[order]
+
+
+def _etc(key, blocks):
+    """The blocks change places; each is then rotated and inverted, made a negative or not, its channels reordered."""
+    n = len(blocks)
+    size = math.isqrt(blocks.shape[1] // CHANNELS)
+    block = np.arange(blocks.shape[1]).reshape(CHANNELS, size, size)
+    turns = [np.rot90(way, k, (1, 2)) for way in (block, block[:, :, ::-1]) for k in range(4)]  # the dihedral group
+    way = np.packbits(key.bits(3 * n, purpose="EtC rotation and inversion").reshape(n, 3), axis=1) >> 5  # 0 .. 7
+    ways = np.stack(turns)[way[:, 0]]  # (n, channels, size, size)
+    ways = np.take_along_axis(ways, _channel_orders(key, n, "EtC")[:, :, None, None], 1)
+    moved = blocks[key.permutation(n, purpose="EtC blocks")]
+    turned = np.broadcast_to(key.bits(n, purpose="EtC negative")[:, None], blocks.shape)
+    return _table(blocks, np.take_along_axis(moved, ways.reshape(n, -1), 1), turned)
+
+
+def _pe(key, pixels):
+    """In each pixel, some channels become negatives, then the channels are reordered."""
+    orders = _channel_orders(key, len(pixels), "PE")
+    turned = key.bits(pixels.size, purpose="PE negative").reshape(pixels.shape)
+    return _table(pixels, *(np.take_along_axis(table, orders, 1) for table in (pixels, turned)))
+
+
+def _channel_orders(key, n, purpose):
+    """n uniform orders of the channels (n, 3): the order of three random 64-bit words."""
+    stream = key.stream(8 * CHANNELS * n, purpose=f"{purpose} channels/{n}")
+    return np.argsort(np.frombuffer(stream, "<u8").reshape(n, CHANNELS), axis=1, kind="stable")
+
+
+def _block_entries(block_size, image_size):
+    """(number of blocks, values of a block): the number of each value in the image."""
+    image = torch.arange(CHANNELS * math.prod(image_size)).view(1, CHANNELS, *image_size)
+    return to_blocks(image, block_size)[0].numpy()
+
+
+def _halves(blocks):
+    """The same of the 4-bit halves: first the upper ones of a block, then the lower ones, which in the image come
+    after all the upper ones."""
+    return np.concatenate([blocks, blocks + blocks.size], axis=1)
+
+
+def _table(places, source, turned):
+    """(source, turned) in the order of the image, from tables in the order of ``places``."""
+    sources, turns = np.empty(places.size, np.int64), np.empty(places.size, bool)
+    sources[places], turns[places] = source, turned
+    return sources, turns
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def _check(method, block_size, image_size):
+    if method not in METHODS:
+        raise ValueError(f"There is no conventional method {method!r}; choose one of {', '.join(METHODS)}.")
+    if len(image_size) != 2 or min(image_size) < 1 or block_size < 1:
+        raise ValueError(
+            f"Sizes are whole numbers from 1 up, image_size is (height, width): not {block_size}, {image_size}."
+        )
+    if method != "PE" and any(size % block_size for size in image_size):
+        raise ValueError(
+            f"Blocks of {block_size} pixels do not divide images of {image_size[0]} x {image_size[1]}; "
+            "choose another block_size, or crop or pad the images."
+        )
+
+
+def _check_images(images, shape):
+    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
+        kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
+        raise TypeError(f"Images must be a torch tensor of uint8, but this is {kind}.")
+    if images.ndim not in (3, 4) or images.shape[-3:] != shape:
+        raise ValueError(
+            f"This cipher was made for images of the shape {shape}, alone or as a batch, but this is "
+            f"{tuple(images.shape)}; make one with the image_size of the images."
+        )

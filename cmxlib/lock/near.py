@@ -1,0 +1,45 @@
+"""Nearly right keys: ciphers that agree with a given one in part."""
+
+import numpy as np
+
+from .patch import PatchCipher
+
+
+def damaged(cipher: PatchCipher, positions: int, signs: int, rng) -> PatchCipher:
+    """A nearly right shuffle-and-flip cipher: so many entries exchanged in a ring, so many flips the other way.
+
+    ``positions`` is 0 or at least 2, since one entry alone cannot be in the wrong place. ``rng`` is a numpy Generator.
+    """
+    if positions == 1:
+        raise ValueError("One entry alone cannot be in the wrong place: choose 0 or at least 2 positions.")
+    permutation, flipped = cipher.permutation.copy(), cipher.flipped.copy()
+    ring = rng.choice(cipher.n, positions, replace=False)
+    permutation[ring] = permutation[np.roll(ring, 1)]
+    flipped[rng.choice(cipher.n, signs, replace=False)] ^= True
+    return PatchCipher.from_entries(permutation, flipped, cipher.block_size, cipher.channels)
+
+
+def scrambled_in_part(cipher: PatchCipher, kind: str, rng) -> PatchCipher:
+    """The cipher followed by a further shuffle of the plain entries that leaves something in place.
+
+    kind: "pixels" moves whole pixels, their channels together; "within channels" shuffles each channel by itself, so
+    that a patch keeps the mean of each colour; "all" shuffles all entries, so that a patch keeps its overall mean.
+    """
+    n, pixels = cipher.n, cipher.block_size**2
+    if kind == "pixels":
+        order = np.arange(n).reshape(-1, pixels)[:, rng.permutation(pixels)].ravel()
+    elif kind == "within channels":
+        order = rng.permuted(np.arange(n).reshape(-1, pixels), axis=1).ravel()
+    else:
+        order = rng.permutation(n)
+    return PatchCipher.from_entries(order[cipher.permutation], cipher.flipped, cipher.block_size, cipher.channels)
+
+
+def partway(start: PatchCipher, end: PatchCipher, count: int) -> PatchCipher:
+    """The cipher that has the first ``count`` entries of ``end``, and otherwise as much of ``start`` as can be."""
+    permutation, flipped = start.permutation.copy(), start.flipped.copy()
+    for i in range(count):
+        j = np.flatnonzero(permutation == end.permutation[i])[0]
+        permutation[[i, j]] = permutation[[j, i]]
+    flipped[:count] = end.flipped[:count]
+    return PatchCipher.from_entries(permutation, flipped, start.patch_size, start.channels)

@@ -1,0 +1,162 @@
+"""Each repair is exact; the attack on keys by position works on images and fails on noise."""
+
+import numpy as np
+import pytest
+import torch
+
+from cmxlib import ConvMixer, PatchCipher, SecretKey, encrypt_model, logits
+from cmxlib.attacks.matching import share_recovered
+from cmxlib.attacks.on_images import known_plaintext
+from cmxlib.attacks.on_repairs import (
+    bits_in_order,
+    chained,
+    chosen_image_by_position,
+    chosen_image_of_bits,
+    ciphertext_and_model_by_position,
+    ciphertext_and_model_of_bits,
+    ciphertext_only_by_position,
+    known_plaintext_by_position,
+    relative_cipher,
+)
+from cmxlib.learn.evaluate import normalise
+from cmxlib.lock.bits import bit_model, from_bits, to_bits
+from cmxlib.lock.position import PositionCipher, encrypt_model_by_position
+
+from .test_on_images import noise_images, smooth_images
+
+NORM = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
+BITS = {"mean": (0,) * 24, "std": (1,) * 24}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return ConvMixer(dim=16, depth=1, kernel_size=3, patch_size=4).double().eval()
+
+
+def mean_share(estimate, cipher):
+    return np.mean([share_recovered(*both) for both in zip(estimate.ciphers, cipher.ciphers, strict=True)])
+
+
+@pytest.mark.parametrize("steps", [("shuffle",), ("flip",), ("shuffle", "flip"), ("orthogonal",)])
+def test_keys_by_position_are_exact(model, steps):
+    images = noise_images(3, 0).double() / 255
+    cipher = PositionCipher(SecretKey.for_experiment(1), 4, steps=steps, image_size=24)
+    encrypted = cipher.encrypt(images)
+    assert torch.allclose(cipher.decrypt(encrypted), images, atol=1e-12)
+    locked = encrypt_model_by_position(model, cipher, **NORM)
+    plain = logits(model, images, **NORM)
+    assert torch.allclose(logits(locked, encrypted, **NORM), plain, atol=1e-9)
+    assert not torch.allclose(logits(locked, images, **NORM), plain, atol=1e-2)
+    assert all(
+        torch.equal(locked.state_dict()[name], value) for name, value in model.state_dict().items() if name[0] != "0"
+    )
+
+
+def test_positions_have_different_keys():
+    cipher = PositionCipher(SecretKey.for_experiment(1), 4, image_size=24)
+    assert len({tuple(each.permutation) for each in cipher.ciphers}) == 36
+    with pytest.raises(ValueError, match="positions"):
+        cipher.encrypt(noise_images(1, 0)[:, :, :16])
+
+
+def test_positions_help_one_another():
+    cipher = PositionCipher(SecretKey.for_experiment(1), 4, image_size=24)
+    seen, public = cipher.encrypt(smooth_images(600, seed=2)), smooth_images(600, seed=1)
+
+    def share(**options):
+        return mean_share(ciphertext_only_by_position(seen, public, restarts=2, **options), cipher)
+
+    alone, together = share(rounds=0), share(rounds=5)
+    assert together > 0.9
+    assert together > alone
+
+
+def test_the_attack_by_position_finds_nothing_in_noise():
+    cipher = PositionCipher(SecretKey.for_experiment(1), 4, image_size=24)
+    found = ciphertext_only_by_position(
+        cipher.encrypt(noise_images(100, 3)), noise_images(100, 4), restarts=1, rounds=2
+    )
+    assert mean_share(found, cipher) < 0.1
+
+
+def test_bits_are_exact(model):
+    images = noise_images(3, 0)
+    bits = to_bits(images)
+    assert bits.shape == (3, 24, 24, 24) and set(bits.unique().tolist()) == {0, 1}
+    assert torch.equal(bits[0, :8, 0, 0].int(), torch.tensor([int(b) for b in f"{images[0, 0, 0, 0]:08b}"]).int())
+    assert torch.equal(from_bits(bits), images)
+    plain, wide = logits(model, images, **NORM), bit_model(model, **NORM)
+    assert torch.allclose(logits(wide, bits, **BITS), plain, atol=1e-9)
+    embedded = model[0](normalise(images, **NORM, dtype=torch.float64))
+    assert (wide[0](bits.double()) - embedded).abs().max() < 1e-12  # mean and std count to the last digit
+    cipher = PatchCipher(SecretKey.for_experiment(1), 4, channels=24)
+    encrypted = cipher.encrypt(bits.double())
+    assert torch.allclose(logits(encrypt_model(wide, cipher, **BITS), encrypted, **BITS), plain, atol=1e-9)
+
+
+def test_flipping_one_bit_is_no_affine_map():
+    """An affine map keeps the differences of equally spaced values equal; of the XOR masks only 0 and 255 do."""
+    values = torch.arange(256)
+    affine = [mask for mask in range(256) if len((values ^ mask).diff().unique()) == 1]
+    assert affine == [0, 255]
+
+
+def test_pairs_and_one_chosen_image_show_every_position():
+    cipher = PositionCipher(SecretKey.for_experiment(1), 4, image_size=24)
+    plain = smooth_images(40, seed=2)
+    assert mean_share(known_plaintext_by_position(plain, cipher.encrypt(plain)), cipher) == 1
+    assert mean_share(known_plaintext_by_position(plain[:1], cipher.encrypt(plain[:1])), cipher) < 0.9
+    chosen = chosen_image_by_position(image_size=24)
+    assert chosen.shape == (1, 3, 24, 24)
+    assert mean_share(known_plaintext_by_position(chosen, cipher.encrypt(chosen)), cipher) == 1
+
+
+def test_a_chosen_image_shows_shuffles_and_flips_of_bits():
+    cipher = PatchCipher(SecretKey.for_experiment(1), 4, channels=24)
+    chosen = to_bits(chosen_image_of_bits())
+    assert share_recovered(known_plaintext(chosen, cipher.encrypt(chosen)), cipher) == 1
+    flat = to_bits(torch.full((1, 3, 16, 16), 100, dtype=torch.uint8))  # as large, but all patches alike
+    assert share_recovered(known_plaintext(flat, cipher.encrypt(flat)), cipher) < 0.1
+
+
+@pytest.mark.parametrize("steps", [("shuffle",), ("flip",), ("shuffle", "flip"), ("orthogonal",)])
+def test_two_encryptions_of_one_model_show_the_map_between_the_keys(steps):
+    torch.manual_seed(0)
+    plain = ConvMixer(dim=64, depth=0, patch_size=4)
+    ciphers = [PatchCipher(SecretKey.for_experiment(seed), 4, steps=steps) for seed in (1, 2)]
+    weights = [encrypt_model(plain, cipher, **NORM)[0].weight for cipher in ciphers]
+    between = relative_cipher(*weights, std=NORM["std"], patch_size=4, steps=steps)
+    images = noise_images(3, 0).float() / 255
+    moved = chained(ciphers[0], between).encrypt(images)
+    assert torch.allclose(moved, ciphers[1].encrypt(images), atol=1e-5)
+    assert share_recovered(between, ciphers[1]) < 0.7  # neither key itself; half of the flips agree by chance
+    torch.manual_seed(1)
+    unrelated = encrypt_model(ConvMixer(dim=64, depth=0, patch_size=4), ciphers[1], **NORM)[0].weight
+    missed = relative_cipher(weights[0], unrelated, std=NORM["std"], patch_size=4, steps=steps)
+    assert share_recovered(chained(ciphers[0], missed), ciphers[1]) < 0.9
+
+
+def test_the_model_reduces_keys_by_position_to_one_key(model):
+    cipher = PositionCipher(SecretKey.for_experiment(1), 4, image_size=24)
+    locked = encrypt_model_by_position(model, cipher, **NORM)
+    seen, public = cipher.encrypt(smooth_images(100, seed=2)), smooth_images(500, seed=1)
+    found = ciphertext_and_model_by_position(seen, locked[0], public, std=NORM["std"], restarts=3)
+    assert mean_share(found, cipher) == 1
+    assert mean_share(ciphertext_only_by_position(seen, public, restarts=1, rounds=2), cipher) < 0.9
+    noise = cipher.encrypt(noise_images(100, 3))
+    missed = ciphertext_and_model_by_position(noise, locked[0], noise_images(100, 4), std=NORM["std"], restarts=1)
+    assert mean_share(missed, cipher) < 0.2
+
+
+def test_the_model_reduces_single_bits_to_values(model):
+    cipher = PatchCipher(SecretKey.for_experiment(1), 4, channels=24)
+    weight = encrypt_model(bit_model(model, **NORM), cipher, **BITS)[0].weight
+    images, public = smooth_images(100, seed=2), smooth_images(500, seed=1)
+    seen = cipher.encrypt(to_bits(images))
+    in_order = from_bits(bits_in_order(weight).decrypt(seen))
+    values = [sorted(torch.minimum(each, 255 - each)[0, :, :4, :4].flatten().tolist()) for each in (images, in_order)]
+    assert values[0] == values[1]  # the first patch: the same values, in another order, some of them flipped
+    found = ciphertext_and_model_of_bits(seen, weight, public, restarts=3)
+    assert share_recovered(found, cipher) == 1
+    assert torch.equal(from_bits(found.decrypt(seen)), images)

@@ -1,0 +1,217 @@
+"""Verdicts follow the rows: on hand-made rows each claim is supported, and changing a row changes the verdict."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from cmxlib.book import claims, verdicts
+from cmxlib.book.claims import UNMEASURED
+from cmxlib.book.verdicts import LIMITS, REFUTED, SUPPORTED, VERDICTS
+from cmxlib.lock.conventional import METHODS
+from cmxlib.study import records
+
+SETTINGS = json.dumps({"epochs": 2, "model": {"dim": 8, "depth": 1}, "threads": 1})
+
+
+def frame(*rows, columns, **same):
+    return pd.DataFrame([dict(zip(columns, row, strict=True)) for row in rows]).assign(**same)
+
+
+def keys(shuffle=0.12, flip=0.12, differ=0, patch_size=4):
+    columns = ("case", "steps", "measure", "value")
+    rows = []
+    for steps, wrong in (("shuffle", shuffle), ("flip", flip)):
+        rows += [("plain", steps, "accuracy", 0.9), ("correct key", steps, "accuracy", 0.9)]
+        rows += [("correct key", steps, "differ", differ), ("correct key", steps, "max_logit_difference", 1e-5)]
+        rows += [("wrong key", steps, "accuracy", wrong), ("no key", steps, "accuracy", 0.1)]
+    return frame(*rows, columns=columns, n_images=10000, patch_size=patch_size, settings=SETTINGS)
+
+
+def training(final=0.93, patch_size=4):
+    rows = [("seconds", 100.0, 1), ("seconds", 100.0, 2), ("final_test_accuracy", final, 2)]
+    settings = json.dumps({"epochs": 2, "model": {"dim": 8, "depth": 1}, "threads": 7})  # threads: no part of a recipe
+    return frame(*rows, columns=("measure", "value", "epoch"), settings=settings, patch_size=patch_size)
+
+
+def conventional(loss=0.05, methods=METHODS, seeds=(0, 1, 2), change=0.01, spread=0.01):
+    rows = [("plain", seed, "plain", "accuracy", 0.9 + seed / 1000) for seed in seeds]
+    for method in ("proposed", *methods):
+        lost = 0 if method == "proposed" else loss
+        rows += [(method, s, "correct key", "accuracy", 0.9 + s / 1000 - lost * (1 + s * spread)) for s in seeds]
+        rows += [(method, s, "key change", "seconds", change if method == "proposed" else 200.0) for s in seeds]
+    return frame(*rows, columns=("method", "seed", "case", "measure", "value"))
+
+
+def cost(encrypted=1.0):
+    cases = {"classify 2,000 plain images, plain model": 1.0, "encrypt one image": 1e-4}
+    cases["classify 2,000 encrypted images, encrypted model"] = encrypted
+    return frame(*cases.items(), columns=("case", "value"), measure="seconds")
+
+
+def blocks(correct=0.8, larger=0.7):
+    rows = [
+        (4, 2, "plain", 0.8),
+        (4, 2, "correct key", correct),
+        (8, 2, "plain", larger),
+        (8, 2, "correct key", larger),
+    ]
+    found = frame(*rows, columns=("patch_size", "block_size", "case", "value"), measure="accuracy")
+    bits = frame((4, 2, "key space", 40.8), columns=("patch_size", "block_size", "case", "value"), measure="bits")
+    return pd.concat([found, bits])
+
+
+def anatomy(positions=0.8, signs=0.6, patch_size=4):
+    rows = [("positions", 0, 0.9), ("positions", 2, positions), ("positions", 48, 0.2), ("signs", 0, 0.9)]
+    rows.append(("signs", 2, signs))
+    return frame(*rows, columns=("kind", "wrong", "value"), measure="accuracy", patch_size=patch_size)
+
+
+def attack_pairs(flip=1.0):
+    rows = [("shuffle", 1, 1.0), ("flip", 1, 0.5), ("flip", 2, flip)]
+    return frame(*rows, columns=("steps", "pairs", "value"), attack="known plaintext", measure="share_recovered")
+
+
+def repairs(differ=0, positions=0.5, bits=0.2):
+    rows = [("by position", "", 0, "differ", differ), ("single bits", "", 0, "differ", 0)]
+    rows += [(repair, "", 0, "max_logit_difference", 1e-6) for repair in ("by position", "single bits")]
+    rows += [("by position", "ciphertext only", 10, "share_recovered", 0.1)]
+    rows += [("by position", "ciphertext and model", 100, "share_recovered", positions)]
+    rows += [("single bits", "ciphertext only", 100, "share_recovered", bits)]
+    rows += [("single bits", "known plaintext", 1, "share_recovered", 1.0)]  # which is not what the claim is about
+    return frame(*rows, columns=("repair", "attack", "seen", "measure", "value"), n_images=500)
+
+
+@pytest.mark.parametrize(
+    "judge, rows, verdict",
+    [
+        (claims.exact, [keys()], SUPPORTED),
+        (claims.exact, [keys(differ=3)], LIMITS),
+        (claims.exact, [keys(differ=30)], REFUTED),
+        (claims.locked, [keys()], SUPPORTED),
+        (claims.locked, [keys(shuffle=0.3)], LIMITS),
+        (claims.locked, [keys(shuffle=0.3, flip=0.3)], REFUTED),
+        (claims.locked, [pd.concat([keys(), keys(shuffle=0.3, patch_size=2)])], LIMITS),
+        (claims.same_network, [training(), keys()], SUPPORTED),
+        (claims.same_network, [pd.concat([training(), training(patch_size=2)]), keys()], SUPPORTED),
+        (claims.same_network, [training(patch_size=2), keys()], REFUTED),
+        (claims.same_network, [training(), keys(differ=30)], REFUTED),
+        (claims.same_network, [training(), keys().assign(settings=SETTINGS.replace("2", "3"))], REFUTED),
+        (claims.conventional_lose, [conventional()], SUPPORTED),
+        (claims.conventional_lose, [conventional(seeds=(0,))], LIMITS),
+        (claims.conventional_lose, [conventional(spread=1.5)], LIMITS),  # losses of 5, 12.5 and 20 points
+        (claims.conventional_lose, [conventional(loss=-0.01)], REFUTED),
+        (claims.quick_change, [training(), conventional()], SUPPORTED),
+        (claims.quick_change, [training(), conventional(change=2.0)], LIMITS),
+        (claims.quick_change, [training(), conventional(change=100.0)], REFUTED),
+        (claims.free_inference, [cost()], SUPPORTED),
+        (claims.free_inference, [cost(1.1)], LIMITS),
+        (claims.free_inference, [cost(1.3)], REFUTED),
+        (claims.free_blocks, [blocks()], SUPPORTED),
+        (claims.free_blocks, [blocks(larger=0.85)], LIMITS),
+        (claims.free_blocks, [blocks(correct=0.79)], REFUTED),
+        (claims.slope, [anatomy()], SUPPORTED),
+        (claims.slope, [anatomy(signs=0.3)], LIMITS),
+        (claims.slope, [pd.concat([anatomy(), anatomy(signs=0.3, patch_size=2)])], LIMITS),
+        (claims.slope, [anatomy(positions=0.3, signs=0.3)], REFUTED),
+        (claims.known_pairs, [attack_pairs()], SUPPORTED),
+        (claims.known_pairs, [attack_pairs(flip=0.9)], LIMITS),
+        (claims.exact_repairs, [repairs()], SUPPORTED),
+        (claims.exact_repairs, [repairs(differ=1)], LIMITS),
+        (claims.repairs_hold, [repairs()], SUPPORTED),
+        (claims.repairs_hold, [repairs(positions=0.95)], LIMITS),
+        (claims.repairs_hold, [repairs(positions=0.95, bits=1.0)], REFUTED),
+        (claims.published_level, [training()], SUPPORTED),
+        (claims.published_level, [pd.concat([training(0.85), training(patch_size=2)])], SUPPORTED),
+        (claims.published_level, [training(0.92)], LIMITS),
+        (claims.published_level, [training(0.85)], REFUTED),
+    ],
+)
+def test_verdicts_follow_the_rows(judge, rows, verdict):
+    found, sentence = judge(*rows)
+    assert found == verdict
+    assert sentence.endswith(".") and "nan" not in sentence
+
+
+def test_the_sentences_name_the_figures():
+    assert "30 of 10,000 predictions change, under each of 2 ciphers" in claims.exact(keys(differ=30))[1]
+    assert "shuffle 30.0%, flip 12.0%" in claims.locked(keys(shuffle=0.3))[1]
+    both = pd.concat([training(0.85), training(0.93, patch_size=2)])
+    found = claims.published_level(both)[1]
+    assert "patches of 2: 93.00% after 2 epochs; ConvMixer-8/1 with patches of 4: 85.00%" in found
+    assert "LE 5.1, ELE 5.1" in claims.conventional_lose(conventional())[1]
+    assert (
+        "10 ms against 3.33 min of training, about 20,000 times" in claims.quick_change(training(), conventional())[1]
+    )
+    assert "by position to 100 images, single bits to none" in claims.repairs_hold(repairs(positions=0.95))[1]
+    assert "shuffle 1, flip 2" in claims.known_pairs(attack_pairs())[1]
+
+
+def test_a_study_that_stopped_before_the_row_asked_for_judges_nothing():
+    with pytest.raises(LookupError):
+        claims.conventional_lose(conventional(methods=METHODS[:6]))
+    with pytest.raises(LookupError):
+        claims.quick_change(training(), conventional().query("method != 'proposed'"))
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Rows in place of the recorded ones: a dictionary from (scale, table) to a DataFrame."""
+    rows = {}
+
+    def read(scale, table):
+        if (scale, table) not in rows:
+            raise FileNotFoundError(table)
+        return rows[scale, table].assign(scale=scale)
+
+    monkeypatch.setattr(records, "read", read)
+    return rows
+
+
+def test_paper_scale_counts_before_small_and_what_has_no_rows_is_not_measured(recorded):
+    assert set(claims.judged().verdict) == {UNMEASURED}
+    recorded["small", "keys"] = keys()
+    first = claims.judged().iloc[0]
+    assert (first.verdict, first.rows) == (SUPPORTED, "small/keys")
+    recorded["paper", "keys"] = keys(differ=30)
+    first = claims.judged().iloc[0]
+    assert (first.verdict, first.rows) == (REFUTED, "paper/keys")
+
+
+def test_a_scale_that_has_only_some_of_the_methods_leaves_the_verdict_to_the_next(recorded):
+    (claim,) = (claim for claim in claims.CLAIMS if claim.judge is claims.conventional_lose)
+    for methods in ((), METHODS[:3]):
+        recorded["paper", "conventional"] = conventional(methods=methods)
+        assert claims.judge(claim)[0] == UNMEASURED
+    recorded["small", "conventional"] = conventional()
+    assert (claims.judge(claim)[0], claims.judge(claim)[2]) == (SUPPORTED, "small")
+
+
+def test_the_three_uses_are_judged_where_their_attacks_are(recorded, monkeypatch):
+    monkeypatch.setattr(verdicts, "model_protection", lambda scale: (LIMITS, f"So it is at {scale}."))
+    (claim,) = (claim for claim in claims.CLAIMS if "stolen_model" in claim.tables)
+    recorded["small", "stolen_model"] = pd.DataFrame({"value": [1.0]})
+    assert claims.judge(claim)[0] == UNMEASURED
+    recorded["small", "keys"] = keys()
+    assert claims.judge(claim) == (LIMITS, "So it is at small.", "small")
+
+
+def test_a_table_that_is_half_measured_is_not_measured(recorded):
+    recorded["small", "cost"] = cost().head(1)
+    (claim,) = (claim for claim in claims.CLAIMS if claim.judge is claims.free_inference)
+    assert claims.judge(claim)[0] == UNMEASURED
+
+
+def test_the_table_has_a_line_for_every_claim(recorded):
+    recorded["small", "keys"] = keys(shuffle=0.3)
+    lines = claims.table().splitlines()
+    assert len(lines) == 2 + len(claims.CLAIMS)
+    assert all(line.count("|") == 6 for line in lines)
+    assert "| paper | **supported with limits** |" in lines[3] and lines[3].endswith("| `small/keys` |")
+
+
+def test_every_claim_of_the_book_is_judged_from_the_committed_rows():
+    found = claims.judged()
+    assert len(found) == len(claims.CLAIMS) and found.claim.is_unique
+    assert set(found.verdict) <= {*VERDICTS, UNMEASURED}
+    assert (found[found.rows.str.startswith("small/keys")].verdict != UNMEASURED).all()

@@ -1,0 +1,113 @@
+"""Verdicts follow their rows: each threshold is crossed once, in hand-made rows."""
+
+import pandas as pd
+import pytest
+
+from cmxlib.book import verdicts
+from cmxlib.study import records
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Tables of rows that ``records.read`` gives, by name."""
+    tables = {}
+    monkeypatch.setattr(records, "read", lambda scale, table: tables[table])
+    return tables
+
+
+def images(shares, patch_size=4, neighbours=True, public="same data set"):
+    """Rows of `attack_images`: {steps: {number of images: share}}; two draws about each share."""
+    return pd.DataFrame(
+        {
+            "measure": "share_recovered",
+            "public": public,
+            "neighbours": neighbours,
+            "patch_size": patch_size,
+            "steps": steps,
+            "n_encrypted": count,
+            "value": share + delta,
+        }
+        for steps, by_count in shares.items()
+        for count, share in by_count.items()
+        for delta in (-0.01, 0.01)
+    )
+
+
+def privacy_tables(shares, paired):
+    """What decides, among rows that must not: other patch sizes, other public images, no neighbours, chosen images."""
+    decoys = [
+        images({"shuffle": {10: 1}, "orthogonal": {10: 1}}, patch_size=2),
+        images({"shuffle": {10: 0}, "orthogonal": {10: 1}}, public="photos"),
+        images({"shuffle": {10: 0}}, neighbours=False),
+    ]
+    pairs = [
+        {"attack": attack, "measure": "share_recovered", "patch_size": 4, "steps": steps, "pairs": 1, "value": value}
+        for steps, known in paired.items()
+        for attack, value in (("known plaintext", known), ("chosen plaintext", 1.0))
+    ]
+    return {
+        "attack_images": pd.concat([*decoys, images(shares)], ignore_index=True),
+        "attack_pairs": pd.DataFrame(pairs),
+    }
+
+
+EARLY, LATE, NEVER, ONCE = (
+    {10: 0.95, 1000: 0.95},
+    {1000: 0.5, 10000: 0.95},
+    {10: 0.1, 10000: 0.1},
+    {10: 0.95, 1000: 0.5},
+)
+
+
+@pytest.mark.parametrize(
+    ("shuffle", "orthogonal", "known", "verdict"),
+    [
+        (EARLY, EARLY, 1, verdicts.REFUTED),
+        (EARLY, LATE, 1, verdicts.LIMITS),
+        (EARLY, NEVER, 1, verdicts.LIMITS),
+        (EARLY, ONCE, 1, verdicts.LIMITS),  # found at 10 images, by luck, and not at 1,000
+        (NEVER, NEVER, 1, verdicts.LIMITS),
+        (NEVER, NEVER, 0.5, verdicts.SUPPORTED),
+    ],
+)
+def test_privacy(recorded, shuffle, orthogonal, known, verdict):
+    shares = {"shuffle": shuffle, "orthogonal": orthogonal}
+    recorded.update(privacy_tables(shares, dict.fromkeys(shares, known)))
+    assert verdicts.privacy("small")[0] == verdict
+
+
+def test_the_sentence_on_privacy_gives_the_numbers(recorded):
+    recorded.update(privacy_tables({"shuffle": EARLY, "orthogonal": NEVER}, {"shuffle": 1, "orthogonal": 0.2}))
+    assert verdicts.privacy("small")[1] == (
+        "From encrypted images alone, at least 90% of the key takes 10 (shuffle) images; never found: orthogonal; "
+        "from known plaintext, at least 90% of the key takes 1 (shuffle) image pairs; never found: orthogonal."
+    )
+
+
+def stolen_rows(by_method, budget=300):
+    """Rows of `stolen_model`: {method: {number of images: accuracy}}."""
+    return [
+        {"measure": "accuracy", "method": method, "n_plain": count, "budget": budget, "value": value}
+        for method, by_count in by_method.items()
+        for count, value in by_count.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("everything", "new", "verdict"),
+    [
+        ({100: 0.30, 1000: 0.40}, {100: 0.28, 1000: 0.36}, verdicts.SUPPORTED),
+        ({100: 0.40, 1000: 0.60}, {100: 0.28, 1000: 0.36}, verdicts.LIMITS),
+        ({100: 0.40, 1000: 0.85}, {100: 0.28, 1000: 0.36}, verdicts.REFUTED),
+        ({1000: 0.5, 10000: 0.88}, {1000: 0.36, 10000: 0.60}, verdicts.LIMITS),  # more images than counts
+        ({100: 0.30, 1000: 0.85}, {100: 0.28, 1000: 0.84}, verdicts.SUPPORTED),  # the images alone give as much
+    ],
+)
+def test_model_protection(recorded, everything, new, verdict):
+    methods = {"no key": {0: 0.13}, "everything": everything, "from nothing": new, "filters": {10000: 0.2}}
+    rows = stolen_rows(methods) + stolen_rows({"everything": {1000: 0.99}}, budget=100)  # a smaller budget: no matter
+    recorded["stolen_model"] = pd.DataFrame(rows)
+    recorded["keys"] = pd.DataFrame([{"measure": "accuracy", "case": "plain", "value": 0.9}])
+    found, sentence = verdicts.model_protection("small")
+    assert found == verdict
+    assert "13.0%" in sentence and "the plain one has 90.0%" in sentence and "fine-tuning" in sentence
