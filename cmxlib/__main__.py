@@ -1,34 +1,40 @@
 """The command line: `cmx`, or `python -m cmxlib`. What a command needs is imported when it runs."""
 
 import argparse
+import re
 import sys
+from collections.abc import Sequence
 
-from .study.records import SCALE_NAMES
+from . import __version__
+from .paths import checkout, need
+
+# The commands of the book: each is told its arguments and returns the exit status.
 
 
-def book(args) -> int:
+def book(args: argparse.Namespace) -> int:
     from .book.run import run_book
 
     return run_book(args.scale, args.only)
 
 
-def study(args) -> int:
+def study(args: argparse.Namespace) -> int:
     from .book.figures import draw_recorded
-    from .study.accuracy import run
+    from .study.table import study
 
-    run(args.scale, args.only)
-    draw_recorded(args.scale)
+    study(args.scale, args.only, seeds=args.seeds, n_keys=args.keys, status=args.status)
+    if not args.status:
+        draw_recorded(args.scale)
     return 0
 
 
-def save(args) -> int:
+def save(args: argparse.Namespace) -> int:
     from .book.run import save
 
     save(args.only)
     return 0
 
 
-def readme(args) -> int:
+def readme(args: argparse.Namespace) -> int:
     from .book.readme import update
 
     if update(check=args.check) or not args.check:
@@ -37,34 +43,44 @@ def readme(args) -> int:
     return 1
 
 
-def attack(args) -> int:
-    from .study.images import main
-
-    return main(args)
-
-
-def counts(args) -> int:
+def counts(args: argparse.Namespace) -> int:
     from .book.chapters import count_table
 
     print(count_table())
     return 0
 
 
-def main(argv=None) -> int:
-    """Run one command; the exit status is 0, or 1 after one sentence on what was wrong."""
+def numbers(text: str) -> tuple[int, ...]:
+    """The whole numbers that a text such as "0-4" or "0,2,5-7" names, each once, in order."""
+    found: set[int] = set()
+    for part in text.split(","):
+        ends = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if ends is None or int(ends[2] or ends[1]) < int(ends[1]):
+            raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0-4 or 0,2")
+        found.update(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
+    return tuple(sorted(found))
+
+
+def parser() -> argparse.ArgumentParser:
+    """What may be asked for, and the help on it."""
     parser = argparse.ArgumentParser(prog="cmx", description="Run and check the study book.")
+    parser.add_argument("--version", action="version", version=f"cmx {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
+    scales = "quick, small or paper"
 
     command = commands.add_parser("book", help="run every chapter in order, and sum up")
-    command.add_argument("--scale", choices=SCALE_NAMES, default="quick", help="how much to run (default: quick)")
+    command.add_argument("--scale", default="quick", help=f"how much to run: {scales} (default: quick)")
     command.add_argument("--only", default="", metavar="03", help="only chapters whose name begins so")
     command.set_defaults(run=book)
 
     command = commands.add_parser(
-        "study", help="measure every recorded table, and draw its figures; goes on where it stopped"
+        "study", help="measure every recorded table, attacks too, and draw its figures; goes on where it stopped"
     )
-    command.add_argument("--scale", choices=SCALE_NAMES, default="small", help="how much to run (default: small)")
+    command.add_argument("--scale", default="small", help=f"how much to run: {scales} (default: small)")
     command.add_argument("--only", default="", metavar="TABLE", help="one table, such as keys or conventional")
+    command.add_argument("--seeds", type=numbers, metavar="0-4", help="the seeds of trainings, such as 0-4 or 0,2")
+    command.add_argument("--keys", type=int, metavar="N", help="how many wrong keys")
+    command.add_argument("--status", action="store_true", help="measure nothing; say what is recorded and what not")
     command.set_defaults(run=study)
 
     command = commands.add_parser("save", help="run chapters and solutions at quick scale and keep their outputs")
@@ -75,23 +91,29 @@ def main(argv=None) -> int:
     command.add_argument("--check", action="store_true", help="change nothing; exit 1 when they are not current")
     command.set_defaults(run=readme)
 
-    command = commands.add_parser("attack", help="run every recorded attack, and print the share of the key it found")
-    command.add_argument("--scale", choices=SCALE_NAMES, default="small", help="how much to run (default: small)")
-    command.set_defaults(run=attack)
-
     command = commands.add_parser("counts", help="count exercises and compared cells, chapter by chapter")
     command.set_defaults(run=counts)
+    return parser
 
-    args = parser.parse_args(argv)
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0, 1 after one sentence on what was wrong, or 130 after Ctrl-C."""
+    args = parser().parse_args(argv)
     try:
-        return args.run(args)
-    except (ValueError, OSError, RuntimeError) as error:
-        if type(error) is RuntimeError:  # not one of the library's own, which say what to do: a fault
+        checkout()  # the book's commands read and write there, and nowhere else
+        try:
+            return args.run(args)
+        except ModuleNotFoundError as error:
+            if not str(error.name).startswith("cmxlib"):
+                need(str(error.name), "book")  # raises, and says in a sentence what to install
+            raise
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        if type(error) in (RuntimeError, ModuleNotFoundError):  # not said by the library, which says what to do
             raise
         print(f"cmx: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
-        print(f"cmx: {stopped or 'stopped'}", file=sys.stderr)
+        print(f"cmx: {str(stopped) or 'Interrupted; the same command can be given again.'}", file=sys.stderr)
         return 130
 
 

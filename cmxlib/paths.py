@@ -3,7 +3,9 @@
 import os
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 _PARENT = Path(__file__).resolve().parents[1]
 ROOT = _PARENT if all((_PARENT / name).exists() for name in ("notebooks", "pyproject.toml")) else None  # the checkout
@@ -21,6 +23,16 @@ def checkout() -> Path:
             "without one: clone the repository and run `make setup` in it."
         )
     return ROOT
+
+
+def need(module: str, extra: str) -> ModuleType:
+    """The module of that name; ImportError, with the way out, where the extra that brings it is not installed."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'This needs {module}, which comes with the extra "{extra}": pip install "cmxlib[{extra}]".'
+        ) from error
 
 
 def cache_dir() -> Path:
