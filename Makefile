@@ -2,6 +2,8 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 CMX = .venv/bin/cmx
+# A Python that was removed or replaced takes its environment with it.
+$(shell test ! -e .venv/ready || .venv/bin/python -c "" 2>/dev/null || rm -f .venv/ready)
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .PHONY: help setup book small paper lab test site test-browser bench pins clean
@@ -9,19 +11,29 @@ export JUPYTER_PREFER_ENV_PATH = 1
 help: ## print what there is (the default)
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
-setup: ## make or complete .venv, which every target below does first
+# Killed in the middle, uv leaves a package whose files are not all there, and trusts it afterwards. So the file
+# .venv/ready is removed before anything is installed and made last, and an environment without it is made anew.
+setup: .venv/ready ## make or complete .venv, which every target below does first
+
+.venv/ready: requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found: install one, or name it with make PYTHON=/its/path."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PYTHON=$(PYTHON) is older than Python 3.11, which the book needs.")'
-	@$(PYTHON) -m cmxlib.environment
+	@echo "Installing what requirements.txt names into .venv (the first time: a few minutes, several GB)"
+	@test -e $@ || $(PYTHON) -m venv --clear .venv
+	@rm -f $@
+	@.venv/bin/python -m pip install --quiet "uv>=0.5"
+	@.venv/bin/uv pip install --compile-bytecode --python .venv/bin/python \
+		-r requirements.txt -e '.[book,files,test,site,browser]'
+	@touch $@
 
 book: setup ## run every chapter at quick scale on the embedded data (minutes)
 	@$(CMX) book --scale quick
 
 small: setup ## measure the tables at small scale on CIFAR-10, then run every chapter on it (hours)
-	@$(CMX) study --scale small && $(CMX) attack --scale small && $(CMX) book --scale small
+	@$(CMX) study --scale small && $(CMX) book --scale small
 
 paper: setup ## the same at paper scale (wants a GPU; a day on two cores)
-	@$(CMX) study --scale paper && $(CMX) attack --scale paper && $(CMX) book --scale paper
+	@$(CMX) study --scale paper && $(CMX) book --scale paper
 
 lab: setup ## open JupyterLab at the first chapter
 	.venv/bin/jupyter lab notebooks/00_start_here.ipynb
@@ -29,7 +41,7 @@ lab: setup ## open JupyterLab at the first chapter
 test: export OMP_NUM_THREADS ?= 2
 test: setup ## lint, then the unit tests, chapters and solutions
 	.venv/bin/ruff check && .venv/bin/ruff format --check
-	.venv/bin/pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=120 --nbval-sanitize-with tests/nbval_sanitize.cfg
+	.venv/bin/pytest tests notebooks --nbval
 
 site: setup ## build the web edition from the saved notebooks, in build/site (seconds)
 	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -c site notebooks build/site
@@ -41,7 +53,7 @@ bench: setup ## time training, evaluation and encryption on this machine
 	.venv/bin/python -m benchmarks
 
 pins: setup ## renew the tested versions in requirements.txt
-	.venv/bin/uv pip compile pyproject.toml --extra test --extra site --extra browser --universal --python-version 3.11 \
+	.venv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 		--fork-strategy fewest --upgrade --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.txt
 
 clean: ## remove what quick runs and tools left; results/, figures/ and .venv stay

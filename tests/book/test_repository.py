@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -249,6 +250,8 @@ def test_make_test_compares_saved_outputs(book):
     right = ("code", "import sys; print(sys.prefix)", (), f"{sys.prefix}\n")
     wrong = ("code", "print(0.25)", (), "0.26\n")
     path = book.add("one", [right, address, wrong])
+    for name in ("conftest.py", "nbval_sanitize.cfg"):  # which hold how the chapters are compared
+        shutil.copy(ROOT / "notebooks" / name, book.path)
     command = [sys.executable, "-m", "pytest", "-q", *options, str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, "1 failed, 2 passed" in done.stdout) == (1, True), done.stdout
