@@ -8,6 +8,7 @@ import copy
 import torch
 from torch import nn
 
+from . import checks
 from .model import find_embedding
 
 _PLACES = torch.arange(7, -1, -1, dtype=torch.uint8).view(-1, 1, 1)  # shifts, for (N, C, 8, H, W)
@@ -19,8 +20,7 @@ def to_bits(images: torch.Tensor) -> torch.Tensor:
     Flipping one bit of a value v is no affine map of v (only flipping all eight is: 255 - v), so no embedding of values
     can undo it. It is one of the bits, b -> 1 - b: an embedding of bits can.
     """
-    if images.dtype != torch.uint8:
-        raise TypeError(f"Only uint8 images have bits, not {images.dtype}.")
+    checks.images(images, bytes_only=True)
     bits = images[:, :, None] >> _PLACES & 1
     return bits.flatten(1, 2).float()
 
