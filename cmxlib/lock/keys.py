@@ -36,6 +36,8 @@ class SecretKey:
             kept for the secret of ``for_experiment(N)``.
     """
 
+    _origin = "unfinished"  # while it is made, a traceback may show it already
+
     def __init__(self, secret: bytes, origin: str):
         secret = Hidden(secret)
         if not isinstance(secret.value, bytes) or len(secret.value) != SECRET_BYTES:
