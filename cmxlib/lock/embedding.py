@@ -1,10 +1,13 @@
 """The patch embedding of a model: which layer it is, and whether its weight is its own."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 from torch import nn
 from torch.nn.utils import parametrize
 
-from .probe import Embedding, linear_embeddings
+from .probe import Embedding, check_sees_image, linear_embeddings
 
 
 def find_embedding(model: nn.Module, channels: int = 3, embedding: str | None = None) -> tuple[str, nn.Conv2d]:
@@ -82,6 +85,16 @@ def locate(model: nn.Module, channels: int, name: str | None) -> Embedding:
             "name another layer with embedding=."
         )
     return found[0]
+
+
+def checked_copy(model: nn.Module, channels: int, name: str | None = None) -> tuple[nn.Module, Embedding]:
+    """A copy of ``model``, and its embedding, which alone sees the image and has a weight of its own."""
+    found = locate(model, channels, name)
+    check_own_weights(found.name, found.layer)
+    copied = copy.deepcopy(model)
+    found = replace(found, layer=copied.get_submodule(found.name))
+    check_sees_image(copied, found, channels)
+    return copied, found
 
 
 def _has_stem(model: nn.Module, channels: int) -> bool:

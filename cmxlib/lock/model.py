@@ -15,9 +15,8 @@ import torch
 from torch import nn
 
 from . import checks
-from .embedding import check_own_weights, find_embedding, locate
+from .embedding import checked_copy, find_embedding
 from .patch import PatchCipher, check_affine
-from .probe import Embedding, check_sees_image
 
 __all__ = ["decrypt_model", "encrypt_model", "find_embedding"]
 
@@ -39,7 +38,9 @@ def encrypt_model(model: nn.Module, cipher: PatchCipher, *, mean, std, embedding
     bytes), float16 0 or 1 (3e-3) and bfloat16 2 to 9 (2e-2), which is about what the type itself costs: bfloat16
     alone changed 3 (1e-2). Where every prediction counts, leave the embedding in float32.
 
-    A weight that is shared with another layer is no longer shared in the copy. Raises ValueError, with the reason,
+    A weight that is shared with another layer is no longer shared in the copy, and a layer without a bias gets one:
+    code that builds such a model anew (``from_pretrained`` of CLIP) drops it, so save the module or give the layer a
+    bias there. Raises ValueError, with the reason,
     where there is no such embedding, where several qualify, where sizes do not fit, where the weight is computed from
     other parameters, and where a run on a probe image shows that the embedding does not see the image as it is or that
     another layer sees it too; warns where no probe can be run.
@@ -64,8 +65,8 @@ def _fold(model, cipher, mean, std, embedding, undo):
             f"{type(cipher).__name__}: use PatchCipher(key, patch_size)."
         )
     channels = getattr(cipher, "channels", 3)
-    found = locate(model, channels, embedding)
-    check_own_weights(found.name, found.layer)
+    folded, found = checked_copy(model, channels, embedding)
+    layer = found.layer
     size, block = found.size, getattr(cipher, "block_size", 1)
     if size % block:
         raise ValueError(
@@ -82,9 +83,6 @@ def _fold(model, cipher, mean, std, embedding, undo):
     shift = ((matrix @ mu + offset - mu) / sigma)[order]
     matrix = (matrix * sigma / sigma[:, None])[np.ix_(order, order)]
 
-    folded = copy.deepcopy(model)
-    layer = folded.get_submodule(found.name)
-    check_sees_image(folded, Embedding(found.name, layer, size, order, found.norm), channels)
     if found.norm:
         _fold_norm(folded.get_submodule(found.norm), found.norm, matrix, shift)
     weight = layer.weight.double().cpu().flatten(1).numpy()

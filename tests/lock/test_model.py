@@ -13,7 +13,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from cmxlib import ConvMixer, PatchCipher, SecretKey, decrypt_model, encrypt_model, logits
+from cmxlib.lock.bits import bit_model
 from cmxlib.lock.embedding import find_embedding, locate
+from cmxlib.lock.position import PositionCipher, encrypt_model_by_position
 from cmxlib.lock.use import Encrypt, verify
 
 KEY = SecretKey.for_experiment(7)
@@ -265,6 +267,15 @@ def test_what_the_embedding_sees_is_checked(net, message):
     with pytest.raises(ValueError, match=message):
         encrypt_model(net.train(), PatchCipher(KEY, 4), **UNEQUAL)
     assert before == [module.training for module in net.modules()]
+
+
+@pytest.mark.parametrize("net", [net_of(nn.Conv2d(3, 3, 3, padding=1)), Skip(), parametrised("weight_norm")])
+def test_the_repairs_check_the_same(net):
+    net(images(torch.float32, 32))
+    with pytest.raises(ValueError, match=r"does not see|Another layer|remove_parametrizations"):
+        bit_model(net, **UNEQUAL)
+    with pytest.raises(ValueError, match=r"does not see|Another layer|remove_parametrizations"):
+        encrypt_model_by_position(net, PositionCipher(KEY, 4, image_size=32), **UNEQUAL)
 
 
 def test_a_layer_that_changes_nothing_may_stand_in_front():

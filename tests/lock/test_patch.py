@@ -5,6 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmxlib import PatchCipher, SecretKey
+from cmxlib.lock.bits import to_bits
+from cmxlib.lock.near import damaged, partway, scrambled_in_part
+from cmxlib.lock.position import PositionCipher
 
 KEY = SecretKey.for_experiment(7)
 STEPS = [(), ("shuffle",), ("flip",), ("shuffle", "flip"), ("flip", "shuffle"), ("orthogonal",)]
@@ -247,3 +250,32 @@ def test_a_recorded_graph_does_the_same(steps, dtype):
     for graph in graphs:
         for found, expected in zip(graph(second), Both()(second), strict=True):
             assert torch.allclose(found, expected)
+
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: scrambled_in_part(PatchCipher(KEY), "pixel", RNG), 'kind must be "pixels"'),
+        (lambda: damaged(PatchCipher(KEY), 1, 0, RNG), "choose 0 or at least 2"),
+        (lambda: damaged(PatchCipher(KEY), 49, 0, RNG), "positions must be a whole number from 0 to 48"),
+        (lambda: damaged(PatchCipher(KEY), 0, -1, RNG), "signs must be a whole number from 0 to 48"),
+        (lambda: partway(PatchCipher(KEY), PatchCipher(KEY), -1), "count must be a whole number from 0 to 48"),
+        (lambda: PositionCipher(KEY, 5), "Patches of 5 pixels do not divide images of 32"),
+        (lambda: PositionCipher(KEY, 4).encrypt(torch.zeros(1, 3, 30, 32)), "do not divide images of 30 x 32"),
+        (lambda: PositionCipher(KEY, 4).encrypt(torch.zeros(1, 3, 8, 8)), "keys for 64 positions"),
+        (lambda: PositionCipher(bytes(32)), "key must be a SecretKey"),
+        (lambda: PositionCipher(KEY, 4).encrypt(torch.zeros(1, 3, 32, 32).long()), "images must be uint8"),
+        (lambda: to_bits(torch.zeros(1, 3, 4, 4)), "images must be uint8"),
+    ],
+)
+def test_the_repairs_and_the_near_keys_refuse_bad_input(make, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+def test_a_key_by_position_takes_single_images():
+    cipher, x = PositionCipher(KEY, 4, image_size=8), torch.rand(3, 8, 8)
+    assert torch.equal(cipher.encrypt(x), cipher.encrypt(x[None])[0])
