@@ -41,10 +41,11 @@ class _Spy(nn.Module):
             return getattr(self.layer, name)
 
     def forward(self, *args, **kwargs):
-        self.seen.append(args[0] if args else next(iter(kwargs.values())))
+        # Copies, for a model may work in place on what it is given.
+        self.seen.append((args[0] if args else next(iter(kwargs.values()))).clone())
         if self.kept is None:
             self.kept = self.layer(*args, **kwargs)
-        return self.kept
+        return self.kept.clone()
 
 
 def check_sees_image(model: nn.Module, found: Embedding, channels: int) -> None:
@@ -187,7 +188,7 @@ def _as_evaluated(model):
 def _run(model, image):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return model(image)
+        return model(image.clone())
 
 
 def _tensors(output):

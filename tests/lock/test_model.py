@@ -234,6 +234,13 @@ def test_a_shared_or_frozen_weight():
 # -- what the embedding sees ------------------------------------------------------------------------------------------
 
 
+class InPlace(nn.Module):
+    """Subtracts in place from the image, before the embedding sees it."""
+
+    def forward(self, x):
+        return x.sub_(0.5)
+
+
 class Skip(nn.Module):
     """The embedding, and a second way for the image around it."""
 
@@ -254,6 +261,7 @@ def net_of(*layers):
     [
         (net_of(nn.Conv2d(3, 3, 3, padding=1)), "does not see the image as it is"),
         (net_of(nn.BatchNorm2d(3)), "does not see the image as it is"),
+        (net_of(InPlace()), "does not see the image as it is"),
         (net_of(nn.ReflectionPad2d(2)), "does not see the image as it is"),
         (Skip(), "Another layer than 'embed' reads the image"),
         (nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)), "Several layers"),
@@ -278,8 +286,9 @@ def test_the_repairs_check_the_same(net):
         encrypt_model_by_position(net, PositionCipher(KEY, 4, image_size=32), **UNEQUAL)
 
 
-def test_a_layer_that_changes_nothing_may_stand_in_front():
-    net, cipher, x = net_of(nn.Identity(), nn.Dropout(0.5)), PatchCipher(KEY, 4), images(size=32)
+def test_a_layer_that_changes_nothing_may_stand_in_front_and_one_that_works_in_place_behind():
+    conv, cipher, x = nn.Conv2d(3, 6, 4, stride=4), PatchCipher(KEY, 4), images(size=32)
+    net = nn.Sequential(nn.Identity(), nn.Dropout(0.5), conv, nn.ELU(inplace=True), nn.Flatten(), nn.Linear(384, 5))
     net = net.double().eval()
     plain = logits(net, x, **UNEQUAL)
     assert (logits(encrypt_model(net, cipher, **UNEQUAL), cipher.encrypt(x), **UNEQUAL) - plain).abs().max() < 1e-9
