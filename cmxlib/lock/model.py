@@ -74,7 +74,9 @@ def _fold(model, cipher, mean, std, embedding, undo):
             "embeds: each patch is embedded by itself, so nothing that mixes patches can be undone."
         )
     mu, sigma = (np.repeat(values, size * size) for values in checks.statistics(mean, std, channels))
-    matrix, offset = check_affine(*cipher.matrix(size), len(mu))
+    matrix, offset = cipher.matrix(size)
+    if not isinstance(cipher, PatchCipher):  # which was checked when it was made
+        matrix, offset = check_affine(matrix, offset, len(mu))
     if undo:  # from here on, the embedding's patches are put through z -> matrix z + offset first
         matrix = np.linalg.inv(matrix)
         offset = -matrix @ offset

@@ -207,7 +207,7 @@ def check_affine(matrix, offset, n: int) -> tuple[np.ndarray, np.ndarray]:
         )
     if not (np.isfinite(matrix).all() and np.isfinite(offset).all()):
         raise ValueError("The cipher's matrix and offset must be finite.")
-    if not (condition := np.linalg.cond(matrix)) < 1e12:
+    if not (condition := np.linalg.cond(matrix, 1)) < 1e12:
         raise ValueError(f"The cipher's matrix is singular (condition number {condition:.1e}): nothing can undo it.")
     return matrix, offset
 
