@@ -3,11 +3,7 @@
 The public names below are imported on first use, so ``import cmxlib`` itself stays quick.
 """
 
-import os
 from importlib import import_module
-
-# torch reads it once: ask the system for big arrays in pages of megabytes, which a CPU's training step gains from.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 

@@ -1,6 +1,5 @@
 """Training: one loop, with a checkpoint after each epoch."""
 
-import copy
 import dataclasses
 import time
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from tqdm.auto import tqdm
 
 from .augment import augment
 from .checkpoint import load_checkpoint, save_checkpoint
-from .choice import least_seconds
 from .data import Dataset
-from .device import bf16_is_faster, default_device
+from .device import bf16_is_faster, default_device, pays_to_compile
 from .evaluate import accuracy, normalise
 
 
@@ -41,36 +39,6 @@ class TrainSettings:
     def lr(self, progress: float) -> float:
         """The learning rate when the share ``progress`` of all steps is done."""
         return float(np.interp(progress, [0, 2 / 5, 4 / 5, 1], [0, self.max_lr, self.max_lr / 20, 0]))
-
-
-LEAST_COMPILING = 30  # seconds that torch.compile takes at least, for networks of this size
-
-
-def quickest(model, images, labels, n_steps, autocast):
-    """The model, or what ``torch.compile`` makes of it where so many steps of training take less time, compiling too.
-
-    Measured on a copy, with one normalised batch. Both have the same parameters, and agree up to rounding.
-    """
-
-    def step(network):
-        def run():
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=autocast):
-                loss = F.cross_entropy(network(images), labels)
-            loss.backward()
-            loss.item()  # waits for a GPU
-
-        return run
-
-    twin = copy.deepcopy(model).train()
-    (eager_step,) = least_seconds([step(twin)], 3)
-    if n_steps * eager_step < LEAST_COMPILING:
-        return model
-    compiled = torch.compile(twin)
-    start = time.perf_counter()
-    step(compiled)()
-    compiling = time.perf_counter() - start
-    eager_step, compiled_step = least_seconds([step(twin), step(compiled)], 5)
-    return torch.compile(model) if compiling + n_steps * compiled_step < n_steps * eager_step else model
 
 
 def fit(
@@ -119,11 +87,8 @@ def fit(
     def ready(batch):
         return normalise(batch, data.mean, data.std).contiguous(memory_format=torch.channels_last)
 
-    network = model  # on a CPU, ConvMixer computes in its own way, and compiling gained nothing
-    if device.type != "cpu":
-        first = slice(settings.batch_size)
-        n_left = n_steps * (settings.epochs - done)
-        network = quickest(model, ready(images[first]), labels[first], n_left, state["autocast"])
+    # By all steps, not those that are left, so that a training that goes on computes as it began.
+    network = torch.compile(model) if pays_to_compile(device, n_steps * settings.epochs) else model
     bar = tqdm(
         total=n_steps * settings.epochs, initial=n_steps * done, disable=not progress, unit="step", mininterval=1
     )

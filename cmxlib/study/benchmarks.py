@@ -105,7 +105,7 @@ def encryption(n, in_a_row):
     return lambda: [cipher.encrypt(images) for _ in range(in_a_row)]
 
 
-# -- turns ---------------------------------------------------------------------------------------------------------------
+# -- turns ---------------------------------------------------------------------------------------------------------
 
 
 class Contender:
@@ -145,7 +145,7 @@ def turns(contenders: dict[str, tuple[str, str, dict]], n: int) -> dict[str, flo
     return {name: statistics.median(turn[name] for turn in seconds) for name in contenders}
 
 
-# -- the table -----------------------------------------------------------------------------------------------------------
+# -- the table -----------------------------------------------------------------------------------------------------
 
 
 def _cases(scale: Scale) -> dict[str, dict]:
