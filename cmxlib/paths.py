@@ -1,11 +1,20 @@
-"""Where things are: the checkout of the book, the cache folder; and the one way in which the project writes a file."""
+"""Where things are: the checkout of the book, the cache folder, packages that an extra brings; and the one way in which
+the project writes a file."""
 
+import importlib
 import os
 import sys
 import tempfile
-from importlib import import_module
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be deleted: that alone tells which are in use
+    fcntl = None
 
 _PARENT = Path(__file__).resolve().parents[1]
 ROOT = _PARENT if all((_PARENT / name).exists() for name in ("notebooks", "pyproject.toml")) else None  # the checkout
@@ -23,16 +32,6 @@ def checkout() -> Path:
             "without one: clone the repository and run `make setup` in it."
         )
     return ROOT
-
-
-def need(module: str, extra: str) -> ModuleType:
-    """The module of that name; ImportError, with the way out, where the extra that brings it is not installed."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f'This needs {module}, which comes with the extra "{extra}": pip install "cmxlib[{extra}]".'
-        ) from error
 
 
 def cache_dir() -> Path:
@@ -58,26 +57,76 @@ def cache_dir() -> Path:
     return folder
 
 
-def write_bytes(path: str | os.PathLike, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file at one stroke: a reader finds the old one or the whole new one, never a part.
+def need(module: str, extra: str) -> ModuleType:
+    """The module, imported. ImportError naming the extra of cmxlib that brings it, where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name != package:
+            raise  # the package is there, and lacks something itself
+        raise ImportError(f'This needs {package}, which is not installed: pip install "cmxlib[{extra}]".') from None
 
-    A symbolic link is followed, so that what it points to is replaced and the link stays.
+
+_SUFFIX = ".cmx-tmp"  # of files that are being written
+
+
+@contextmanager
+def replacing(path: str | os.PathLike, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A file open for writing bytes, which takes the place of ``path`` at one stroke when the block ends without an
+    error: a reader finds the old one or the whole new one, never a part.
+
+    A symbolic link is followed, so that what it points to is replaced and the link stays. What a killed writer left in
+    the folder is deleted first, so that it does not keep a full disk full.
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    for left in path.parent.glob(f".*{_SUFFIX}"):
+        _delete_unless_in_use(left)
+    handle, temporary = _open_temporary(path)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
+            os.chmod(temporary, mode)
+            if fcntl:  # before the lock is let go of, or another writer could take this for a dead one's
+                os.replace(temporary, path)
+        if not fcntl:
+            os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_bytes(path: str | os.PathLike, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a file at one stroke; see ``replacing``."""
+    with replacing(path, mode=mode) as file:
+        file.write(data)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """``write_bytes`` of a text in UTF-8; line ends stay as they are."""
     write_bytes(path, text.encode())
+
+
+def _open_temporary(path: Path) -> tuple[int, str]:
+    """A new file beside ``path``, open and locked for as long as it is: the system frees the lock of a dead process."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX)
+        if fcntl:
+            with suppress(OSError):  # a file system without locks: there, nothing is ever swept
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        if not fcntl or os.fstat(handle).st_nlink:  # else another writer swept it before it was locked
+            return handle, name
+        os.close(handle)
+
+
+def _delete_unless_in_use(path: Path) -> None:
+    with suppress(OSError):  # in use, gone already, or not ours to delete
+        with path.open("rb") as file:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+        if not fcntl:
+            path.unlink()

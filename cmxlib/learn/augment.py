@@ -2,21 +2,34 @@
 
 import torch
 
+from ..lock import checks
+from ..paths import need
+
 GROUP = 8  # neighbours in a batch that share what RandAugment draws: one by one, it would cost more than it adds
 
 
-def augment(images, generator, *, crop_padding=4, flip=True, rand_augment=0):
+def augment(
+    images: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    crop_padding: int = 4,
+    flip: bool = True,
+    rand_augment: int = 0,
+) -> torch.Tensor:
     """Randomly shift and mirror images, and change them by RandAugment.
 
     Args:
-        images: (N, C, H, W), uint8; a new tensor of the same shape and type is returned.
+        images: (N, C, H, W), uint8 or floating in [0, 1]; a new tensor of the same shape and type is returned.
         generator: the ``torch.Generator``, on the images' device, that all randomness comes from.
         crop_padding: each image is moved by up to so many pixels in each direction, zeros filling in.
         flip: mirror every image left to right with probability 1/2.
         rand_augment: a magnitude of 0 (off) to 30. Two operations, drawn from fourteen for each ``GROUP`` images, move,
-            turn, shear or recolour them (RandAugment, arXiv 1909.13719, by torchvision).
+            turn, shear or recolour them (RandAugment, arXiv 1909.13719, by torchvision, for 1 or 3 channels).
     """
-    n, _, h, w = images.shape
+    n, channels, h, w = checks.images(images).shape
+    checks.whole(crop_padding, "crop_padding", 0)
+    if checks.whole(rand_augment, "rand_augment", 0, 30) and channels not in (1, 3):
+        raise ValueError(f"rand_augment is for images of 1 or 3 channels, not {channels}: set it to 0.")
     everyone = torch.arange(n, device=images.device)
 
     def draw(high):
@@ -29,9 +42,7 @@ def augment(images, generator, *, crop_padding=4, flip=True, rand_augment=0):
     if flip:
         images = torch.where(draw(2).bool().view(n, 1, 1, 1), images.flip(3), images)
     if rand_augment:
-        from torchvision.transforms.v2 import RandAugment  # slow to import
-
-        change = RandAugment(num_ops=2, magnitude=rand_augment)
+        change = need("torchvision.transforms.v2", "book").RandAugment(num_ops=2, magnitude=rand_augment)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
             torch.manual_seed(int(draw(2**62)[0]))
             images = torch.cat([change(group) for group in images.split(GROUP)])

@@ -4,16 +4,21 @@ Nothing is unpickled before its MD5 sum is found right, since a pickle can run a
 """
 
 import hashlib
+import http.client
 import io
+import json
 import os
 import pickle
 import tarfile
-import tempfile
+import urllib.request
 import warnings
 from pathlib import Path
 
 import numpy as np
 
+from ..paths import need, replacing
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 FOLDER = "cifar-10-batches-py"
 TAR = "cifar-10-python.tar.gz"
 TRAIN_FILES = [f"data_batch_{i}" for i in range(1, 6)]
@@ -38,8 +43,17 @@ class DatasetError(RuntimeError):
     """A data set could not be had; the message says why and what to do."""
 
 
-def find_files(folder: Path) -> list[Path]:
-    """The seven files of a copy, or its one tar. DatasetError where they are not all there."""
+def find_files(folder: str | os.PathLike) -> tuple[list[Path], str]:
+    """The seven files of a copy, or its one tar; and a text of their names, sizes and times of change. DatasetError
+    where they are not all there."""
+    try:
+        files = _find_files(Path(folder).expanduser())
+        return files, json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    except OSError as error:
+        raise DatasetError(f"CIFAR-10 cannot be read from {folder} ({error.strerror}). {_WAY_OUT}") from error
+
+
+def _find_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DatasetError(f"CIFAR-10 was to be read from {folder}, but there is no such folder. {_WAY_OUT}")
     batches = folder / FOLDER
@@ -87,10 +101,7 @@ def decode(content: dict[str, bytes]) -> tuple:
 
 
 def download(folder: Path) -> Path:
-    """The official tar in `folder`, fetched by torchvision unless it is there already, whole."""
-    from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import download_url
-
+    """The official tar in ``folder``, fetched unless it is there already, whole."""
     tar = folder / TAR
     if tar.is_file() and _is_official(TAR, tar.read_bytes()):
         return tar
@@ -100,12 +111,17 @@ def download(folder: Path) -> Path:
         f"{FOLDER} or {TAR}.",
         flush=True,
     )
+    tqdm, md5 = need("tqdm.auto", "book").tqdm, hashlib.md5(usedforsecurity=False)
     try:
-        # Into a folder of its own first: an interrupted download must not be taken for the file.
-        with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-            download_url(CIFAR10.url, unfinished, TAR, MD5[TAR])
-            os.replace(Path(unfinished) / TAR, tar)
-    except (OSError, RuntimeError) as error:
+        with urllib.request.urlopen(URL, timeout=60) as source, replacing(tar) as file:
+            with tqdm(total=int(source.headers["Content-Length"] or 0), unit="B", unit_scale=True) as bar:
+                while block := source.read(2**16):
+                    file.write(block)
+                    md5.update(block)
+                    bar.update(len(block))
+            if md5.hexdigest() != MD5[TAR]:
+                raise OSError("the file is damaged or incomplete: its MD5 sum is wrong")
+    except (OSError, http.client.HTTPException) as error:
         raise DatasetError(f"The download of CIFAR-10 failed ({error}). {_WAY_OUT}") from error
     return tar
 

@@ -1,12 +1,13 @@
 """The network of the book: ConvMixer (Trockman and Kolter, arXiv 2201.09792)."""
 
+from functools import lru_cache
+
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
 
-from .depthwise import depthwise, layout_rows
-from .fused import gelu_norm
-from .memory import keep_freed_memory
+from .engine import products
 
 
 class Residual(nn.Module):
@@ -16,7 +17,7 @@ class Residual(nn.Module):
         super().__init__()
         self.fn = fn
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.fn(x)
 
 
@@ -26,7 +27,9 @@ class ConvMixer(nn.Sequential):
     Input: normalised images (N, channels, H, W) with H and W divisible by ``patch_size``.
     Output: logits (N, num_classes).
 
-    On a CPU, ``forward`` computes the same with matrix products alone (see ``depthwise``), several times quicker.
+    On a CPU, ``forward`` computes the same with matrix products alone (see ``engine``), several times quicker. Where a
+    layer was exchanged or changed, where it has hooks, and where the network is traced or compiled, it runs the layers
+    one by one.
     """
 
     def __init__(self, dim=256, depth=8, kernel_size=5, patch_size=2, num_classes=10, channels=3):
@@ -53,38 +56,81 @@ class ConvMixer(nn.Sequential):
             nn.Flatten(),
             nn.Linear(dim, num_classes),
         )
+        self._sizes = dim, depth, kernel_size, patch_size  # for _is_untouched
 
     def __getitem__(self, index):
         # A slice is a plain nn.Sequential: the constructor here takes sizes, not layers.
         return nn.Sequential(*list(self)[index]) if isinstance(index, slice) else super().__getitem__(index)
 
-    def forward(self, x):
-        # Another kind of embedding, such as one with filters of its own at each position, takes the plain path.
-        quick = x.device.type == "cpu" and isinstance(self[0], nn.Conv2d)
-        return self._products(x) if quick else super().forward(x)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        quick = not _is_traced(x) and _fits(x, self[0]) and _is_untouched(self, x.dtype)
+        return products(self, x) if quick else super().forward(x)
 
-    def _products(self, x):
-        """The network on a CPU: every activation is a matrix (dim, positions), so each layer is a product on it."""
-        keep_freed_memory()
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        embedding, _, norm, *blocks = list(self)[:-3]
-        n, channels, _, _ = x.shape
-        p = embedding.kernel_size[0]
-        h, w = x.shape[2] // p, x.shape[3] // p
-        rows = layout_rows(h, w, blocks[0][0].fn[0].kernel_size[0], dtype) if blocks else h
 
-        def pointwise(conv, z):
-            return conv.weight.to(dtype).flatten(1) @ z  # its bias is added by gelu_norm, which reads z anyway
+def _is_traced(x):
+    """Whether somebody records or transforms what is computed, and has to see the layers themselves."""
+    return (
+        torch.compiler.is_compiling()  # true for torch.export too; first, for then they read no further
+        or torch.jit.is_tracing()
+        or type(x) is not torch.Tensor  # fake tensors, proxies of torch.fx
+        or torch._C._len_torch_dispatch_stack() > 0  # make_fx, counters of operations
+        or torch._C._are_functorch_transforms_active()  # torch.func: grad, vmap
+        or forward_ad._current_level >= 0
+        or bool(_has_any_global_hook())
+    )
 
-        with torch.autocast("cpu", enabled=False):
-            patches = x[..., : h * p, : w * p].to(dtype).reshape(n, channels, h // rows, rows, p, w, p)
-            patches = patches.permute(1, 4, 6, 2, 0, 3, 5).reshape(channels * p * p, -1)
-            z = gelu_norm(pointwise(embedding, patches), norm, embedding.bias)
-            for residual, conv, _, norm in blocks:
-                spatial, _, spatial_norm = residual.fn
-                tiles = z.view(len(z), -1, rows * w)
-                mixed = depthwise(tiles, spatial.weight, n, h, w).view_as(z)
-                z = gelu_norm(mixed, spatial_norm, spatial.bias, residual=z)
-                z = gelu_norm(pointwise(conv, z), norm, conv.bias)
-            pooled = z.view(len(z), h // rows, n, rows * w).mean((1, 3), dtype=self[-1].weight.dtype)
-            return F.linear(pooled.T, self[-1].weight, self[-1].bias)
+
+def _fits(x, embedding):
+    """Whether the products know such an input: images on the CPU, as large as a patch or larger, of a usual type."""
+    if type(embedding) is not nn.Conv2d or x.device.type != "cpu" or x.layout != torch.strided or x.dim() != 4:
+        return False
+    n, channels, *size = x.shape
+    if torch.is_autocast_enabled("cpu"):  # it leaves float64 alone
+        known = x.dtype == torch.float32 and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    else:
+        known = x.dtype in (torch.float64, torch.float32, torch.bfloat16)
+    return known and n > 0 and channels == embedding.in_channels and min(size) >= max(embedding.kernel_size)
+
+
+def _is_untouched(model, dtype):
+    """Whether a network has the very layers of its constructor, with parameters of that type on the CPU and no hooks.
+
+    Looked up anew at each call, in a quarter of a millisecond at depth 8, since layers may be changed at any time. The
+    first and the last layer may have other numbers of channels and of classes.
+    """
+    parameters = model.parameters()
+    if not all(type(p) in _USUAL and p.dtype == dtype and p.device.type == "cpu" for p in parameters):
+        return False
+    first, last = model[0], model[-1]
+    if type(last) is not nn.Linear:
+        return False
+    return _children(model) == _expected(*model._sizes, last.out_features, first.in_channels)
+
+
+def _children(layer):
+    """What each child is: its name, and its class, attributes, shapes of parameters and children, or None if hooked.
+
+    A layer that was exchanged, given other attributes or another ``forward`` differs in them; torch's parametrizations
+    make another class of it.
+    """
+    return [(name, _described(child)) for name, child in layer._modules.items()]
+
+
+def _described(layer):
+    own = layer.__dict__
+    if any(own.get(name) for name in _HOOKS):
+        return None
+    attributes = {name: value for name, value in own.items() if name[0] != "_" and name != "training"}
+    shapes = {name: p.shape for name, p in own["_parameters"].items() if p is not None}
+    return type(layer), attributes, shapes, _children(layer)
+
+
+_USUAL = nn.Parameter, torch.Tensor
+_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl"
+
+
+@lru_cache(maxsize=32)
+def _expected(*sizes):
+    """What ``_is_untouched`` has to find in a ConvMixer of these sizes."""
+    with torch.device("meta"):  # no memory, and no random numbers drawn
+        return _children(ConvMixer(*sizes))

@@ -1,4 +1,4 @@
-"""The two data sets as tensors: CIFAR-10, read and checked, and FontDigits, drawn.
+"""Labelled images as tensors: CIFAR-10, read and checked; FontDigits, drawn; or one's own.
 
     data = load_dataset("cifar10")      # or "fontdigits"
     data.train_images                   # uint8 (50000, 3, 32, 32)
@@ -8,7 +8,6 @@ CIFAR-10: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images"
 
 import json
 import os
-import tempfile
 import warnings
 import zlib
 from collections.abc import Callable
@@ -18,18 +17,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from ..paths import cache_dir
+from ..lock import checks
+from ..paths import cache_dir, need, replacing
 from . import cifar10
+from .checkpoint import checksum
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images as uint8 (N, 3, 32, 32) with values 0..255, labels as int64 (N,) that count into `classes`.
+    """Images (N, C, H, W), uint8 with values 0..255 or floating with values in [0, 1], and labels (N,), whole numbers
+    that count into ``classes``; C, H and W are any.
 
-    mean and std are per channel, over all pixels of the training images, of values in [0, 1].
+    mean and std are per channel, of values in [0, 1]: for one's own images, ``channel_statistics(train_images)``.
+    Raises TypeError or ValueError where these do not fit together.
     """
 
     name: str
@@ -38,16 +39,51 @@ class Dataset:
     test_images: torch.Tensor = field(repr=False)
     test_labels: torch.Tensor = field(repr=False)
     classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self):
+        channels = checks.images(self.train_images, name="train_images").shape[1]
+        checks.images(self.test_images, channels, name="test_images")
+        for part in ("train", "test"):
+            labels = checks.labels(
+                getattr(self, f"{part}_labels"), len(getattr(self, f"{part}_images")), name=f"{part}_labels"
+            )
+            if not len(labels):
+                raise ValueError(f"{part}_images must hold at least one image.")
+            if not 0 <= labels.min() <= labels.max() < len(self.classes):
+                raise ValueError(
+                    f"{part}_labels must count into the {len(self.classes)} classes from 0 on, "
+                    f"but they run from {labels.min()} to {labels.max()}."
+                )
+        for name, values in zip(("mean", "std"), checks.statistics(self.mean, self.std, channels), strict=True):
+            object.__setattr__(self, name, tuple(values.tolist()))
+
+    def fingerprint(self) -> str:
+        """A checksum of all that is in it, to tell data sets apart; it is no secret and no proof against forgery."""
+        tensors, fields = _parts(self)
+        return checksum(tensors, json.dumps(fields))
+
+
+def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, of values in [0, 1], over all pixels of images (N, C, H, W)."""
+    if checks.images(images).is_floating_point():
+        std, mean = torch.std_mean(images.double(), (0, 2, 3), correction=0)
+        return tuple(mean.tolist()), tuple(std.tolist())
+    # Exact, and without a float copy of all images: from how often each of the 256 values occurs.
+    channels = images.transpose(0, 1).flatten(1).cpu().numpy()
+    counts = np.stack([np.bincount(values, minlength=256) for values in channels])
+    values = np.arange(256) / 255
+    mean = counts @ values / counts.sum(1)
+    return tuple(mean.tolist()), tuple(np.sqrt(counts @ values**2 / counts.sum(1) - mean**2).tolist())
 
 
 def load_dataset(name: str, root: str | os.PathLike | None = None) -> Dataset:
     """Load "cifar10" or "fontdigits" (see `cmxlib.learn.fontdigits`), from a decoded cache where there is one.
 
     CIFAR-10 comes from the first of: the folder `root`; the folder that the environment variable CMX_DATA names; the
-    cache; torchvision's download. A named folder holds cifar-10-batches-py or cifar-10-python.tar.gz, or is
-    cifar-10-batches-py itself. FontDigits is drawn and takes no notice of root.
+    cache; a download. A named folder holds cifar-10-batches-py or cifar-10-python.tar.gz, or is cifar-10-batches-py
+    itself. FontDigits is drawn and takes no notice of root.
 
     A named folder always counts: its files are compared with those that the cache was made from by name, size and
     time of change, and where these differ all MD5 sums are checked again. So an incomplete folder is an error even
@@ -63,11 +99,7 @@ def load_dataset(name: str, root: str | os.PathLike | None = None) -> Dataset:
 
 
 def _load_cifar10(named: str | os.PathLike | None) -> Dataset:
-    if named:
-        files = cifar10.find_files(Path(named).expanduser())
-        origin = json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-    else:
-        files = origin = None
+    files, origin = cifar10.find_files(named) if named else (None, None)
 
     def build() -> Dataset:
         return _dataset("cifar10", *cifar10.decode(cifar10.read_checked(files or [cifar10.download(cache_dir())])))
@@ -76,25 +108,22 @@ def _load_cifar10(named: str | os.PathLike | None) -> Dataset:
 
 
 def _load_fontdigits() -> Dataset:
-    from . import fontdigits  # here, so that CIFAR-10 does not wait for matplotlib
+    from . import fontdigits
 
     def build() -> Dataset:
         return _dataset("fontdigits", *fontdigits.draw_fontdigits(), classes=tuple("0123456789"))
 
     # Drawn anew whenever the drawing, or what it is drawn with, has changed.
     code = zlib.crc32(Path(fontdigits.__file__).read_bytes())
+    need("matplotlib", "book")
+    need("PIL", "files")
     versions = {package: version(package) for package in ("matplotlib", "numpy", "pillow")}
     return _cached("fontdigits", json.dumps([code, versions]), build)
 
 
-def _dataset(name: str, train_images: np.ndarray, train_labels, test_images, test_labels, classes) -> Dataset:
-    # Exact, and without a float copy of all images: from how often each of the 256 values occurs.
-    counts = np.stack([np.bincount(train_images[:, c].ravel(), minlength=256) for c in range(3)])
-    values = np.arange(256) / 255
-    mean = counts @ values / counts.sum(1)
-    std = np.sqrt(counts @ values**2 / counts.sum(1) - mean**2)
-    tensors = (torch.from_numpy(a) for a in (train_images, train_labels, test_images, test_labels))
-    return Dataset(name, *tensors, classes=classes, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+def _dataset(name: str, train_images, train_labels, test_images, test_labels, classes: tuple[str, ...]) -> Dataset:
+    tensors = [torch.from_numpy(array) for array in (train_images, train_labels, test_images, test_labels)]
+    return Dataset(name, *tensors, classes, *channel_statistics(tensors[0]))
 
 
 # The decoded cache: one safetensors file a data set, with what it was made from and a checksum in its metadata.
@@ -108,46 +137,36 @@ def _cached(name: str, origin: str | None, build: Callable[[], Dataset]) -> Data
         data = build()
         try:
             _write_cache(path, origin, data)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             warnings.warn(f"The decoded {name} could not be kept in {path.parent}: {error}", stacklevel=4)
     return data
 
 
 def _read_cache(path: Path, origin: str | None) -> Dataset | None:
     """None where the file is absent, damaged or made from something else: whoever asks will build it again."""
+    safetensors = need("safetensors", "files")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        if metadata["crc32"] != _crc32(tensors, metadata["fields"]):
+        if metadata["crc32"] != checksum(tensors, metadata["fields"]):
             return None
         fields = json.loads(metadata["fields"])
         if fields.pop("origin") != origin and origin is not None:
             return None
-        fields |= {key: tuple(fields[key]) for key in ("classes", "mean", "std")}
-        return Dataset(**tensors, **fields)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return Dataset(**tensors, **fields | {"classes": tuple(fields["classes"])})
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
         return None
 
 
 def _write_cache(path: Path, origin: str | None, data: Dataset) -> None:
-    fields = dict(vars(data))
-    tensors = {name: fields.pop(name) for name in list(fields) if isinstance(fields[name], torch.Tensor)}
+    tensors, fields = _parts(data)
     fields = json.dumps({"origin": origin, **fields})
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, metadata={"fields": fields, "crc32": _crc32(tensors, fields)})
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    save = need("safetensors.torch", "files").save
+    with replacing(path) as file:
+        file.write(save(tensors, metadata={"fields": fields, "crc32": checksum(tensors, fields)}))
 
 
-def _crc32(tensors: dict[str, torch.Tensor], fields: str) -> str:
-    """A checksum against accidents; nothing in the cache is ever run."""
-    crc = zlib.crc32(fields.encode())
-    for name, tensor in sorted(tensors.items()):
-        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
-        crc = zlib.crc32(tensor.contiguous().numpy(), crc)
-    return f"{crc:08x}"
+def _parts(data: Dataset) -> tuple[dict[str, torch.Tensor], dict]:
+    fields = dict(vars(data))
+    return {name: fields.pop(name) for name in list(fields) if isinstance(fields[name], torch.Tensor)}, fields

@@ -1,14 +1,12 @@
 """The machine: which device computes, what it is called, and which type it multiplies quickly."""
 
-import functools
 import os
 import platform
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-
-from .choice import least_seconds
 
 
 def default_device() -> torch.device:
@@ -31,19 +29,26 @@ def device_name(device="cpu") -> str:
     return f"{model}, {cores} cores"
 
 
-@functools.cache
-def bf16_is_faster(device: torch.device) -> bool:
-    """Whether bfloat16 matrix products beat float32 ones by half or more: measured, once per process."""
+STEPS_WORTH_COMPILING = 2000  # torch.compile takes half a minute or more, and saves milliseconds a step
 
-    def products(dtype):
-        a = torch.ones(1024, 256, dtype=dtype, device=device)
 
-        def run():
-            for _ in range(10):
-                b = a @ a[:256]
-            b.sum().item()  # waits for a GPU
+def bf16_is_faster(device: torch.device | str) -> bool:
+    """Whether bfloat16 matrix products are much quicker than float32 ones: where the chip has instructions for them.
 
-        return run
+    Read off the device, not measured: a busy moment would change how a training computes, and so its result.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
 
-    bf16, float32 = least_seconds([products(torch.bfloat16), products(torch.float32)], 5)
-    return bf16 * 1.5 < float32
+
+def pays_to_compile(device: torch.device, n_steps: int) -> bool:
+    """Whether to train with ``torch.compile``: on a GPU that it can make code for, where so many steps repay it.
+
+    On a CPU the matrix products of ConvMixer's own way are quicker than compiled layers.
+    """
+    compiles = device.type == "cuda" and find_spec("triton") is not None
+    return compiles and torch.cuda.get_device_capability(device) >= (7, 0) and n_steps >= STEPS_WORTH_COMPILING

@@ -11,9 +11,10 @@ they were, and would seem to protect nothing. Here the class hangs on what is in
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+
+from ..lock import checks
+from ..paths import need
 
 SIDE = 32
 TRAIN_FONTS = (
@@ -50,6 +51,9 @@ def draw_fontdigits(n_train: int = 8000, n_test: int = 2000, seed: int = 0) -> t
     The same seed and sizes give the same images (PCG64), on every machine up to the rounding of sines and to the
     versions of FreeType and of the fonts. The test images do not depend on n_train.
     """
+    checks.whole(n_train, "n_train", 1)
+    checks.whole(n_test, "n_test", 1)
+    checks.whole(seed, "seed", 0)
     train = _draw(TRAIN_FONTS, n_train, np.random.Generator(np.random.PCG64([seed, 0])))
     test = _draw(TEST_FONTS, n_test, np.random.Generator(np.random.PCG64([seed, 1])))
     return *train, *test
@@ -84,7 +88,8 @@ def _draw(fonts: tuple[str, ...], n: int, rng: np.random.Generator) -> tuple[np.
 def _glyphs(fonts: tuple[str, ...]) -> np.ndarray:
     """Master drawings, float32 (fonts, 10, side, side) in [0, 1], each digit centred. Drawn four times too large and
     averaged down, so that hinting, which differs between versions of FreeType, hardly matters."""
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    Image, ImageDraw, ImageFont = (need(f"PIL.{name}", "files") for name in ("Image", "ImageDraw", "ImageFont"))
+    folder = Path(need("matplotlib", "book").get_data_path()) / "fonts" / "ttf"
     side = 4 * _GLYPH_SIDE
     out = np.empty((len(fonts), 10, _GLYPH_SIDE, _GLYPH_SIDE), dtype=np.float32)
     for i, name in enumerate(fonts):

@@ -3,12 +3,11 @@
 The cipher itself is a PatchCipher of 8 C channels; its attacks are in `cmxlib.attacks.on_repairs`.
 """
 
-import copy
-
 import torch
 from torch import nn
 
-from .model import find_embedding
+from . import checks
+from .embedding import checked_copy, find_embedding
 
 _PLACES = torch.arange(7, -1, -1, dtype=torch.uint8).view(-1, 1, 1)  # shifts, for (N, C, 8, H, W)
 
@@ -19,8 +18,7 @@ def to_bits(images: torch.Tensor) -> torch.Tensor:
     Flipping one bit of a value v is no affine map of v (only flipping all eight is: 255 - v), so no embedding of values
     can undo it. It is one of the bits, b -> 1 - b: an embedding of bits can.
     """
-    if images.dtype != torch.uint8:
-        raise TypeError(f"Only uint8 images have bits, not {images.dtype}.")
+    checks.images(images, bytes_only=True)
     bits = images[:, :, None] >> _PLACES & 1
     return bits.flatten(1, 2).float()
 
@@ -35,14 +33,14 @@ def bit_model(model: nn.Module, *, mean, std) -> nn.Module:
 
     Its embedding has 8 times the weights; encrypt it with a PatchCipher of 8 C channels, mean 0 and std 1.
     """
-    name, conv = find_embedding(model)
-    share = 2.0 ** _PLACES.to(conv.weight) / 255  # of each bit in a value; broadcasts to (dim, C, 8, p, p)
-    mu, sigma = (conv.weight.new_tensor(v).view(1, -1, 1, 1) for v in (mean, std))
-    scaled = conv.weight.detach() / sigma
+    widened, found = checked_copy(model, 3, find_embedding(model)[0])
+    conv, weight = found.layer, found.layer.weight.detach().double()
+    share = 2.0 ** _PLACES.to(weight) / 255  # of each bit in a value; broadcasts to (dim, C, 8, p, p)
+    mu, sigma = (weight.new_tensor(v).view(1, -1, 1, 1) for v in checks.statistics(mean, std, 3))
+    scaled = weight / sigma
     wide = nn.Conv2d(8 * conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride).to(conv.weight)
     with torch.no_grad():
         wide.weight.copy_((scaled[:, :, None] * share).flatten(1, 2))
         wide.bias.copy_((0 if conv.bias is None else conv.bias) - (scaled * mu).sum((1, 2, 3)))
-    widened = copy.deepcopy(model)
-    widened.set_submodule(name, wide)
+    widened.set_submodule(found.name, wide)
     return widened

@@ -10,18 +10,21 @@ import numpy as np
 import torch
 
 
-def images(value, channels: int | None = None, *, name: str = "images", ndim: tuple[int, ...] = (4,)) -> torch.Tensor:
+def images(
+    value, channels: int | None = None, *, name: str = "images", ndim: tuple[int, ...] = (4,), bytes_only: bool = False
+) -> torch.Tensor:
     """``value``, when it is images: a tensor (N, C, H, W), uint8 (0 to 255) or floating (0 to 1).
 
+    bytes_only: refuse floating images, too.
     ndim: (4,) for batches alone, (3, 4) where one image (C, H, W) will do too. TypeError for arrays, lists and other
     integers: a tensor of int64 would silently count as values in [0, 1]. ValueError for other shapes.
     """
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor, but this is {type(value).__name__}: use torch.as_tensor(...).")
-    if value.dtype != torch.uint8 and not value.is_floating_point():
+    if value.dtype != torch.uint8 and (bytes_only or not value.is_floating_point()):
+        kinds = "uint8 (0 to 255)" if bytes_only else "uint8 (0 to 255) or floating (0 to 1)"
         raise TypeError(
-            f"{name} must be uint8 (0 to 255) or floating (0 to 1), but this is {value.dtype}: "
-            f"use {name}.to(torch.uint8) for grey levels."
+            f"{name} must be {kinds}, but this is {value.dtype}: use {name}.to(torch.uint8) for grey levels."
         )
     if value.ndim not in ndim or (channels is not None and value.shape[-3] != channels):
         c = "C" if channels is None else channels

@@ -28,14 +28,15 @@ import math
 import numpy as np
 import torch
 
-from .keys import SecretKey
-from .patch import PatchCipher, from_blocks, to_blocks
+from . import checks
+from .keys import SecretKey, check_key
+from .patch import PatchCipher, block_entries, entry_table, from_blocks
 
 METHODS = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX")
 CHANNELS = 3
 
 
-def make_cipher(method: str, key: SecretKey, *, block_size=4, image_size=(32, 32)):
+def make_cipher(method: str, key: SecretKey, *, block_size: int = 4, image_size: tuple[int, int] = (32, 32)):
     """The cipher of a conventional method: an object with ``encrypt(images)`` and ``decrypt(images)``.
 
     Both take and give uint8 images (N, 3, H, W) or (3, H, W) on any device, and decrypting gives back every bit.
@@ -46,6 +47,7 @@ def make_cipher(method: str, key: SecretKey, *, block_size=4, image_size=(32, 32
         block_size: B, in pixels; it must divide height and width. PE works on pixels and has no blocks.
         image_size: (H, W) of the images. Only the methods that act alike in all blocks (SHF, NP) take others as well.
     """
+    check_key(key)
     _check(method, block_size, image_size)
     n = CHANNELS * block_size**2
     if method == "SHF":
@@ -55,11 +57,11 @@ def make_cipher(method: str, key: SecretKey, *, block_size=4, image_size=(32, 32
     if method == "FFX":
         return ValueCipher(key.permutation(256, purpose="FFX"), key.half(n, purpose="FFX half"), block_size, image_size)
     draw = {"LE": _le, "ELE": _ele, "EtC": _etc, "PE": _pe}[method]
-    blocks = _block_entries(1 if method == "PE" else block_size, image_size)
+    blocks = block_entries(1 if method == "PE" else block_size, (CHANNELS, *image_size))
     return EntryCipher(*draw(key, blocks), image_size)
 
 
-def key_space_bits(method: str, *, block_size=4, image_size=(32, 32)) -> float:
+def key_space_bits(method: str, *, block_size: int = 4, image_size: tuple[int, int] = (32, 32)) -> float:
     """log2 of the number of different keys of a method.
 
     A count of choices is an upper bound of the work of an attacker, and no method is as hard to break as it suggests:
@@ -157,7 +159,7 @@ def _le(key, blocks):
     """All blocks alike: reverse some 4-bit halves, then shuffle them."""
     halves = _halves(blocks)
     order, turned = _le_block(key, halves.shape[1])
-    return _table(halves, halves[:, order], np.broadcast_to(turned, halves.shape))
+    return entry_table(halves, halves[:, order], np.broadcast_to(turned, halves.shape))
 
 
 def _ele(key, blocks):
@@ -166,7 +168,7 @@ def _ele(key, blocks):
     drawn = [_le_block(key.subkey(f"ELE block {i}"), halves.shape[1]) for i in range(len(halves))]
     orders, turned = (np.stack(tables) for tables in zip(*drawn, strict=True))
     moved = key.permutation(len(halves), purpose="ELE blocks")  # place i receives block moved[i]
-    return _table(halves, np.take_along_axis(halves, orders, 1)[moved], turned[moved])
+    return entry_table(halves, np.take_along_axis(halves, orders, 1)[moved], turned[moved])
 
 
 def _le_block(key, n):
@@ -186,14 +188,14 @@ def _etc(key, blocks):
     ways = np.take_along_axis(ways, _channel_orders(key, n, "EtC")[:, :, None, None], 1)
     moved = blocks[key.permutation(n, purpose="EtC blocks")]
     turned = np.broadcast_to(key.bits(n, purpose="EtC negative")[:, None], blocks.shape)
-    return _table(blocks, np.take_along_axis(moved, ways.reshape(n, -1), 1), turned)
+    return entry_table(blocks, np.take_along_axis(moved, ways.reshape(n, -1), 1), turned)
 
 
 def _pe(key, pixels):
     """In each pixel, some channels become negatives, then the channels are reordered."""
     orders = _channel_orders(key, len(pixels), "PE")
     turned = key.bits(pixels.size, purpose="PE negative").reshape(pixels.shape)
-    return _table(pixels, *(np.take_along_axis(table, orders, 1) for table in (pixels, turned)))
+    return entry_table(pixels, *(np.take_along_axis(table, orders, 1) for table in (pixels, turned)))
 
 
 def _channel_orders(key, n, purpose):
@@ -202,23 +204,10 @@ def _channel_orders(key, n, purpose):
     return np.argsort(np.frombuffer(stream, "<u8").reshape(n, CHANNELS), axis=1, kind="stable")
 
 
-def _block_entries(block_size, image_size):
-    """(number of blocks, values of a block): the number of each value in the image."""
-    image = torch.arange(CHANNELS * math.prod(image_size)).view(1, CHANNELS, *image_size)
-    return to_blocks(image, block_size)[0].numpy()
-
-
 def _halves(blocks):
     """The same of the 4-bit halves: first the upper ones of a block, then the lower ones, which in the image come
     after all the upper ones."""
     return np.concatenate([blocks, blocks + blocks.size], axis=1)
-
-
-def _table(places, source, turned):
-    """(source, turned) in the order of the image, from tables in the order of ``places``."""
-    sources, turns = np.empty(places.size, np.int64), np.empty(places.size, bool)
-    sources[places], turns[places] = source, turned
-    return sources, turns
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
@@ -227,10 +216,11 @@ def _table(places, source, turned):
 def _check(method, block_size, image_size):
     if method not in METHODS:
         raise ValueError(f"There is no conventional method {method!r}; choose one of {', '.join(METHODS)}.")
-    if len(image_size) != 2 or min(image_size) < 1 or block_size < 1:
-        raise ValueError(
-            f"Sizes are whole numbers from 1 up, image_size is (height, width): not {block_size}, {image_size}."
-        )
+    checks.whole(block_size, "block_size", 1)
+    if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
+        raise ValueError(f"image_size must be (height, width), but it is {image_size!r}.")
+    for size in image_size:
+        checks.whole(size, "image_size", 1)
     if method != "PE" and any(size % block_size for size in image_size):
         raise ValueError(
             f"Blocks of {block_size} pixels do not divide images of {image_size[0]} x {image_size[1]}; "
@@ -239,10 +229,8 @@ def _check(method, block_size, image_size):
 
 
 def _check_images(images, shape):
-    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
-        kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
-        raise TypeError(f"Images must be a torch tensor of uint8, but this is {kind}.")
-    if images.ndim not in (3, 4) or images.shape[-3:] != shape:
+    checks.images(images, ndim=(3, 4), bytes_only=True)
+    if images.shape[-3:] != shape:
         raise ValueError(
             f"This cipher was made for images of the shape {shape}, alone or as a batch, but this is "
             f"{tuple(images.shape)}; make one with the image_size of the images."

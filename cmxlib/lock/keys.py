@@ -5,12 +5,10 @@ The secret is 32 bytes. Everything else is read off a keystream of the ``cryptog
 different purposes or sizes are independent. The stream is the same to the bit on every platform.
 """
 
-import hashlib
 import hmac
 import math
 import os
 import re
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +17,43 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-SECRET_BYTES = 32
-_FILE = re.compile(
-    r"cmxlib secret key, version 1\norigin: ([a-z0-9 ]+)\nsecret: ([0-9a-f]{64})\ncheck: ([0-9a-f]{16})\n"
-)
+from . import checks, keyfile
+from .keyfile import SECRET_BYTES, Hidden
+
+LARGEST_SEED = 2**64 - 1
+_ORIGIN = re.compile("[a-z0-9 ]{1,80}")
 
 
 class SecretKey:
     """A 256-bit secret. Make one with ``generate``, ``from_passphrase``, ``for_experiment`` or ``load``.
 
-    Neither ``repr`` nor any error message shows the secret; only ``save`` writes it down.
+    Neither ``repr`` nor any error message nor a traceback with its variables shows the secret, and a key cannot be
+    pickled; only ``save`` writes it down. A copy is the key itself, for a key never changes.
+
+    Args:
+        secret: 32 bytes.
+        origin: where it comes from, for the reader: 1 to 80 lower-case letters, digits and spaces. "experiment N" is
+            kept for the secret of ``for_experiment(N)``.
     """
 
+    _origin = "unfinished"  # while it is made, a traceback may show it already
+
     def __init__(self, secret: bytes, origin: str):
-        if not isinstance(secret, bytes) or len(secret) != SECRET_BYTES:
+        secret = Hidden(secret)
+        if not isinstance(secret.value, bytes) or len(secret.value) != SECRET_BYTES:
             raise ValueError(
                 f"A secret is {SECRET_BYTES} bytes; make one with SecretKey.generate() or SecretKey.from_passphrase()."
             )
-        self._secret = secret
-        self.origin = origin
+        if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"origin must be 1 to 80 lower-case letters, digits and spaces, but it is {origin!r}.")
+        if not keyfile.may_be(origin, secret):
+            raise ValueError(f"origin says {origin!r}, but the secret is not that of for_experiment: name another.")
+        self._secret, self._origin = secret, origin
+
+    @property
+    def origin(self) -> str:
+        """Where the key comes from: "generated", "passphrase", "experiment N", with "subkey" behind for a subkey."""
+        return self._origin
 
     @classmethod
     def generate(cls) -> "SecretKey":
@@ -51,20 +67,25 @@ class SecretKey:
         The salt need not be secret, but should be random and differ from one use to the next (at least 8 bytes).
         Takes about half a second and 128 MiB by intention: guessing must be costly.
         """
+        passphrase = Hidden(passphrase)
+        if not isinstance(passphrase.value, str):
+            raise TypeError(f"passphrase must be a text, but this is {type(passphrase.value).__name__}.")
         salt = salt.encode() if isinstance(salt, str) else salt
-        if not passphrase:
+        if not isinstance(salt, bytes):
+            raise TypeError(f"salt must be bytes or a text, but this is {type(salt).__name__}: use os.urandom(16).")
+        if not passphrase.value:
             raise ValueError("The passphrase is empty; give one that is hard to guess.")
         if len(salt) < 8:
             raise ValueError("The salt is shorter than 8 bytes; use a longer one, for instance os.urandom(16).")
-        secret = Scrypt(salt=salt, length=SECRET_BYTES, n=2**17, r=8, p=1).derive(passphrase.encode())
-        return cls(secret, "passphrase")
+        return cls(
+            Scrypt(salt=salt, length=SECRET_BYTES, n=2**17, r=8, p=1).derive(passphrase.value.encode()), "passphrase"
+        )
 
     @classmethod
     def for_experiment(cls, seed: int) -> "SecretKey":
         """A key that anybody can reproduce from a small number: for experiments, never for protection."""
-        if seed < 0:
-            raise ValueError(f"The seed of an experiment key must not be negative, but it is {seed}.")
-        return cls(hashlib.sha256(b"cmxlib experiment key %d" % seed).digest(), f"experiment {seed}")
+        seed = checks.whole(seed, "seed", 0, LARGEST_SEED)
+        return cls(keyfile.experiment_secret(seed), f"experiment {seed}")
 
     def __repr__(self):
         if self.origin.startswith("experiment"):
@@ -72,55 +93,42 @@ class SecretKey:
         return f"<SecretKey {self.origin}: 256 secret bits>"
 
     def __eq__(self, other):
-        return isinstance(other, SecretKey) and hmac.compare_digest(self._secret, other._secret)
+        return isinstance(other, SecretKey) and hmac.compare_digest(self._secret.value, other._secret.value)
 
     def __hash__(self):
-        return hash(self._secret)
+        return hash(self._secret.value)
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
 
     # -- on disk ---------------------------------------------------------------------------------------------
 
-    def save(self, path) -> None:
+    def save(self, path: str | os.PathLike) -> None:
         """Write the key as a small text file that only its owner may read (mode 0600).
 
         An existing file is never replaced: FileExistsError. Losing a key means losing what it locked.
         """
-        path = Path(path)
-        text = (
-            f"cmxlib secret key, version 1\norigin: {self.origin}\n"
-            f"secret: {self._secret.hex()}\ncheck: {_checksum(self._secret)}\n"
-        )
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # created with mode 0600
-        try:
-            with os.fdopen(handle, "w", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)  # unlike a rename, this fails where a file stands already
-        except FileExistsError:
-            raise FileExistsError(f"{path} exists already; choose another name, for a key must not be lost.") from None
-        finally:
-            os.unlink(temporary)
+        keyfile.write(Path(path), self._secret, self.origin)
 
     @classmethod
-    def load(cls, path) -> "SecretKey":
-        """Read a key that ``save`` wrote. ValueError where the file is malformed, truncated or altered."""
-        try:
-            text = Path(path).read_bytes().decode("ascii")
-        except UnicodeDecodeError:
-            text = ""
-        found = _FILE.fullmatch(text.replace("\r\n", "\n"))
-        if not found:
-            raise ValueError(f"{path} is not a complete cmxlib key file; restore it from a copy.")
-        secret = bytes.fromhex(found[2])
-        if not hmac.compare_digest(found[3], _checksum(secret)):
-            raise ValueError(f"{path} is damaged: its check does not match; restore it from a copy.")
-        return cls(secret, found[1])
+    def load(cls, path: str | os.PathLike) -> "SecretKey":
+        """Read a key that ``save`` wrote.
+
+        ValueError where the file is malformed, truncated or altered, its origin included; PermissionError where
+        others may read it.
+        """
+        secret, origin = keyfile.read(Path(path))
+        return cls(secret.value, origin)
 
     # -- draws -----------------------------------------------------------------------------------------------
 
     def subkey(self, label: str) -> "SecretKey":
         """An independent key for the given label, for schemes that need many keys from one secret."""
-        return SecretKey(self._derive(f"subkey/{label}"), self.origin)
+        origin = self.origin if self.origin.endswith(" subkey") else f"{self.origin[:73]} subkey"
+        return SecretKey(self._derive(f"subkey/{label}"), origin)
 
     def stream(self, n_bytes: int, *, purpose: str) -> bytes:
         """The first ``n_bytes`` of the keystream for ``purpose``."""
@@ -161,8 +169,16 @@ class SecretKey:
         return q * np.sign(np.diag(r))  # without the signs, QR's convention would show in the distribution
 
     def _derive(self, info: str) -> bytes:
-        return HKDF(hashes.SHA256(), SECRET_BYTES, salt=None, info=f"cmxlib/1/{info}".encode()).derive(self._secret)
+        return HKDF(hashes.SHA256(), SECRET_BYTES, salt=None, info=f"cmxlib/1/{info}".encode()).derive(
+            self._secret.value
+        )
 
 
-def _checksum(secret: bytes) -> str:
-    return hashlib.sha256(b"cmxlib key check" + secret).hexdigest()[:16]
+def check_key(key) -> SecretKey:
+    """``key``, when it is a SecretKey: what every cipher asks first."""
+    if not isinstance(key, SecretKey):
+        raise TypeError(
+            f"key must be a SecretKey, but this is {type(key).__name__}: use SecretKey.load(path), "
+            "SecretKey.generate() or SecretKey.from_passphrase(...)."
+        )
+    return key

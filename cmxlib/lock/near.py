@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from . import checks
 from .patch import PatchCipher
 
 
@@ -10,7 +11,8 @@ def damaged(cipher: PatchCipher, positions: int, signs: int, rng) -> PatchCipher
 
     ``positions`` is 0 or at least 2, since one entry alone cannot be in the wrong place. ``rng`` is a numpy Generator.
     """
-    if positions == 1:
+    checks.whole(signs, "signs", 0, cipher.n)
+    if checks.whole(positions, "positions", 0, cipher.n) == 1:
         raise ValueError("One entry alone cannot be in the wrong place: choose 0 or at least 2 positions.")
     permutation, flipped = cipher.permutation.copy(), cipher.flipped.copy()
     ring = rng.choice(cipher.n, positions, replace=False)
@@ -30,16 +32,19 @@ def scrambled_in_part(cipher: PatchCipher, kind: str, rng) -> PatchCipher:
         order = np.arange(n).reshape(-1, pixels)[:, rng.permutation(pixels)].ravel()
     elif kind == "within channels":
         order = rng.permuted(np.arange(n).reshape(-1, pixels), axis=1).ravel()
-    else:
+    elif kind == "all":
         order = rng.permutation(n)
+    else:
+        raise ValueError(f'kind must be "pixels", "within channels" or "all", but it is {kind!r}.')
     return PatchCipher.from_entries(order[cipher.permutation], cipher.flipped, cipher.block_size, cipher.channels)
 
 
 def partway(start: PatchCipher, end: PatchCipher, count: int) -> PatchCipher:
     """The cipher that has the first ``count`` entries of ``end``, and otherwise as much of ``start`` as can be."""
+    checks.whole(count, "count", 0, end.n)
     permutation, flipped = start.permutation.copy(), start.flipped.copy()
     for i in range(count):
         j = np.flatnonzero(permutation == end.permutation[i])[0]
         permutation[[i, j]] = permutation[[j, i]]
     flipped[:count] = end.flipped[:count]
-    return PatchCipher.from_entries(permutation, flipped, start.patch_size, start.channels)
+    return PatchCipher.from_entries(permutation, flipped, start.block_size, start.channels)

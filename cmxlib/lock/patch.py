@@ -10,7 +10,8 @@ import math
 import numpy as np
 import torch
 
-from .keys import SecretKey
+from . import checks
+from .keys import SecretKey, check_key
 
 STEPS = ("shuffle", "flip", "orthogonal")
 
@@ -30,10 +31,17 @@ class PatchCipher:
     entry permutation[i] of the plain one, and 1 minus it where flipped[i]. They are None for an orthogonal cipher.
     """
 
-    def __init__(self, key: SecretKey, patch_size=4, channels=3, steps=("shuffle", "flip"), *, block_size=None):
-        steps = tuple(steps)
-        if any(step not in STEPS for step in steps) or len(set(steps)) < len(steps):
-            raise ValueError(f"steps must be different ones of {', '.join(STEPS)}, but they are {steps}.")
+    def __init__(
+        self,
+        key: SecretKey,
+        patch_size: int = 4,
+        channels: int = 3,
+        steps: tuple[str, ...] = ("shuffle", "flip"),
+        *,
+        block_size: int | None = None,
+    ):
+        check_key(key)
+        steps = checks.steps(steps, STEPS)
         if "orthogonal" in steps and len(steps) > 1:
             raise ValueError('"orthogonal" stands alone: it already contains every shuffle and every change of sign.')
         self._set_sizes(patch_size, channels, block_size)
@@ -51,26 +59,28 @@ class PatchCipher:
         self._set_entries(permutation, flipped)
 
     @classmethod
-    def from_entries(cls, permutation, flipped, patch_size=4, channels=3) -> "PatchCipher":
+    def from_entries(cls, permutation, flipped, patch_size: int = 4, channels: int = 3) -> "PatchCipher":
         """The cipher with a given permutation (n,) and flips (n,) of the blocks, without a key."""
         self = cls.__new__(cls)
         self._set_sizes(patch_size, channels, None)
         self.steps = ("shuffle", "flip")
         permutation, flipped = np.asarray(permutation), np.asarray(flipped, bool)
-        if not np.array_equal(np.sort(permutation), np.arange(self.n)) or flipped.shape != (self.n,):
+        whole = permutation.dtype.kind in "iu" and np.array_equal(np.sort(permutation), np.arange(self.n))
+        if not whole or flipped.shape != (self.n,):
             raise ValueError(f"A block has {self.n} entries: give a permutation of them and as many flips.")
         self._set_entries(permutation, flipped)
         return self
 
     @classmethod
-    def from_affine(cls, matrix, offset, patch_size=4, channels=3) -> "PatchCipher":
-        """The cipher x' = matrix x + offset with any invertible matrix (n, n) and any offset (n,), without a key."""
+    def from_affine(cls, matrix, offset, patch_size: int = 4, channels: int = 3) -> "PatchCipher":
+        """The cipher x' = matrix x + offset with any invertible matrix (n, n) and any offset (n,), without a key.
+
+        ValueError where the matrix is singular: what it did could not be undone.
+        """
         self = cls.__new__(cls)
         self._set_sizes(patch_size, channels, None)
         self.steps = ("affine",)
-        matrix, offset = np.asarray(matrix, np.float64), np.asarray(offset, np.float64)
-        if matrix.shape != (self.n, self.n) or offset.shape != (self.n,):
-            raise ValueError(f"A block has {self.n} entries: give a {self.n} x {self.n} matrix and as long an offset.")
+        matrix, offset = check_affine(matrix, offset, self.n)
         self._set_affine(matrix, offset)
         return self
 
@@ -95,7 +105,9 @@ class PatchCipher:
         (uint8 v counts as v / 255), which may leave [0, 1].
         """
         self._check(images)
-        if images.is_floating_point() and images.numel():
+        # A graph that is being recorded has no values yet: whoever runs it later sees to their range.
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if images.is_floating_point() and not recorded and images.numel():
             low, high = torch.aminmax(images.detach())
             if not (low >= -1e-3 and high <= 1 + 1e-3):  # false for NaN too
                 raise ValueError("Float images must hold values in [0, 1]; encrypt them before normalising.")
@@ -115,14 +127,11 @@ class PatchCipher:
 
     def _rearrange(self, images, permutation, flipped):
         """Move each value within its block, and flip it where the place that it comes to is flipped."""
-        c, h, w = images.shape[-3:]
-        device, blocks = images.device, (h // self.block_size) * (w // self.block_size)
-        entries = to_blocks(torch.arange(c * h * w).view(1, c, h, w), self.block_size)  # one image's index
-        source = from_blocks(entries[..., permutation], self.block_size, (c, h, w)).flatten().to(device)
-        flips = torch.from_numpy(flipped).expand(1, blocks, self.n)
-        flips = from_blocks(flips, self.block_size, (c, h, w)).flatten().to(device)
-        flat = images.reshape(-1, c * h * w)
-        moved = flat.gather(1, source.expand(len(flat), -1))  # four times quicker than index_select
+        places = block_entries(self.block_size, images.shape[-3:])
+        source, flips = entry_table(places, places[:, permutation], np.broadcast_to(flipped, places.shape))
+        source, flips = torch.from_numpy(source).to(images.device), torch.from_numpy(flips).to(images.device)
+        flat = images.reshape(-1, places.size)
+        moved = flat.gather(1, source.expand(flat.shape[0], -1))  # four times quicker than index_select
         if images.dtype == torch.uint8:
             moved ^= flips.to(torch.uint8) * 255  # 255 - v is v with every bit flipped
         else:
@@ -138,13 +147,13 @@ class PatchCipher:
 
     # -- the map itself --------------------------------------------------------------------------------------
 
-    def matrix(self, patch_size=None) -> tuple[np.ndarray, np.ndarray]:
+    def matrix(self, patch_size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """A (m, m) and b (m,), float64: x' = A x + b for a patch x in channel, row, column order, values in [0, 1].
 
         ``patch_size`` is the cipher's own unless given; m = C * patch_size^2. A patch of several blocks has a map
         that is block diagonal up to the order of its entries. ValueError where blocks do not fit into the patch.
         """
-        patch_size = patch_size or self.patch_size
+        patch_size = self.patch_size if patch_size is None else checks.whole(patch_size, "patch_size", 1)
         if patch_size % self.block_size:
             raise ValueError(
                 f"Blocks of {self.block_size} pixels do not fit into patches of {patch_size}: the patch size must "
@@ -152,17 +161,15 @@ class PatchCipher:
             )
         a, b = self._affine
         m = self.channels * patch_size**2
-        patch = torch.arange(m).view(1, self.channels, patch_size, patch_size)
         matrix, offset = np.zeros((m, m)), np.zeros(m)
-        for entries in to_blocks(patch, self.block_size)[0].numpy():  # the places of each block within the patch
+        for entries in block_entries(self.block_size, (self.channels, patch_size, patch_size)):
             matrix[np.ix_(entries, entries)] = a
             offset[entries] = b
         return matrix, offset
 
     def _set_sizes(self, patch_size, channels, block_size):
-        block_size = block_size or patch_size
-        if patch_size < 1 or channels < 1 or block_size < 1:
-            raise ValueError("patch_size, channels and block_size are whole numbers from 1 up.")
+        patch_size, channels = checks.whole(patch_size, "patch_size", 1), checks.whole(channels, "channels", 1)
+        block_size = patch_size if block_size is None else checks.whole(block_size, "block_size", 1)
         if patch_size % block_size:
             raise ValueError(
                 f"A block of {block_size} pixels does not divide a patch of {patch_size}: "
@@ -181,30 +188,53 @@ class PatchCipher:
         self._affine = matrix, offset
 
     def _check(self, images):
-        if not isinstance(images, torch.Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
-            kind = images.dtype if isinstance(images, torch.Tensor) else type(images).__name__
-            raise TypeError(f"Images must be a torch tensor of uint8 or floats, but this is {kind}.")
-        if images.ndim not in (3, 4) or images.shape[-3] != self.channels:
+        checks.images(images, self.channels, ndim=(3, 4))
+        h, w = images.shape[-2:]
+        if h % self.block_size or w % self.block_size or not h * w:
             raise ValueError(
-                f"Images must have the shape (N, {self.channels}, H, W) or ({self.channels}, H, W), "
-                f"but this is {tuple(images.shape)}."
-            )
-        if images.shape[-2] % self.block_size or images.shape[-1] % self.block_size:
-            raise ValueError(
-                f"Height and width must be divisible by the block size {self.block_size}, "
-                f"but the images are {images.shape[-2]} x {images.shape[-1]}; crop or pad them first."
+                f"Height and width must be divisible by the block size {self.block_size}, and not be 0, "
+                f"but the images are {h} x {w}; crop or pad them first."
             )
 
 
-def to_blocks(images, size):
+def check_affine(matrix, offset, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix (n, n) and an offset (n,) as float64, when they are finite and float64 can undo the matrix."""
+    matrix, offset = np.asarray(matrix, np.float64), np.asarray(offset, np.float64)
+    if matrix.shape != (n, n) or offset.shape != (n,):
+        raise ValueError(
+            f"The patch or block has {n} entries: give a {n} x {n} matrix and as long an offset, "
+            f"not {matrix.shape} and {offset.shape}."
+        )
+    if not (np.isfinite(matrix).all() and np.isfinite(offset).all()):
+        raise ValueError("The cipher's matrix and offset must be finite.")
+    if not (condition := np.linalg.cond(matrix, 1)) < 1e12:
+        raise ValueError(f"The cipher's matrix is singular (condition number {condition:.1e}): nothing can undo it.")
+    return matrix, offset
+
+
+def block_entries(size: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """(number of blocks, C * size * size): the place in a flattened image (C, H, W) of each entry of each block."""
+    c, h, w = (int(n) for n in shape)
+    places = np.arange(c * h * w).reshape(c, h // size, size, w // size, size)
+    return places.transpose(1, 3, 0, 2, 4).reshape(-1, c * size * size)
+
+
+def entry_table(places, source, turned) -> tuple[np.ndarray, np.ndarray]:
+    """(source, turned) in the order of the image, from tables in the order of ``places``: see ``block_entries``."""
+    sources, turns = np.empty(places.size, np.int64), np.empty(places.size, bool)
+    sources[places], turns[places] = source, turned
+    return sources, turns
+
+
+def to_blocks(images: torch.Tensor, size: int) -> torch.Tensor:
     """(N, C, H, W) -> (N, number of blocks, C * size * size)."""
     n, c, h, w = images.shape
     blocks = images.reshape(n, c, h // size, size, w // size, size).permute(0, 2, 4, 1, 3, 5)
     return blocks.reshape(n, (h // size) * (w // size), c * size * size)
 
 
-def from_blocks(blocks, size, shape):
+def from_blocks(blocks: torch.Tensor, size: int, shape: tuple[int, int, int]) -> torch.Tensor:
     """(N, number of blocks, C * size * size) -> (N, C, H, W), with ``shape`` = (C, H, W)."""
     c, h, w = shape
-    images = blocks.reshape(len(blocks), h // size, w // size, c, size, size).permute(0, 3, 1, 4, 2, 5)
-    return images.reshape(len(blocks), c, h, w)
+    images = blocks.reshape(blocks.shape[0], h // size, w // size, c, size, size).permute(0, 3, 1, 4, 2, 5)
+    return images.reshape(blocks.shape[0], c, h, w)

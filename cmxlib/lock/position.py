@@ -3,14 +3,14 @@
 The attacks on it are in `cmxlib.attacks.on_repairs`.
 """
 
-import copy
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .keys import SecretKey
-from .model import encrypt_model, find_embedding
+from . import checks
+from .embedding import checked_copy, find_embedding
+from .keys import SecretKey, check_key
+from .model import encrypt_model
 from .patch import PatchCipher, from_blocks, to_blocks
 
 
@@ -20,7 +20,19 @@ class PositionCipher:
     Images are (N, C, S, S) with S = ``image_size``; positions count along rows. ``ciphers`` holds one for each.
     """
 
-    def __init__(self, key: SecretKey, patch_size=4, channels=3, steps=("shuffle", "flip"), *, image_size=32):
+    def __init__(
+        self,
+        key: SecretKey,
+        patch_size: int = 4,
+        channels: int = 3,
+        steps: tuple[str, ...] = ("shuffle", "flip"),
+        *,
+        image_size: int = 32,
+    ):
+        check_key(key)
+        checks.whole(patch_size, "patch_size", 1)
+        if checks.whole(image_size, "image_size", 1) % patch_size:
+            raise ValueError(f"Patches of {patch_size} pixels do not divide images of {image_size} x {image_size}.")
         positions = range((image_size // patch_size) ** 2)
         subkeys = (key.subkey(f"position {i}") for i in positions)
         self.ciphers = [PatchCipher(subkey, patch_size, channels, steps) for subkey in subkeys]
@@ -33,10 +45,12 @@ class PositionCipher:
         self.ciphers, self.patch_size = list(ciphers), ciphers[0].patch_size
         return self
 
-    def encrypt(self, images):
+    def encrypt(self, images: torch.Tensor) -> torch.Tensor:
+        """Encrypt images (N, C, S, S) or (C, S, S), as a PatchCipher does."""
         return _by_position(images, self.patch_size, [cipher.encrypt for cipher in self.ciphers])
 
-    def decrypt(self, images):
+    def decrypt(self, images: torch.Tensor) -> torch.Tensor:
+        """Undo ``encrypt``."""
         return _by_position(images, self.patch_size, [cipher.decrypt for cipher in self.ciphers])
 
 
@@ -60,22 +74,25 @@ class PositionEmbedding(nn.Module):
 
 def encrypt_model_by_position(model: nn.Module, cipher: PositionCipher, *, mean, std) -> nn.Module:
     """A copy of ``model`` whose patch embedding undoes each position's own cipher; all other layers stay."""
-    name, conv = find_embedding(model)
+    encrypted, found = checked_copy(model, 3, find_embedding(model)[0])
+    conv = found.layer
     folded = [encrypt_model(nn.Sequential(conv), each, mean=mean, std=std)[0] for each in cipher.ciphers]
     weight = torch.stack([each.weight.detach().flatten(1) for each in folded])
     bias = torch.stack([each.bias.detach() for each in folded])
-    encrypted = copy.deepcopy(model)
-    encrypted.set_submodule(name, PositionEmbedding(weight, bias, conv.kernel_size[0]))
+    encrypted.set_submodule(found.name, PositionEmbedding(weight, bias, conv.kernel_size[0]))
     return encrypted
 
 
 def _by_position(images, size, functions):
+    checks.images(images, ndim=(3, 4))
     c, h, w = images.shape[-3:]
-    blocks = to_blocks(images, size)
+    if h % size or w % size:
+        raise ValueError(f"Patches of {size} pixels do not divide images of {h} x {w}; crop or pad them first.")
+    blocks = to_blocks(images.reshape(-1, c, h, w), size)
     if blocks.shape[1] != len(functions):
         raise ValueError(
             f"There are keys for {len(functions)} positions, but the images have {blocks.shape[1]} patches."
         )
     patches = blocks.unflatten(2, (c, size, size)).unbind(1)
     moved = [function(patch).flatten(1) for function, patch in zip(functions, patches, strict=True)]
-    return from_blocks(torch.stack(moved, 1), size, (c, h, w))
+    return from_blocks(torch.stack(moved, 1), size, (c, h, w)).view(images.shape)

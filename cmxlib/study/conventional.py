@@ -4,48 +4,31 @@ Each conventional method gets a network of its own, trained on encrypted images 
 augmentation, recipe and budget of the plain one. Images are augmented first and encrypted then, batch by batch: a
 crop of an encrypted image would cut through its blocks. The method "proposed" trains nothing: it encrypts the plain
 model.
-
-For a look at what the methods do to pictures:
-
-    from cmxlib import conventional, figures
-    ciphers = [conventional.make_cipher(method, key) for method in conventional.METHODS]
-    figures.image_grid([[image, *(c.encrypt(image) for c in ciphers)] for image in images],
-                       column_titles=["plain", *conventional.METHODS])
 """
 
 import dataclasses
 import hashlib
 import json
-import time
+import statistics
 
-import numpy as np
-
-from ..learn.data import load_dataset
+from ..learn.device import default_device
 from ..learn.evaluate import accuracy, key_trials
-from ..learn.train import default_device, fit
+from ..learn.train import fit
 from ..lock.conventional import METHODS, key_space_bits, make_cipher
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.patch import PatchCipher
 from ..paths import cache_dir
-from . import records
-from .accuracy import origin
 from .records import uninterrupted
 from .scales import Scale, new_model, trained_model
+from .table import Table, in_turns, of_network
 
-SEEDS = (0, 1, 2)
-PAPER_SEEDS = (0,)  # one training takes about an hour of one core there
 N_WRONG = 5
 COMPARED = ("plain", "proposed", *METHODS)
 
 
-def conventional(scale: Scale, say=print, *, methods=COMPARED, seeds=None) -> None:
-    """Measure table `conventional`, one method and seed after the other; what is recorded already is skipped.
-
-    methods: some of ``COMPARED``. seeds: ``SEEDS`` unless given, and at scale paper ``PAPER_SEEDS``.
-
-    Blocks are as large as the network's patches. The seed is that of weights and training, and the experiment key's;
-    wrong keys follow it. Rows have the columns method, block_size, seed, case, key_seed (-1: none), and
+def _measure(scale: Scale, unit: dict):
+    """Rows of a method and seed; the seed is that of weights and training, and the experiment key's; wrong keys follow.
 
         measure "accuracy"  case "correct key", "wrong key" (test images encrypted with it), "no key" (plain test
                             images); for the method "plain" only case "plain"
@@ -55,23 +38,9 @@ def conventional(scale: Scale, say=print, *, methods=COMPARED, seeds=None) -> No
 
     An interrupted training goes on from its last epoch.
     """
-    path, block_size = records.table_path(scale.name, "conventional"), scale.model["patch_size"]
-    data = load_dataset(scale.dataset)
-    for seed in seeds or (PAPER_SEEDS if scale.name == "paper" else SEEDS):
-        for method in methods:
-            unit = {"method": method, "block_size": block_size, "seed": seed}
-            if records.done(path, unit):
-                continue
-            start = time.perf_counter()
-            measure = {"plain": _plain, "proposed": _proposed}.get(method, _conventional)
-            rows = [
-                {**unit, "case": case, "key_seed": key_seed, "measure": name, "value": value}
-                for case, key_seed, name, value in measure(scale, data, **unit)
-            ]
-            n_wrong = 0 if method == "plain" else N_WRONG
-            records.append(path, rows, origin(scale, data, time.perf_counter() - start, seed, n_wrong))
-            right = next(row["value"] for row in rows if row["measure"] == "accuracy")
-            say(f"conventional: {method}, seed {seed}: {right:.2%} ({time.perf_counter() - start:.0f} s)")
+    rows = {"plain": _plain, "proposed": _proposed}.get(unit["method"], _conventional)
+    for case, key_seed, measure, value in rows(scale, scale.data(), **unit):
+        yield {"case": case, "key_seed": key_seed, "measure": measure, "value": value}
 
 
 def _plain(scale, data, method, block_size, seed):
@@ -84,15 +53,15 @@ def _proposed(scale, data, method, block_size, seed):
     for trial in key_trials(model, data, {"patch_size": block_size}, N_WRONG, seed=seed).to_dict("records"):
         if trial["case"] in ("correct key", "wrong key", "no key"):
             yield trial["case"], trial["key_seed"], "accuracy", trial["accuracy"]
-    norm, seconds = {"mean": data.mean, "std": data.std}, []
+    norm, new_seed = {"mean": data.mean, "std": data.std}, iter(range(seed + 1, seed + 8))
     old = PatchCipher(SecretKey.for_experiment(seed), block_size)
     encrypted = encrypt_model(model, old, **norm)
-    for trial in range(1, 8):
-        before = time.perf_counter()
-        new = PatchCipher(SecretKey.for_experiment(seed + trial), block_size)
+
+    def change():
+        new = PatchCipher(SecretKey.for_experiment(next(new_seed)), block_size)
         encrypt_model(decrypt_model(encrypted, old, **norm), new, **norm)
-        seconds.append(time.perf_counter() - before)
-    yield "key change", seed, "seconds", float(np.median(seconds))
+
+    yield "key change", seed, "seconds", statistics.median(in_turns({"change": change}, 7)["change"])
     yield "key space", -1, "bits", old.key_bits()
 
 
@@ -127,3 +96,15 @@ def _trained_on_encrypted(scale, data, method, sizes, seed):
         device=default_device(),
     )
     return model, history
+
+
+CONVENTIONAL = Table(
+    "conventional",
+    lambda scale: [
+        {"method": method, "block_size": scale.patch_sizes[0], "seed": seed}
+        for seed in scale.compared_seeds
+        for method in COMPARED
+    ],
+    _measure,
+    lambda scale, unit: of_network(scale, unit["seed"], 0 if unit["method"] == "plain" else N_WRONG),
+)

@@ -1,16 +1,9 @@
-"""The recorded attacks on images: each function measures one table of `results/<scale>/`, or what it still lacks.
+"""Tables of the attacks on images: `visibility`, `attack_pairs` (known and chosen plaintext), `attack_images`."""
 
-`cmx attack --scale small` runs all of them, and those on models in `stolen_study`, and prints how much of the key was
-found.
-"""
-
-import time
-from dataclasses import dataclass
+import functools
 
 import numpy as np
 import torch
-from skimage import data as photos
-from skimage.transform import resize
 
 from ..attacks.matching import share_recovered
 from ..attacks.metrics import psnr, ssim
@@ -20,212 +13,39 @@ from ..learn.evaluate import accuracy
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.patch import PatchCipher, to_blocks
-from . import records
-from .scales import SCALES, Scale, trained_model
+from .scales import CIPHERS, Scale, trained_model
+from .table import Table, of_attack
 
-STEPS = (("shuffle",), ("flip",), ("shuffle", "flip"), ("orthogonal",))
-
-
-@dataclass(frozen=True)
-class AttackSettings:
-    """How much each attack gets at a scale; counts are of images unless said otherwise.
-
-    victims: encrypted images seen; public: images of the same kind that the attacker has; draws: repetitions with
-    other victims' images; patch_sizes; pairs: known plaintexts; labelled: of a stolen model's attacker; trials: keys
-    tried by random and hill climbing; iterations: of a gradient search, or batches of a training, on a stolen model;
-    retrain_steps: batches of an adversary's own model; opened: test images
-    for the accuracy of an opened model; attacked: images made adversarial; queries: of Square; repaired: encrypted
-    images seen under the repairs.
-    """
-
-    victims: tuple[int, ...]
-    public: int
-    draws: int
-    patch_sizes: tuple[int, ...]
-    pairs: tuple[int, ...]
-    labelled: tuple[int, ...]
-    trials: int
-    iterations: int
-    retrain_steps: int
-    opened: int
-    attacked: int
-    queries: int
-    repaired: tuple[int, ...]
+NEAR = "same data set"  # public images of the data set itself; FAR: how far they may be from the victim's
+FAR = ("other classes", "100 images", "fontdigits", "photos")
+VISIBLE_IMAGES, SHOWN, OPENED = 1000, 100, 1000  # for likeness; of decrypted images; for an opened model
 
 
-_FULL = AttackSettings(
-    victims=(1, 3, 10, 30, 100, 300, 1000, 10000),
-    public=5000,
-    draws=3,
-    patch_sizes=(2, 4, 8),
-    pairs=(1, 2, 5, 10, 20),
-    labelled=(10, 100, 1000, 10000),
-    trials=300,
-    iterations=300,
-    retrain_steps=300,
-    opened=10000,
-    attacked=500,
-    queries=300,
-    repaired=(30, 100, 300, 1000),
-)
-SETTINGS = {
-    "quick": AttackSettings((10, 100, 1000), 2000, 1, (4,), (1, 2), (100,), 20, 20, 20, 500, 50, 20, (300,)),
-    "small": _FULL,
-    "paper": _FULL,
-}
+def _cipher(unit: dict) -> PatchCipher:
+    return CIPHERS[unit["steps"]](SecretKey.for_experiment(0), unit["patch_size"])
 
 
-def run(scale_name: str, say=print) -> None:
-    """Measure every table of attacks at a scale, from the quickest to the longest."""
-    from . import adversarial as adversarial_study  # which import this module
-    from . import repairs as repair_study
-    from . import stolen as stolen_study
-
-    scale, settings = SCALES[scale_name], SETTINGS[scale_name]
-    on_images = visibility, pairs, ciphertexts, statistics
-    on_models = (
-        repair_study.repairs,
-        stolen_study.stolen_rates,  # which the next two read
-        adversarial_study.adversarial,
-        stolen_study.stolen_model,
-    )
-    for unit in (*on_images, *on_models):
-        start = time.perf_counter()
-        unit(scale, settings)
-        say(f"{unit.__name__}: recorded ({time.perf_counter() - start:.0f} s)")
+def _options(unit: dict) -> dict:
+    return {"patch_size": unit["patch_size"], "steps": tuple(unit["steps"].split("+"))}
 
 
-def main(args) -> int:
-    """`cmx attack`: run what is not yet recorded, then print the share of the key that each attack found."""
-    run(args.scale)
-    for table, by in SHARES.items():
-        rows = records.read(args.scale, table)
-        shares = rows[rows.measure == "share_recovered"].groupby(by, sort=False).value.agg(["mean", "min", "max"])
-        print(f"\n{table}: share of the key recovered\n{shares.round(3).to_string()}")
-    return 0
-
-
-SHARES = {  # table: what its rows of the measure share_recovered differ by, beside repetitions
-    "attack_pairs": ["attack", "patch_size", "steps", "pairs"],
-    "attack_images": ["public", "neighbours", "patch_size", "steps", "n_encrypted"],
-    "repairs": ["repair", "attack", "seen"],
-    "adversarial": ["knowledge"],
-    "stolen_model": ["method", "n_plain", "budget"],
-}
-
-
-def visibility(scale: Scale, settings: AttackSettings) -> None:
-    """Table `visibility`: how alike images and encrypted images are, by step and block size.
-
-    contrast_correlation is that between the standard deviations of the blocks, before and after, within an image: what
-    the eye sees as edges and silhouettes.
-    """
-    data, path = load_dataset(scale.dataset), records.table_path(scale.name, "visibility")
-    images = data.test_images[:1000]
-    for size in settings.patch_sizes:
-        for steps in STEPS:
-            unit = {"patch_size": size, "steps": "+".join(steps)}
-            if records.done(path, unit):
-                continue
-            start = time.perf_counter()
-            shown = _shown(PatchCipher(SecretKey.for_experiment(0), size, steps=steps).encrypt(images))
-            contrast = [to_blocks(each.float(), size).std(2).numpy() for each in (images, shown)]
-            found = {"ssim": ssim(images, shown), "psnr": psnr(images, shown)}
-            found["contrast_correlation"] = [
-                np.corrcoef(a, b)[0, 1] for a, b in zip(*contrast, strict=True) if a.std() and b.std()
-            ]
-            rows = [{**unit, "measure": name, "value": np.mean(values)} for name, values in found.items()]
-            records.append(path, rows, origin(scale, data, settings, start, len(images)))
-
-
-def pairs(scale: Scale, settings: AttackSettings) -> None:
-    """Table `attack_pairs`: known and chosen plaintext. For the chosen image, `pixels` is its height and width."""
-    data, path = load_dataset(scale.dataset), records.table_path(scale.name, "attack_pairs")
-    for size in settings.patch_sizes:
-        for steps in STEPS:
-            options = {"patch_size": size, "steps": steps}
-            unit = {"attack": "chosen plaintext", "patch_size": size, "steps": "+".join(steps)}
-            if records.done(path, unit):
-                continue
-            start = time.perf_counter()
-            cipher = PatchCipher(SecretKey.for_experiment(0), **options)
-            rows = []
-            for count in settings.pairs:
-                for draw in range(settings.draws):
-                    plain = drawn(data.test_images, count, draw)
-                    found = share_recovered(known_plaintext(plain, cipher.encrypt(plain), **options), cipher)
-                    where = {**unit, "attack": "known plaintext", "pairs": count, "draw": draw}
-                    rows.append({**where, "measure": "share_recovered", "value": found})
-            found = share_recovered(chosen_plaintext(cipher.encrypt, **options), cipher)
-            where = {**unit, "pairs": 1, "draw": 0}
-            rows.append({**where, "measure": "share_recovered", "value": found})
-            rows.append({**where, "measure": "pixels", "value": chosen_image(size, 3, steps).shape[-1]})
-            records.append(path, rows, origin(scale, data, settings, start, max(settings.pairs)))
-
-
-def ciphertexts(scale: Scale, settings: AttackSettings) -> None:
-    """Table `attack_images`, public images of the data set itself: ciphertext only, by number, block size and steps.
-
-    share_recovered; ssim and psnr of decrypted images; opened_accuracy: of the encrypted model with the estimated key,
-    where the block size is that of the model.
-    """
-    data = load_dataset(scale.dataset)
-    for size in settings.patch_sizes:
-        public = patch_moments(data.train_images[: settings.public], size)
-        for steps in STEPS:
-            _attack(scale, settings, data, "same data set", public, size, steps, settings.victims, True)
-            if size == scale.model["patch_size"] and steps != ("orthogonal",):
-                _attack(scale, settings, data, "same data set", public, size, steps, settings.victims, False)
-
-
-def statistics(scale: Scale, settings: AttackSettings) -> None:
-    """Table `attack_images`, other public images: how far the attacker's statistics may be from the victim's."""
-    data, size = load_dataset(scale.dataset), scale.model["patch_size"]
-    half = len(data.classes) // 2
-    other = data.train_images[data.train_labels >= half][: settings.public]
-    few = data.train_images[:100]
-    digits = load_dataset("fontdigits").train_images[: settings.public]
-    for kind, public in (
-        ("other classes", other),
-        ("100 images", few),
-        ("fontdigits", digits),
-        ("photos", photo_tiles()),
-    ):
-        moments = patch_moments(public, size)
-        for steps in (("shuffle", "flip"), ("orthogonal",)):
-            _attack(scale, settings, data, kind, moments, size, steps, settings.victims, True, half)
-
-
-def _attack(scale, settings, data, kind, public, size, steps, victims, neighbours, classes=None):
-    """Append to `attack_images` what ciphertext_only finds with these public moments, for each number of victims."""
-    path = records.table_path(scale.name, "attack_images")
-    pool = data.test_images if classes is None else data.test_images[data.test_labels < classes]
-    norm, cipher = {"mean": data.mean, "std": data.std}, PatchCipher(SecretKey.for_experiment(0), size, steps=steps)
-    model = trained_model(scale)[0] if classes is None and size == scale.model["patch_size"] and neighbours else None
-    test, truth = data.test_images[:1000], data.test_labels[:1000]
-    for count in [n for n in victims if n <= len(pool)]:
-        unit = {"public": kind, "neighbours": neighbours, "patch_size": size, "steps": "+".join(steps)}
-        unit["n_encrypted"] = count
-        if records.done(path, unit):
-            continue
-        start, rows = time.perf_counter(), []
-        for draw in range(settings.draws if count < len(pool) else 1):
-            plain = drawn(pool, count, draw)
-            seen = cipher.encrypt(plain)
-            estimate = ciphertext_only(seen, public, size, steps, neighbours=neighbours, seed=draw)
-            shown = _shown(estimate.decrypt(seen[:100]))
-            found = {"share_recovered": share_recovered(estimate, cipher)}
-            found |= {"ssim": ssim(plain[:100], shown).mean(), "mse": np.mean(10 ** (-psnr(plain[:100], shown) / 10))}
-            if model is not None and draw == 0:
-                opened = decrypt_model(encrypt_model(model, cipher, **norm), estimate, **norm)
-                found["opened_accuracy"] = accuracy(opened, test, truth, **norm)
-            rows += [{**unit, "draw": draw, "measure": name, "value": value} for name, value in found.items()]
-        records.append(path, rows, origin(scale, data, settings, start, count, n_keys=1))
-
-
-def drawn(images, count, draw):
+def drawn(images: torch.Tensor, count: int, draw: int) -> torch.Tensor:
     """``count`` images at random, other ones for each draw."""
     return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(draw))[:count]]
+
+
+# -- visibility: how alike images and encrypted images are -----------------------------------------------------------
+# contrast_correlation is that between the standard deviations of the blocks, before and after, within an image: what
+# the eye sees as edges and silhouettes.
+
+
+def _visibility(scale: Scale, unit: dict):
+    images = scale.data().test_images[:VISIBLE_IMAGES]
+    shown = _shown(_cipher(unit).encrypt(images))
+    contrast = [to_blocks(each.float(), unit["patch_size"]).std(2).numpy() for each in (images, shown)]
+    correlated = [np.corrcoef(a, b)[0, 1] for a, b in zip(*contrast, strict=True) if a.std() and b.std()]
+    found = {"ssim": ssim(images, shown), "psnr": psnr(images, shown), "contrast_correlation": correlated}
+    return [{"measure": name, "value": np.mean(values)} for name, values in found.items()]
 
 
 def _shown(images):
@@ -233,8 +53,105 @@ def _shown(images):
     return images if images.dtype == torch.uint8 else (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def photo_tiles():
+def _sizes_and_steps(scale: Scale) -> list[dict]:
+    return [{"patch_size": size, "steps": steps} for size in scale.attack.patch_sizes for steps in CIPHERS]
+
+
+VISIBILITY = Table("visibility", _sizes_and_steps, _visibility, lambda scale, unit: of_attack(scale, VISIBLE_IMAGES))
+
+
+# -- attack_pairs: known and chosen plaintext; for the chosen image, `pixels` is its height and width ------------------
+
+
+def _pair_units(scale: Scale):
+    for where in _sizes_and_steps(scale):
+        for count in scale.attack.pairs:
+            for draw in range(scale.attack.draws):
+                yield {"attack": "known plaintext", **where, "pairs": count, "draw": draw}
+        yield {"attack": "chosen plaintext", **where, "pairs": 1, "draw": 0}
+
+
+def _pairs(scale: Scale, unit: dict):
+    cipher, options = _cipher(unit), _options(unit)
+    if unit["attack"] == "known plaintext":
+        plain = drawn(scale.data().test_images, unit["pairs"], unit["draw"])
+        estimate = known_plaintext(plain, cipher.encrypt(plain), **options)
+    else:
+        estimate = chosen_plaintext(cipher.encrypt, **options)
+        side = chosen_image(unit["patch_size"], 3, options["steps"]).shape[-1]
+        yield {"measure": "pixels", "value": side}
+    yield {"measure": "share_recovered", "value": share_recovered(estimate, cipher)}
+
+
+PAIRS = Table("attack_pairs", _pair_units, _pairs, lambda scale, unit: of_attack(scale, max(scale.attack.pairs)))
+
+
+# -- attack_images: ciphertext only, by public images, block size, steps and number of encrypted images ---------------
+# share_recovered; ssim and mse of decrypted images; opened_accuracy: of the encrypted model with the estimated key,
+# where the block size is that of the model.
+
+
+def _image_units(scale: Scale):
+    model_size = scale.patch_sizes[0]
+    for where in _sizes_and_steps(scale):
+        yield from _counts(scale, {"public": NEAR, "neighbours": True, **where})
+        if where["patch_size"] == model_size and where["steps"] != "orthogonal":
+            yield from _counts(scale, {"public": NEAR, "neighbours": False, **where})
+    for public in FAR:
+        for steps in ("shuffle+flip", "orthogonal"):
+            yield from _counts(scale, {"public": public, "neighbours": True, "patch_size": model_size, "steps": steps})
+
+
+def _counts(scale, unit):
+    pool = len(_pool(scale, unit["public"]))
+    for count in scale.attack.victims:
+        for draw in range(scale.attack.draws if count < pool else 1):
+            if count <= pool:
+                yield {**unit, "n_encrypted": count, "draw": draw}
+
+
+@functools.lru_cache(maxsize=2)
+def _pool(scale, public):
+    """The victim's images: of the attacker's classes no other, where the attacker has other classes or kinds."""
+    data = scale.data()
+    return data.test_images if public == NEAR else data.test_images[data.test_labels < len(data.classes) // 2]
+
+
+@functools.lru_cache(maxsize=4)
+def _public(scale, public, size):
+    """The moments of the attacker's public images."""
+    data, n = scale.data(), scale.attack.public
+    images = {
+        NEAR: lambda: data.train_images[:n],
+        "other classes": lambda: data.train_images[data.train_labels >= len(data.classes) // 2][:n],
+        "100 images": lambda: data.train_images[:100],
+        "fontdigits": lambda: load_dataset("fontdigits").train_images[:n],
+        "photos": photo_tiles,
+    }[public]()
+    return patch_moments(images, size)
+
+
+def _images(scale: Scale, unit: dict):
+    data, size, draw = scale.data(), unit["patch_size"], unit["draw"]
+    cipher, near = _cipher(unit), unit["public"] == NEAR
+    plain = drawn(_pool(scale, unit["public"]), unit["n_encrypted"], draw)
+    seen, public = cipher.encrypt(plain), _public(scale, unit["public"], size)
+    estimate = ciphertext_only(seen, public, **_options(unit), neighbours=unit["neighbours"], seed=draw)
+    shown = _shown(estimate.decrypt(seen[:SHOWN]))
+    found = {"share_recovered": share_recovered(estimate, cipher)}
+    found |= {"ssim": ssim(plain[:SHOWN], shown).mean(), "mse": np.mean(10 ** (-psnr(plain[:SHOWN], shown) / 10))}
+    if near and unit["neighbours"] and size == scale.patch_sizes[0] and draw == 0:
+        norm = {"mean": data.mean, "std": data.std}
+        opened = decrypt_model(encrypt_model(trained_model(scale)[0], cipher, **norm), estimate, **norm)
+        found["opened_accuracy"] = accuracy(opened, data.test_images[:OPENED], data.test_labels[:OPENED], **norm)
+    return [{"measure": name, "value": value} for name, value in found.items()]
+
+
+def photo_tiles() -> torch.Tensor:
     """Photographs that scikit-image ships, halved in size, in tiles of 32 pixels: uint8 (N, 3, 32, 32)."""
+    from skimage import data as photos
+    from skimage.transform import resize
+
     tiles = []
     for photo in (photos.astronaut(), photos.chelsea(), photos.coffee(), photos.rocket()):
         height, width = (side // 64 * 32 for side in photo.shape[:2])
@@ -244,13 +161,4 @@ def photo_tiles():
     return torch.cat(tiles)
 
 
-def origin(scale, data, settings, start, n_images, n_keys=1):
-    return records.provenance(
-        scale=scale.name,
-        dataset=data.name,
-        settings=settings,
-        seeds=range(settings.draws),
-        n_images=n_images,
-        n_keys=n_keys,
-        seconds=time.perf_counter() - start,
-    )
+IMAGES = Table("attack_images", _image_units, _images, lambda scale, unit: of_attack(scale, unit["n_encrypted"]))

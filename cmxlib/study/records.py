@@ -2,6 +2,8 @@
 
 A table is a file `results/<scale>/<table>.csv` (quick runs: `build/quick/results/`). Every row has the columns in
 `REQUIRED`; `provenance` gives all of them but `measure` and `value`. Further columns say what was varied.
+
+Reading needs neither torch nor anything that measures: summaries, claims, figures and README use `read` alone.
 """
 
 import csv
@@ -11,15 +13,19 @@ import importlib.metadata
 import io
 import json
 import platform
+import re
 import statistics
 import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-
-from filelock import FileLock
+from typing import TYPE_CHECKING
 
 from ..paths import checkout, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from filelock import FileLock
 
 SCALE_NAMES = ("quick", "small", "paper")
 ORIGIN = (
@@ -32,8 +38,11 @@ _TEXT = ("seeds", "settings", "python", "torch", "cmxlib", "commit", "date")  # 
 
 def build_dir(scale: str) -> Path:
     """The ignored folder of what a run at this scale leaves: executed chapters, and a quick run's rows and figures."""
-    if scale not in SCALE_NAMES:
-        raise ValueError(f"there is no scale {scale!r}: use one of {', '.join(SCALE_NAMES)}")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", scale):
+        raise ValueError(
+            f"There is no scale {scale!r}: use one of {', '.join(SCALE_NAMES)}, or for one of your own a name of small "
+            "letters, digits, _ and -."
+        )
     return checkout() / "build" / scale
 
 
@@ -54,6 +63,9 @@ def table_path(scale: str, table: str) -> Path:
     return results_dir(scale) / f"{table}.csv"
 
 
+# -- where rows come from ------------------------------------------------------------------------------------------
+
+
 def provenance(*, scale, dataset, settings, seeds, n_images, seconds, n_keys=0, device="cpu") -> dict:
     """The columns that say where rows came from.
 
@@ -62,7 +74,7 @@ def provenance(*, scale, dataset, settings, seeds, n_images, seconds, n_keys=0, 
     """
     from ..learn.device import device_name  # needs torch, which reading rows does not
 
-    build_dir(scale)  # refuses an unknown scale
+    build_dir(scale)  # refuses a name that cannot be a folder
     version = importlib.metadata.version
     return {
         "scale": scale,
@@ -84,86 +96,72 @@ def provenance(*, scale, dataset, settings, seeds, n_images, seconds, n_keys=0, 
 @functools.cache  # the code that runs is the one that was there at the start
 def commit() -> str:
     """The commit of the code, with "+changes" when files other than the recorded output differ from it."""
-    name = _run("git", "rev-parse", "--short=12", "HEAD")
+    name = _git("rev-parse", "--short=12", "HEAD")
     if not name:
         return "unknown"
     outputs = (":(exclude)results", ":(exclude)figures", ":(exclude)README.md")
-    changed = _run("git", "status", "--porcelain", "--untracked-files=no", "--", ".", *outputs)
-    return name + "+changes" * bool(changed)
+    return name + "+changes" * bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", *outputs))
 
 
-def _run(*command: str) -> str:
+def _git(*command: str) -> str:
     try:
-        return subprocess.run(command, cwd=checkout(), capture_output=True, text=True, timeout=20).stdout.strip()
+        done = subprocess.run(["git", *command], cwd=checkout(), capture_output=True, text=True, timeout=20)
+        return done.stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
 
 
-def write(path, rows, origin: Mapping | None = None) -> None:
-    """Replace the table at `path` by `rows` (mappings, or a DataFrame), each completed by `origin`."""
-    path = Path(path)
-    with _locked(path):
-        _save(path, _checked(rows, origin))
+def uninterrupted(seconds) -> float:
+    """How long a training takes, from the seconds of its epochs: as many times the median, as one may hold a pause."""
+    return float(statistics.median(seconds) * len(seconds))
 
 
-def append(path, rows, origin: Mapping | None = None) -> None:
-    """Add `rows` to the table at `path`; the rows that are there stay as they are, to the letter.
+# -- writing -------------------------------------------------------------------------------------------------------
 
-    Safe when several processes append to one table. A row that lacks a required column raises ValueError, and
-    nothing is written.
+
+def write(path: Path, rows: Iterable[Mapping], origin: Mapping | None = None) -> None:
+    """Replace the table at `path` by `rows`, each completed by `origin`; ValueError where one lacks a column."""
+    _save(path, _checked(rows, origin))
+
+
+def move_into(path: Path, parts: list[Path]) -> None:
+    """Add the rows of each part to the table, then delete the parts; rows that are there stay, to the letter.
+
+    A part whose rows are there already, since a collection was killed midway, is only deleted. One that is gone was
+    collected by another process.
     """
-    path, new = Path(path), _checked(rows, origin)
-    with _locked(path):
-        _save(path, _load(path) + new)
+    if not parts:
+        return
+    with locked(path):
+        rows = _load(path)
+        there = {tuple(row.items()) for row in rows}
+        parts = [part for part in parts if part.exists()]
+        new = [found for part in parts if (found := [_full(row, rows) for row in _load(part)])]
+        rows += [row for found in new if tuple(found[0].items()) not in there for row in found]
+        _save(path, rows)
+        for part in parts:
+            part.unlink()
 
 
-def done(path, key: Mapping) -> bool:
-    """Whether the table at `path` has a row with these values: a long run skips what it has already measured."""
-    rows = _load(Path(path))
-    if rows and (unknown := [name for name in key if name not in rows[0]]):
-        raise ValueError(f"the rows of {Path(path).name} have no column {unknown[0]!r} to look for")
-    wanted = {name: _text(value) for name, value in key.items()}
-    return any(wanted.items() <= row.items() for row in rows)
+def _full(row, rows):
+    """A row with the columns of a table, in their order, as it would be read back from there."""
+    names = [*rows[0], *(name for name in row if name not in rows[0])] if rows else row
+    return {name: row.get(name, "") for name in names}
 
 
-def read(scale: str, table: str):
-    """The recorded rows of a table as a DataFrame; every float comes back to the bit."""
-    import pandas as pd
+def locked(path: Path) -> "FileLock":
+    """A lock for one process at a time on what stands at `path`; the system frees it when its holder dies."""
+    from filelock import FileLock
 
-    path = table_path(scale, table)
-    if not path.exists():
-        raise FileNotFoundError(f"no rows of {table!r} at scale {scale!r} are recorded: run make {scale} first")
-    rows = _load(path)
-    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else REQUIRED)}
-    return pd.DataFrame({name: texts if name in _TEXT else _parsed(texts) for name, texts in columns.items()})
-
-
-def _parsed(texts: list[str]) -> list:
-    """A column as truth values, integers or floats where all of it is that, else as text; None where it is empty.
-
-    Python reads a float to the last bit; whether pandas does depends on its version.
-    """
-    for kind in ({"True": True, "False": False}.__getitem__, int, float):
-        try:
-            return [None if text == "" else kind(text) for text in texts]
-        except (KeyError, ValueError):
-            continue
-    return [text or None for text in texts]
-
-
-def _locked(path: Path) -> FileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path.with_name(f".{path.name}.lock"))
+    return FileLock(path.with_name(f".{path.name.lstrip('.')}.lock"))
 
 
-def _checked(rows, origin: Mapping | None) -> list[dict[str, str]]:
-    rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
-    if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
-        raise ValueError("rows must be a list of mappings or a DataFrame, one row a measurement")
+def _checked(rows: Iterable[Mapping], origin: Mapping | None) -> list[dict[str, str]]:
     texts = [{name: _text(value) for name, value in {**row, **(origin or {})}.items()} for row in rows]
     for row in texts:
         if lacking := [name for name in REQUIRED if not row.get(name)]:
-            raise ValueError(f"a result row lacks {', '.join(lacking)}: complete it with records.provenance(...)")
+            raise ValueError(f"A result row lacks {', '.join(lacking)}: complete it with records.provenance(...).")
     return texts
 
 
@@ -180,13 +178,6 @@ def _text(value) -> str:
     return "" if value is None else str(value)
 
 
-def _load(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def _save(path: Path, rows: list[dict[str, str]]) -> None:
     varied = dict.fromkeys(name for row in rows for name in row if name not in REQUIRED)
     file = io.StringIO()
@@ -196,6 +187,70 @@ def _save(path: Path, rows: list[dict[str, str]]) -> None:
     write_text(path, file.getvalue())
 
 
-def uninterrupted(seconds) -> float:
-    """How long a training takes, from the seconds of its epochs: as many times the median, as one may hold a pause."""
-    return float(statistics.median(seconds) * len(seconds))
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+def read(scale: str, table: str) -> "pd.DataFrame":
+    """The recorded rows of a table as a DataFrame; every float comes back to the bit."""
+    import pandas as pd
+
+    path = table_path(scale, table)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"No rows of {table!r} at scale {scale!r} are recorded: run cmx study --scale {scale} --only {table}."
+        )
+    rows = _load(path)
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else REQUIRED)}
+    return pd.DataFrame({name: texts if name in _TEXT else _parsed(texts) for name, texts in columns.items()})
+
+
+class Recorded:
+    """The units that a table holds: ``unit in Recorded(path)`` is whether a row has the unit's values."""
+
+    def __init__(self, path: Path):
+        self._rows, self._known = _load(path), {}
+
+    def __contains__(self, unit: Mapping) -> bool:
+        names = tuple(unit)
+        if names not in self._known:
+            self._known[names] = {tuple(row.get(name, "") for name in names) for row in self._rows}
+        return tuple(_text(value) for value in unit.values()) in self._known[names]
+
+
+def _parsed(texts: list[str]) -> list:
+    """A column as truth values, integers or floats where all of it is that, else as text; None where it is empty.
+
+    Python reads a float to the last bit; whether pandas does depends on its version.
+    """
+    for kind in ({"True": True, "False": False}.__getitem__, int, float):
+        try:
+            return [None if text == "" else kind(text) for text in texts]
+        except (KeyError, ValueError):
+            continue
+    return [text or None for text in texts]
+
+
+def _load(path: Path) -> list[dict[str, str]]:
+    """The rows of a table as texts; ValueError where the file is not whole or not such a table, so that nothing is
+    built on it, and it is not written back."""
+    if not path.exists():
+        return []
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    names, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+    if names[:2] != ["measure", "value"] or not set(REQUIRED) <= set(names) or len(set(names)) < len(names):
+        wrong = "its first line does not name the columns of a table of results"
+    elif not text.endswith("\n"):
+        wrong = "its last line is cut short"
+    elif line := next((i for i, row in enumerate(rows, 2) if len(row) != len(names) or not _number(row[1])), 0):
+        wrong = f"row {line} does not hold {len(names)} values with a number in the second"
+    else:
+        return [dict(zip(names, row, strict=True)) for row in rows]
+    raise ValueError(f"{path} is not a whole table of results ({wrong}): restore it from a copy, or by git checkout.")
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

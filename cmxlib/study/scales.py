@@ -1,45 +1,102 @@
 """The one dial: what "quick", "small" and "paper" mean, and the trained model of each."""
 
 import dataclasses
+import functools
 import hashlib
 import json
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-import pandas as pd
-import safetensors.torch
 import torch
 
-from ..learn.checkpoint import save_model
+from .. import paths
+from ..learn.checkpoint import CheckpointError, load_model, save_model
 from ..learn.convmixer import ConvMixer
-from ..learn.data import load_dataset
-from ..learn.train import TrainSettings, default_device, fit
-from ..paths import cache_dir
+from ..learn.data import Dataset, load_dataset
+from ..learn.device import default_device
+from ..learn.train import TrainSettings, fit
+from ..lock.patch import PatchCipher
+from . import records
 
-MODELS = Path(__file__).parents[2] / "models"  # trained models that come with the book
+CIPHERS = {  # name in rows: key, patch size -> the cipher
+    "+".join(steps): functools.partial(PatchCipher, steps=steps)
+    for steps in (("shuffle",), ("flip",), ("shuffle", "flip"), ("orthogonal",))
+}
+
+
+@dataclass(frozen=True)
+class AttackSettings:
+    """How much each attack gets at a scale; counts are of images unless said otherwise.
+
+    victims: encrypted images seen; public: images of the same kind that the attacker has; draws: repetitions with
+    other victims' images; patch_sizes; pairs: known plaintexts; labelled: of a stolen model's attacker; trials: keys
+    tried by random and hill climbing; iterations: of a gradient search, or batches of a training, on a stolen model;
+    retrain_steps: batches of an adversary's own model; opened: test images for the accuracy of an opened model;
+    attacked: images made adversarial; queries: of Square; repaired: encrypted images seen under the repairs.
+    """
+
+    victims: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000, 10000)
+    public: int = 5000
+    draws: int = 3
+    patch_sizes: tuple[int, ...] = (2, 4, 8)
+    pairs: tuple[int, ...] = (1, 2, 5, 10, 20)
+    labelled: tuple[int, ...] = (10, 100, 1000, 10000)
+    trials: int = 300
+    iterations: int = 300
+    retrain_steps: int = 300
+    opened: int = 10000
+    attacked: int = 500
+    queries: int = 300
+    repaired: tuple[int, ...] = (30, 100, 300, 1000)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A size of the study.
+    """A size of the study; the tables of `cmxlib.study` take any, also one of your own.
 
-    name: "quick" (embedded data, seconds), "small" (CIFAR-10, minutes on two cores) or "paper" (the full recipe).
-    dataset: a name for load_dataset.
+    name: "quick" (embedded data, seconds), "small" (CIFAR-10, minutes on two cores), "paper" (the full recipe), or
+        that of the folder in which the rows of your own scale go.
+    dataset: a name for load_dataset, or a Dataset of your own.
     model: arguments of ConvMixer.
     train: how it is trained.
-    n_wrong: wrong keys per key setting.
+    n_wrong: wrong keys for each cipher.
+    patch_sizes: of the networks of the main tables; the first is that of the attacks.
+    finer: what differs at a patch size, as {patch size: {"epochs": ..., "n_wrong": ...}}.
+    seeds: of networks, for the main tables. compared_seeds: those for the conventional methods.
+    anatomy_keys, anatomy_images: nearly right keys a point, and test images, of the table `anatomy`.
+    engine_epochs: of the trainings of the table `engine`.
+    ciphers: {name: function of a key and a patch size that gives a cipher}, with encrypt, decrypt and matrix.
+    attack: how much the attacks get.
     """
 
     name: str
-    dataset: str
+    dataset: str | Dataset
     model: dict = field(hash=False)
     train: TrainSettings
     n_wrong: int
+    patch_sizes: tuple[int, ...] = (4,)
+    finer: Mapping[int, dict] = field(default_factory=dict, hash=False)
+    seeds: tuple[int, ...] = (0,)
+    compared_seeds: tuple[int, ...] = (0, 1, 2)
+    anatomy_keys: int = 20
+    anatomy_images: int = 2000
+    engine_epochs: int = 4
+    ciphers: Mapping[str, Callable] = field(default_factory=lambda: CIPHERS, hash=False)
+    attack: AttackSettings = AttackSettings()
 
-    def with_patch_size(self, patch_size: int) -> "Scale":
-        """The same study with another patch size of the network."""
-        return replace(self, model={**self.model, "patch_size": patch_size})
+    def at(self, patch_size: int) -> "Scale":
+        """The same study with another patch size of the network, and with what ``finer`` says of it."""
+        changes = dict(self.finer.get(patch_size, {}))
+        train = replace(self.train, epochs=changes.pop("epochs", self.train.epochs))
+        return replace(self, model={**self.model, "patch_size": patch_size}, train=train, **changes)
 
+    def data(self) -> Dataset:
+        """The data set, read once in a process."""
+        return self.dataset if isinstance(self.dataset, Dataset) else _loaded(self.dataset)
+
+
+_loaded = functools.lru_cache(maxsize=2)(load_dataset)
 
 SCALES = {
     "quick": Scale(
@@ -48,6 +105,11 @@ SCALES = {
         model={"dim": 64, "depth": 4, "kernel_size": 5, "patch_size": 4},
         train=TrainSettings(epochs=8, batch_size=64, flip=False, crop_padding=2),
         n_wrong=20,
+        compared_seeds=(0,),
+        anatomy_keys=2,
+        anatomy_images=500,
+        engine_epochs=1,
+        attack=AttackSettings((10, 100, 1000), 2000, 1, (4,), (1, 2), (100,), 20, 20, 20, 500, 50, 20, (300,)),
     ),
     "small": Scale(
         name="small",
@@ -64,39 +126,67 @@ SCALES = {
         # size here, and a little less. Twice as much lost all that a first training had learnt, in epoch 21.
         train=TrainSettings(epochs=40, max_lr=0.01, rand_augment=12),
         n_wrong=200,
+        patch_sizes=(4, 2),
+        # Fixed before the first training. The recipe of ConvMixer's authors has 25 epochs (92.6 %); patches of 4 did
+        # not overfit in 40, so that a few more are no risk. Patches of 2 take four times as long.
+        finer={2: {"epochs": 30, "n_wrong": 30}},
+        compared_seeds=(0,),  # one training takes about an hour of one core
     ),
 }
 
 
-def new_model(scale, seed: int = 0) -> ConvMixer:
+def named(scale: str | Scale) -> Scale:
+    """The scale of a name, or the Scale itself. ValueError that lists the names where there is none."""
+    if isinstance(scale, Scale):
+        return scale
+    if scale not in SCALES:
+        raise ValueError(f"There is no scale {scale!r}: SCALE is one of {', '.join(SCALES)}.")
+    return SCALES[scale]
+
+
+def new_model(scale: Scale, seed: int = 0) -> ConvMixer:
     """The untrained ConvMixer of a scale, its initial weights drawn from ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ConvMixer(**scale.model)
 
 
-def trained_model(scale, *, seed=0, device=None, progress=True):
+def trained_model(scale: str | Scale, *, seed: int = 0, device=None, progress: bool = True):
     """The model of a scale, trained on plain images, and its history: from the book, from the cache, or trained now.
 
     Args:
         scale: "quick", "small" or "paper", or a Scale of one's own.
         seed: of the initial weights and of the training.
 
-    Returns (model in eval mode, history as ``fit`` returns it).
+    Returns (model in eval mode, history as ``fit`` returns it). A file of the cache that is damaged is made anew. Of
+    two processes that want one model, one trains and the other waits.
     """
-    scale = SCALES[scale] if isinstance(scale, str) else scale
-    settings = dataclasses.replace(scale.train, seed=seed)
+    import pandas as pd
+
+    scale = named(scale)
+    settings = replace(scale.train, seed=seed)
     model = new_model(scale, seed)
-    recipe = json.dumps([scale.dataset, scale.model, dataclasses.asdict(settings)], sort_keys=True)
+    dataset = scale.dataset if isinstance(scale.dataset, str) else scale.dataset.name
+    recipe = json.dumps([dataset, scale.model, dataclasses.asdict(settings)], sort_keys=True)
     name = f"{scale.name}-p{scale.model['patch_size']}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}-seed{seed}"
-    for folder in (MODELS, cache_dir() / "models"):
-        if (folder / f"{name}.json").exists():
-            model.load_state_dict(safetensors.torch.load_file(folder / f"{name}.safetensors"))
-            history = pd.DataFrame(json.loads((folder / f"{name}.json").read_text())["history"])
-            return model.to(device or default_device()).eval(), history
-    data = load_dataset(scale.dataset)
-    history = fit(
-        model, data, settings, checkpoint=cache_dir() / "checkpoints" / name, device=device, progress=progress
-    )
-    save_model(cache_dir() / "models" / name, model, history, json.loads(recipe))
+    cache = paths.cache_dir()
+    shipped = [paths.ROOT / "models"] if paths.ROOT else []
+
+    def found():
+        for folder in (*shipped, cache / "models"):
+            if (folder / f"{name}.json").exists():
+                try:
+                    history = pd.DataFrame(load_model(folder / name, model)["history"])
+                    return model.to(device or default_device()).eval(), history
+                except CheckpointError as error:
+                    warnings.warn(f"{error} It is trained anew.", stacklevel=3)
+
+    if made := found():
+        return made
+    data = scale.data()
+    with records.locked(cache / "models" / name):
+        if made := found():  # by the process that this one waited for
+            return made
+        history = fit(model, data, settings, checkpoint=cache / "checkpoints" / name, device=device, progress=progress)
+        save_model(cache / "models" / name, model, history, json.loads(recipe))
     return model, history

@@ -1,4 +1,7 @@
 import copy
+import pickle
+import time
+import warnings
 
 import numpy as np
 import pytest
@@ -7,9 +10,13 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from cmxlib import ConvMixer, PatchCipher, SecretKey, decrypt_model, encrypt_model, logits
-from cmxlib.lock.model import find_embedding
+from cmxlib.lock.bits import bit_model
+from cmxlib.lock.embedding import find_embedding, locate
+from cmxlib.lock.position import PositionCipher, encrypt_model_by_position
+from cmxlib.lock.use import Encrypt, verify
 
 KEY = SecretKey.for_experiment(7)
 UNEQUAL = {"mean": (0.49, 0.41, 0.45), "std": (0.25, 0.2, 0.31)}
@@ -117,7 +124,7 @@ def test_gray_images():
 
 def test_which_layer_is_the_embedding():
     two = nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), nn.ModuleDict({"b": nn.Conv2d(3, 4, 4, stride=4)}))
-    with pytest.raises(ValueError, match=r"0, 1\.b; name one"):
+    with pytest.raises(ValueError, match=r"0 \(4, 3, 2, 2\), 1\.b \(4, 3, 4, 4\); name one"):
         find_embedding(two)
     assert find_embedding(two, embedding="1.b")[1] is two[1]["b"]
     with pytest.raises(ValueError, match="no module named 'c'"):
@@ -151,3 +158,296 @@ def test_bad_input_gets_one_clear_sentence(cipher, norm, message):
         with pytest.raises(ValueError, match=message) as caught:
             verb(small_net(), cipher, **norm)
         assert "\n" not in str(caught.value)
+
+
+# -- the weight that is changed must be the one that counts ------------------------------------------------------------
+
+
+class Standardised(nn.Conv2d):
+    """A convolution that does not use its weight as it is."""
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.weight - self.weight.mean(), self.bias, self.stride)
+
+
+def parametrised(kind):
+    conv = nn.Conv2d(3, 6, 4, stride=4)
+    if kind == "hook":
+        conv.register_forward_pre_hook(lambda layer, args: (args[0] * 2,))
+    elif kind == "standardised":
+        conv = Standardised(3, 6, 4, stride=4)
+    elif kind == "quantised while training":
+        conv = torch.ao.nn.qat.Conv2d(3, 6, 4, stride=4, qconfig=torch.ao.quantization.get_default_qat_qconfig())
+    else:
+        {
+            "weight_norm": parametrizations.weight_norm,
+            "spectral_norm": parametrizations.spectral_norm,
+            "old weight_norm": nn.utils.weight_norm,
+            "old spectral_norm": nn.utils.spectral_norm,
+            "pruning": lambda layer: prune.random_unstructured(layer, "weight", 0.3),
+        }[kind](conv)
+    return nn.Sequential(conv, nn.Flatten(), nn.LazyLinear(5))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "kind, way_out",
+    [
+        ("weight_norm", "remove_parametrizations"),
+        ("spectral_norm", "remove_parametrizations"),
+        ("old weight_norm", "remove_weight_norm"),
+        ("old spectral_norm", "remove_spectral_norm"),
+        ("pruning", "prune.remove"),
+        ("hook", "hooks"),
+        ("standardised", "plain one"),
+        ("quantised while training", "plain one"),
+    ],
+)
+def test_a_weight_that_is_not_the_one_that_counts_is_refused(kind, way_out):
+    net = parametrised(kind).eval()
+    net(images(torch.float32))
+    for verb in (encrypt_model, decrypt_model):
+        with pytest.raises(ValueError, match=way_out) as caught:
+            verb(net, PatchCipher(KEY, 4), **UNEQUAL)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_shared_or_frozen_weight():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Conv2d(3, 6, 4, stride=4)
+            self.back = nn.ConvTranspose2d(6, 3, 4, stride=4, bias=False)
+            self.back.weight = self.embed.weight
+
+        def forward(self, x):
+            return self.back(self.embed(x)).flatten(1)
+
+    net, cipher, x = Tied().double(), PatchCipher(KEY, 4), images()
+    net.embed.weight.requires_grad_(False)
+    encrypted = encrypt_model(net, cipher, **UNEQUAL)
+    assert (logits(encrypted, cipher.encrypt(x), **UNEQUAL) - logits(net, x, **UNEQUAL)).abs().max() < 1e-9
+    assert not encrypted.embed.weight.requires_grad and encrypted.embed.bias.requires_grad
+    assert torch.equal(encrypted.back.weight, net.back.weight)
+
+
+# -- what the embedding sees ------------------------------------------------------------------------------------------
+
+
+class InPlace(nn.Module):
+    """Subtracts in place from the image, before the embedding sees it."""
+
+    def forward(self, x):
+        return x.sub_(0.5)
+
+
+class Skip(nn.Module):
+    """The embedding, and a second way for the image around it."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 6, 4, stride=4)
+
+    def forward(self, x):
+        return self.embed(x).mean((2, 3)) + x.mean()
+
+
+def net_of(*layers):
+    return nn.Sequential(*layers, nn.Conv2d(3, 6, 4, stride=4), nn.Flatten(), nn.LazyLinear(5))
+
+
+@pytest.mark.parametrize(
+    "net, message",
+    [
+        (net_of(nn.Conv2d(3, 3, 3, padding=1)), "does not see the image as it is"),
+        (net_of(nn.BatchNorm2d(3)), "does not see the image as it is"),
+        (net_of(InPlace()), "does not see the image as it is"),
+        (net_of(nn.ReflectionPad2d(2)), "does not see the image as it is"),
+        (Skip(), "Another layer than 'embed' reads the image"),
+        (nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)), "Several layers"),
+        (nn.Sequential(nn.Conv2d(3, 4, 7, stride=2)), "7 x 7 with stride 2 overlap"),
+        (nn.Sequential(nn.Conv2d(3, 4, 2, stride=4)), "leave gaps"),
+    ],
+)
+def test_what_the_embedding_sees_is_checked(net, message):
+    net(images(torch.float32, 32))
+    before = [module.training for module in net.modules()]
+    with pytest.raises(ValueError, match=message):
+        encrypt_model(net.train(), PatchCipher(KEY, 4), **UNEQUAL)
+    assert before == [module.training for module in net.modules()]
+
+
+@pytest.mark.parametrize("net", [net_of(nn.Conv2d(3, 3, 3, padding=1)), Skip(), parametrised("weight_norm")])
+def test_the_repairs_check_the_same(net):
+    net(images(torch.float32, 32))
+    with pytest.raises(ValueError, match=r"does not see|Another layer|remove_parametrizations"):
+        bit_model(net, **UNEQUAL)
+    with pytest.raises(ValueError, match=r"does not see|Another layer|remove_parametrizations"):
+        encrypt_model_by_position(net, PositionCipher(KEY, 4, image_size=32), **UNEQUAL)
+
+
+def test_a_layer_that_changes_nothing_may_stand_in_front_and_one_that_works_in_place_behind():
+    conv, cipher, x = nn.Conv2d(3, 6, 4, stride=4), PatchCipher(KEY, 4), images(size=32)
+    net = nn.Sequential(nn.Identity(), nn.Dropout(0.5), conv, nn.ELU(inplace=True), nn.Flatten(), nn.Linear(384, 5))
+    net = net.double().eval()
+    plain = logits(net, x, **UNEQUAL)
+    assert (logits(encrypt_model(net, cipher, **UNEQUAL), cipher.encrypt(x), **UNEQUAL) - plain).abs().max() < 1e-9
+
+
+def test_a_model_that_no_probe_runs_is_said():
+    class TwoInputs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Conv2d(3, 6, 4, stride=4)
+
+        def forward(self, image, text):
+            return self.embed(image).mean((2, 3)) + text
+
+    with pytest.warns(UserWarning, match="'embed' sees the image as it is was not checked"):
+        encrypt_model(TwoInputs(), PatchCipher(KEY, 4), **UNEQUAL)
+
+
+def test_the_check_takes_milliseconds():
+    net = ConvMixer(dim=32, depth=2, kernel_size=5, patch_size=4).eval()
+    cipher, best = PatchCipher(KEY, 4), 9.0
+    for _ in range(5):
+        start = time.perf_counter()
+        with warnings.catch_warnings(action="error"):
+            encrypt_model(net, cipher, **UNEQUAL)
+        best = min(best, time.perf_counter() - start)
+    assert best < 0.25  # measured: 0.01
+
+
+# -- embeddings of other kinds ----------------------------------------------------------------------------------------
+
+
+class Flat(nn.Module):
+    """A patch embedding as a Linear on flat patches, in either order of entries, with a LayerNorm before it or not."""
+
+    def __init__(self, rows_first=False, norm=False, bias=True):
+        super().__init__()
+        self.norm = nn.LayerNorm(48) if norm else nn.Identity()
+        self.embed, self.head = nn.Linear(48, 48, bias=bias), nn.Linear(48, 5)
+        self.axes = (0, 2, 4, 3, 5, 1) if rows_first else (0, 2, 4, 1, 3, 5)
+        if norm:
+            nn.init.normal_(self.norm.weight)
+            nn.init.normal_(self.norm.bias)
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        x = x.reshape(n, c, h // 4, 4, w // 4, 4).permute(self.axes).reshape(n, -1, 48)
+        return self.head(self.embed(self.norm(x)).tanh().mean(1))
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("rows_first", [False, True])
+@pytest.mark.parametrize("name", [None, "embed"])
+def test_a_linear_on_flat_patches(steps, rows_first, name):
+    net, cipher, x = Flat(rows_first).double(), PatchCipher(KEY, 4, steps=steps), images()
+    encrypted = encrypt_model(net, cipher, **UNEQUAL, embedding=name)
+    plain = logits(net, x, **UNEQUAL)
+    assert (logits(encrypted, cipher.encrypt(x), **UNEQUAL) - plain).abs().max() < 1e-9
+    assert (logits(decrypt_model(encrypted, cipher, **UNEQUAL), x, **UNEQUAL) - plain).abs().max() < 1e-9
+    assert not steps or (logits(encrypted, x, **UNEQUAL) - plain).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("rows_first", [False, True])
+def test_a_normalisation_of_patches_passes_shuffles_only(rows_first):
+    net, x, equal = Flat(rows_first, norm=True).double(), images(), {"mean": (0.4,) * 3, "std": (0.3,) * 3}
+    cipher = PatchCipher(KEY, 4, steps=("shuffle",))
+    assert locate(net, 3, None).norm == "norm"
+    found = logits(encrypt_model(net, cipher, **equal), cipher.encrypt(x), **equal)
+    assert (found - logits(net, x, **equal)).abs().max() < 1e-9
+    for other, norm in ((PatchCipher(KEY, 4), equal), (cipher, UNEQUAL), (PatchCipher(KEY, 4, steps=STEPS[-1]), equal)):
+        with pytest.raises(ValueError, match="'norm' normalises each patch"):
+            encrypt_model(net, other, **norm)
+
+
+# -- ciphers of one's own, wrong types, and use -----------------------------------------------------------------------
+
+
+class Darker:
+    """A cipher of one's own, with no more than it needs: every value is halved, and the channels change places."""
+
+    def encrypt(self, images):
+        return images.flip(-3) / 2
+
+    def decrypt(self, images):
+        return images.flip(-3) * 2
+
+    def matrix(self, patch_size):
+        return np.kron(np.eye(3)[::-1] / 2, np.eye(patch_size**2)), np.zeros(3 * patch_size**2)
+
+
+def test_a_cipher_of_ones_own():
+    net, cipher, x = small_net(), Darker(), images()
+    encrypted = encrypt_model(net, cipher, **UNEQUAL)
+    plain = logits(net, x, **UNEQUAL)
+    assert (logits(encrypted, cipher.encrypt(x), **UNEQUAL) - plain).abs().max() < 1e-9
+    assert (logits(decrypt_model(encrypted, cipher, **UNEQUAL), x, **UNEQUAL) - plain).abs().max() < 1e-9
+    cipher.matrix = lambda patch_size: (np.ones((48, 48)), np.zeros(48))
+    with pytest.raises(ValueError, match="singular"):
+        encrypt_model(net, cipher, **UNEQUAL)
+    cipher.matrix = lambda patch_size: (np.eye(3), np.zeros(3))
+    with pytest.raises(ValueError, match="48 entries"):
+        encrypt_model(net, cipher, **UNEQUAL)
+
+
+@pytest.mark.parametrize(
+    "model, cipher, message",
+    [
+        (small_net(), KEY, "cipher must be a PatchCipher.*but this is SecretKey"),
+        (small_net(), None, "cipher must be a PatchCipher"),
+        (small_net().state_dict(), PatchCipher(KEY, 4), "model must be a torch module, but this is OrderedDict"),
+        ("model.pt", PatchCipher(KEY, 4), "model must be a torch module, but this is str"),
+    ],
+)
+def test_wrong_types_get_one_clear_sentence(model, cipher, message):
+    with pytest.raises(TypeError, match=message):
+        encrypt_model(model, cipher, **UNEQUAL)
+
+
+@pytest.mark.parametrize(
+    "dtype, most", [(torch.float64, 1e-12), (torch.float32, 1e-4), (torch.float16, 0.02), (torch.bfloat16, 0.1)]
+)
+def test_types_of_models(dtype, most):
+    net, cipher = small_net(dtype=dtype), PatchCipher(KEY, 4)
+    x = torch.randint(0, 256, (20, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    encrypted = encrypt_model(net, cipher, **UNEQUAL)
+    assert encrypted[0].weight.dtype == encrypted[0].bias.dtype == dtype
+    plain = logits(net, x, **UNEQUAL)
+    assert (logits(encrypted, cipher.encrypt(x), **UNEQUAL) - plain).abs().max() <= most * plain.abs().max()
+    exact = encrypt_model(net.double(), cipher, **UNEQUAL)[0].weight  # the fold is rounded once
+    assert torch.equal(encrypted[0].weight, exact.to(dtype))
+
+
+def test_the_transform_in_the_workers_of_a_loader():
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    cipher = PatchCipher(KEY, 4)
+    x = torch.randint(0, 256, (6, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    secret = KEY._secret.value
+    assert secret not in pickle.dumps(Encrypt(cipher)) and secret.hex().encode() not in pickle.dumps(Encrypt(cipher))
+    pipeline = v2.Compose([v2.CenterCrop(16), Encrypt(cipher), v2.ToDtype(torch.float32, scale=True)])
+
+    class Pictures(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(x)
+
+        def __getitem__(self, i):
+            return pipeline(tv_tensors.Image(x[i]))
+
+    expected = cipher.encrypt(x[:, :, 2:-2, 2:-2]).float() / 255
+    assert isinstance(Encrypt(cipher)(tv_tensors.Image(x)), tv_tensors.Image)
+    for workers in (0, 2):
+        found = torch.cat(list(torch.utils.data.DataLoader(Pictures(), batch_size=3, num_workers=workers)))
+        assert torch.allclose(found, expected)
+
+
+def test_the_report():
+    net, cipher, x = small_net(), PatchCipher(KEY, 4), images()
+    report = verify(net, encrypt_model(net, cipher, **UNEQUAL), cipher, x, **UNEQUAL)
+    assert report.startswith("0 of 3 predictions differ") and "changed: 0.weight, 0.bias;" in report
+    wrong = verify(net, net, cipher, x, **UNEQUAL)
+    assert "changed: nothing" in wrong and float(wrong.split("largest difference of a logit ")[1].split(",")[0]) > 1e-3

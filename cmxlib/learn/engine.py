@@ -1,54 +1,87 @@
-"""Depthwise convolution, quick on CPUs, above all its weight gradient: as matrix products, or directly in C.
+"""How a ConvMixer computes on a CPU: every activation is a matrix, and every layer a product on it.
 
-Stock depthwise convolutions spend most of a CPU's training step in the gradient of their weights. Here a batch lies
-channel by channel, each channel as a matrix of positions, and a channel's convolution is one product with a small
-Toeplitz matrix that holds its taps. All three passes (forward, gradient of the input, gradient of the weights) are
-then batched matrix products, and the pointwise layers before and after it are products on the same memory.
-
-Where an image is cut into several tiles, the products across their borders cost more than those within. There
-`depthwise.c`, which multiplies by the taps alone, may win: which of the two is taken is measured, once for each size.
+Stock modules spend most of a CPU's training step in depthwise convolutions, above all in the gradient of their
+weights. Here a batch lies channel by channel, each channel as a matrix of positions, and a channel's convolution is one
+product with a small Toeplitz matrix that holds its taps. All three passes (forward, gradient of the input, gradient of
+the weights) are then batched matrix products, and the pointwise layers before and after it are products on the same
+memory.
 
 Layout. An image channel of H x W positions is cut into tiles of R full rows; activations are (C, T * N, R * W) with
 T = H / R tiles, tile by tile, and within a tile image by image. As (C, T * N * R * W) they are the right-hand side of
-a pointwise layer's product. `depthwise.c` takes whole images: R = H.
+a pointwise layer's product.
+
+Nothing here is chosen by measuring: the same training has to give the same bits in every process.
 """
 
+import ctypes
 from functools import cache, lru_cache
 
 import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
-from .choice import least_seconds
-from .compiled import checked, library, pointers
-
-LARGEST_KERNEL = 16  # of depthwise.c
-
-
-def layout_rows(height: int, width: int, kernel_size: int, dtype: torch.dtype) -> int:
-    """Rows of a tile for the way that is quicker here: all, or ``tile_rows``."""
-    return height if _directly(height, width, kernel_size, dtype) else tile_rows(height, width, kernel_size)
+# -- the network ---------------------------------------------------------------------------------------------------
 
 
-def _directly(height, width, kernel_size, dtype):
-    return dtype == torch.bfloat16 and direct_is_faster(height, width, kernel_size)
+def products(model: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+    """The logits of normalised images, on a CPU: up to rounding, what the layers one by one give, gradients too.
+
+    Args:
+        model: a ConvMixer with the very layers that its constructor makes, whatever their sizes.
+        x: (N, channels, H, W).
+
+    Returns (N, classes), in the type of the parameters. Under autocast all but the last layer is in autocast's type.
+    """
+    keep_freed_memory()
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    embedding, _, norm, *blocks = list(model)[:-3]
+    linear = model[-1]
+    n, channels, _, _ = x.shape
+    p = embedding.kernel_size[0]
+    h, w = x.shape[2] // p, x.shape[3] // p
+    rows = tile_rows(h, w, blocks[0][0].fn[0].kernel_size[0]) if blocks else h
+
+    def pointwise(conv, z):
+        return conv.weight.to(dtype).flatten(1) @ z  # its bias is added by gelu_norm
+
+    with torch.autocast("cpu", enabled=False):
+        patches = x[..., : h * p, : w * p].to(dtype).reshape(n, channels, h // rows, rows, p, w, p)
+        patches = patches.permute(1, 4, 6, 2, 0, 3, 5).reshape(channels * p * p, -1)
+        z = gelu_norm(pointwise(embedding, patches), norm, embedding.bias)
+        for residual, conv, _, norm in blocks:
+            spatial, _, spatial_norm = residual.fn
+            mixed = depthwise(z.view(len(z), -1, rows * w), spatial.weight, n, h, w).view_as(z)
+            z = z + gelu_norm(mixed, spatial_norm, spatial.bias)
+            z = gelu_norm(pointwise(conv, z), norm, conv.bias)
+        pooled = z.view(len(z), h // rows, n, rows * w).mean((1, 3), dtype=linear.weight.dtype)
+        return F.linear(pooled.T, linear.weight, linear.bias)
+
+
+def gelu_norm(z: torch.Tensor, norm: nn.BatchNorm2d, bias: torch.Tensor) -> torch.Tensor:
+    """norm(gelu(z + bias)) for activations z (channels, positions) and the bias (channels,) of the convolution before.
+
+    Returns (channels, positions).
+    """
+    return norm(F.gelu(z + bias.to(z.dtype)[:, None]).view(1, len(z), -1, 1)).view(len(z), -1)
 
 
 @cache
-@torch.inference_mode(False)  # with gradients, also where it is asked first in an evaluation
-def direct_is_faster(height: int, width: int, kernel_size: int) -> bool:
-    """Whether `depthwise.c` beats matrix products on images of this size: measured, once per process."""
-    if library() is None or kernel_size > LARGEST_KERNEL:
-        return False
-    n, channels = 64, 32
+def keep_freed_memory() -> None:
+    """Have the C library (glibc) keep freed memory for the next step, in this process from now on.
 
-    def both_passes(way, rows, dtype_of_taps):
-        taps = torch.ones(channels, kernel_size**2, dtype=dtype_of_taps, requires_grad=True)
-        tiles = to_tiles(torch.ones(n, channels, height, width, dtype=torch.bfloat16), rows).requires_grad_()
-        return lambda: way.apply(tiles, taps, n, height, width).sum().backward()
+    It would give arrays of megabytes back to the system, and asking for them anew costs a CPU about a quarter of a
+    training step at patch size 2. Other C libraries have no such switch and are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: arrays up to this size come from memory that is kept
+    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: so much of it may lie idle
 
-    tiled = tile_rows(height, width, kernel_size)
-    ways = [both_passes(_Direct, height, torch.float32), both_passes(_Products, tiled, torch.bfloat16)]
-    direct, products = least_seconds(ways, 5)
-    return direct < products
+
+# -- depthwise convolutions ----------------------------------------------------------------------------------------
 
 
 def tile_rows(height: int, width: int, kernel_size: int) -> int:
@@ -60,18 +93,6 @@ def tile_rows(height: int, width: int, kernel_size: int) -> int:
         if height % rows == 0 and rows * width >= 64:
             return rows
     return height
-
-
-def to_tiles(x: torch.Tensor, rows: int) -> torch.Tensor:
-    """(N, C, H, W) -> (C, H / rows * N, rows * W)."""
-    n, c, h, w = x.shape
-    return x.reshape(n, c, h // rows, rows * w).permute(1, 2, 0, 3).reshape(c, h // rows * n, rows * w)
-
-
-def from_tiles(tiles: torch.Tensor, n: int, height: int, width: int) -> torch.Tensor:
-    """The inverse of ``to_tiles``, for n images."""
-    c, _, area = tiles.shape
-    return tiles.view(c, -1, n, area).transpose(0, 2).transpose(1, 2).reshape(n, c, height, width)
 
 
 @lru_cache(maxsize=32)
@@ -129,6 +150,7 @@ class _Products(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable  # the saved matrices are constants to it: a second derivative would silently lack a part
     def backward(ctx, grad):
         tiles, *matrices = ctx.saved_tensors
         grad = grad.contiguous()
@@ -145,34 +167,13 @@ class _Products(torch.autograd.Function):
         return grad_tiles, grad_taps, None, None, None
 
 
-class _Direct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, images, taps, n, height, width):
-        images, taps = images.contiguous(), taps.contiguous()
-        ctx.size = (len(images), n, height, width, round(taps.shape[1] ** 0.5))
-        out = torch.empty_like(images)
-        checked(library().depthwise(*pointers(images, taps, out), *ctx.size))
-        ctx.save_for_backward(images, taps)
-        return out
-
-    @staticmethod
-    def backward(ctx, grad):
-        images, taps = ctx.saved_tensors
-        grad, grad_images, grad_taps = grad.contiguous(), torch.empty_like(images), torch.empty_like(taps)
-        arrays = pointers(grad, images, taps, grad_images, grad_taps)
-        checked(library().depthwise_backward(*arrays, *ctx.size))
-        return grad_images, grad_taps, None, None, None
-
-
-def depthwise(tiles, weight, n, height, width):
+def depthwise(tiles: torch.Tensor, weight: torch.Tensor, n: int, height: int, width: int) -> torch.Tensor:
     """A depthwise convolution without bias and with zero padding "same" of n images, in the layout of tiles.
 
     Args:
-        tiles: (C, T * N, R * W) with R = ``layout_rows(height, width, k, tiles.dtype)``.
+        tiles: (C, T * N, R * W) with R = ``tile_rows(height, width, k)``.
         weight: (C, 1, k, k), as torch.nn.Conv2d(C, C, k, groups=C, padding="same") holds it.
 
     Returns tiles of the same shape. Both get gradients.
     """
-    if _directly(height, width, weight.shape[-1], tiles.dtype):
-        return _Direct.apply(tiles, weight.flatten(1).float(), n, height, width)
     return _Products.apply(tiles, weight.flatten(1).to(tiles.dtype), n, height, width)

@@ -1,0 +1,123 @@
+"""The file of a secret key, and what keeps a secret out of sight.
+
+Four lines of text: the version, the origin, the secret and a check of all three. Version 1 checked the secret alone.
+"""
+
+import hashlib
+import hmac
+import os
+import re
+import shlex
+import stat
+from pathlib import Path
+
+SECRET_BYTES = 32
+_FILE = re.compile(
+    rb"cmxlib secret key, version ([12])\norigin: ([a-z0-9 ]{1,80})\nsecret: ([0-9a-f]{64})\ncheck: ([0-9a-f]{16})\n"
+)
+
+
+class Hidden:
+    """Holds what must not be seen: tracebacks, debuggers and loggers that show variables show no more than this."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value):
+        self.value = value
+
+    def __repr__(self):
+        return "<hidden>"
+
+    def __reduce__(self):
+        raise TypeError("A secret cannot be pickled, for a pickle shows it: use SecretKey.save(path) and load(path).")
+
+
+def experiment_secret(seed: int) -> bytes:
+    """The secret of ``SecretKey.for_experiment(seed)``, which everybody can make."""
+    return hashlib.sha256(b"cmxlib experiment key %d" % seed).digest()
+
+
+def may_be(origin: str, secret: Hidden) -> bool:
+    """Whether a secret can be of an origin: "experiment N" has one secret only."""
+    found = re.fullmatch("experiment ([0-9]+)", origin)
+    return not found or hmac.compare_digest(experiment_secret(int(found[1])), secret.value)
+
+
+def write(path: Path, secret: Hidden, origin: str) -> None:
+    """Write a key file that only its owner may read. FileExistsError where ``path`` stands already."""
+    text = Hidden(
+        f"cmxlib secret key, version 2\norigin: {origin}\n"
+        f"secret: {secret.value.hex()}\ncheck: {_check(secret, origin, b'2')}\n".encode()
+    )
+    try:
+        _write_new(path, text)
+    except FileExistsError:
+        raise FileExistsError(f"{path} exists already; choose another name, for a key must not be lost.") from None
+
+
+def read(path: Path) -> tuple[Hidden, str]:
+    """The secret and the origin in a key file of version 1 or 2; the errors are those of ``SecretKey.load``."""
+    found = Hidden(_FILE.fullmatch(_content(path).value))
+    if not found.value:
+        raise ValueError(f"{path} is not a complete cmxlib key file; restore it from a copy.")
+    version, origin = found.value[1], found.value[2].decode()
+    secret = Hidden(bytes.fromhex(found.value[3].decode()))
+    if not hmac.compare_digest(found.value[4].decode(), _check(secret, origin, version)):
+        raise ValueError(f"{path} is damaged: its check does not match; restore it from a copy.")
+    # Of version 1, an altered origin can be told where a secret is one that anybody can make from a small number.
+    public = not origin.startswith("experiment") and any(experiment_secret(n) == secret.value for n in range(10_000))
+    if not may_be(origin, secret) or (version == b"1" and public):
+        raise ValueError(
+            f"{path} says {origin!r}, but its secret is of another origin: restore it from a copy, or make the key "
+            "again with SecretKey.for_experiment, followed by subkey for a subkey."
+        )
+    return secret, origin
+
+
+def _check(secret: Hidden, origin: str, version: bytes) -> str:
+    text = b"cmxlib key check" + (b"" if version == b"1" else b" 2 %s " % origin.encode())
+    return hashlib.sha256(text + secret.value).hexdigest()[:16]
+
+
+def _write_new(path: Path, data: Hidden) -> None:
+    """Write a new file of mode 0600. A kill leaves nothing under any name but ``path``, and on Linux nothing at all:
+    the file gets its name when it is whole and on the disk."""
+    folder = os.open(path.parent, os.O_RDONLY) if hasattr(os, "O_TMPFILE") else None
+    try:
+        try:
+            file, named = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o600), False
+        except (AttributeError, OSError):  # another system, or a file system without files that have no name
+            file, named = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), True
+        try:
+            with os.fdopen(file, "wb") as handle:
+                handle.write(data.value)
+                handle.flush()
+                os.fsync(file)
+                if not named:  # with a folder given, Python follows the link to the file without a name
+                    os.link(f"/proc/self/fd/{file}", path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            if named:
+                os.unlink(path)
+            raise
+        if folder is not None:
+            os.fsync(folder)  # the name must be on the disk, too
+    finally:
+        if folder is not None:
+            os.close(folder)
+
+
+def _content(path: Path) -> Hidden:
+    """At most 1 KiB of a regular file that nobody else can read: no pipe is waited for, no device read without end."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError(f"{path} is no regular file, so no cmxlib key file: give the path that save wrote.")
+        if os.name == "posix" and found.st_mode & 0o077:
+            raise PermissionError(
+                f"{path} can be read by others (mode {stat.S_IMODE(found.st_mode):04o}): "
+                f"run chmod 600 {shlex.quote(str(path))}, and think of the key as known if others were there."
+            )
+        return Hidden(os.read(file, 1024).replace(b"\r\n", b"\n"))
+    finally:
+        os.close(file)

@@ -1,0 +1,196 @@
+"""Run a model on a probe image: which layers see its patches, and whether the embedding alone sees the image."""
+
+import contextlib
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from .patch import to_blocks
+
+
+@dataclass
+class Embedding:
+    """A layer that embeds patches of size x size pixels, each by itself.
+
+    order: entry i of the layer's input is entry order[i] of the patch in channel, row, column order.
+    norm: the name of a LayerNorm over the patch in front of it, or None.
+    """
+
+    name: str
+    layer: nn.Module
+    size: int
+    order: np.ndarray
+    norm: str | None = None
+
+
+class _Spy(nn.Module):
+    """Stands for a layer while a probe runs: keeps what comes in, and gives out what came out at the first call."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.seen, self.kept = layer, [], None
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.layer, name)
+
+    def forward(self, *args, **kwargs):
+        # Copies, for a model may work in place on what it is given.
+        self.seen.append((args[0] if args else next(iter(kwargs.values()))).clone())
+        if self.kept is None:
+            self.kept = self.layer(*args, **kwargs)
+        return self.kept.clone()
+
+
+def check_sees_image(model: nn.Module, found: Embedding, channels: int) -> None:
+    """ValueError where the embedding does not get the model's input as it is, or where another layer reads it too.
+
+    One probe is run with the embedding watched, and another one with the embedding's output for the first: nothing
+    may then differ. ``model`` comes back as it was. A warning where no probe can be run.
+    """
+    twice = [name for name, module in model.named_modules(remove_duplicate=False) if module is found.layer]
+    if len(twice) > 1:
+        raise ValueError(f"One layer stands at {' and '.join(twice)}, so that changing it would change both.")
+    if not found.name:
+        return
+    for first, second in _probes(model, channels, found.size, found.layer.weight):
+        spy = _Spy(found.layer)
+        model.set_submodule(found.name, spy)
+        try:
+            with _as_evaluated(model):
+                try:
+                    one = _run(model, first)
+                except Exception:  # whatever a model says of a size or a kind of input that it does not take
+                    continue
+                _compare(spy, found, first, model)
+                two = _run(model, second)
+        finally:
+            model.set_submodule(found.name, found.layer)
+        if not all(torch.equal(a, b) for a, b in zip(_tensors(one), _tensors(two), strict=True)):
+            raise ValueError(
+                f"Another layer than {found.name!r} reads the image as well, and would not know how to undo the cipher."
+            )
+        return
+    warnings.warn(
+        f"Whether {found.name!r} sees the image as it is was not checked, since the model cannot be run on one tensor "
+        "of images of a size that could be guessed: compare its outputs on encrypted and plain images.",
+        stacklevel=4,
+    )
+
+
+def _compare(spy, found, image, model):
+    if len(spy.seen) != 1:
+        raise ValueError(f"The model calls {found.name!r} {len(spy.seen)} times for an image, not once.")
+    expected = image
+    if isinstance(found.layer, nn.Linear):
+        expected = to_blocks(image, found.size)[..., found.order]
+        if found.norm:
+            expected = model.get_submodule(found.norm)(expected)
+    seen = spy.seen[0].to(expected)
+    if seen.numel() != expected.numel() or not torch.equal(seen.reshape(expected.shape), expected):
+        raise ValueError(
+            f"{found.name!r} does not see the image as it is: the model changes it first, so no cipher of its patches "
+            "can be undone there."
+        )
+
+
+def linear_embeddings(model, channels, name):
+    """The Linear layers that get the patches of the image, found by running the model on a probe."""
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.LayerNorm)) and _side(m, channels)}
+    found, norms = {}, []
+
+    def watch(layer_name, layer):
+        def hook(_, args, output):
+            if args and (what := _patches(args[0], image, _side(layer, channels))) is not None:
+                found.setdefault(layer_name, (what, None))
+                norms.append((layer_name, what, output))
+            for norm, what, kept in norms:
+                if isinstance(layer, nn.Linear) and args and args[0] is kept and norm != layer_name:
+                    found.setdefault(layer_name, (what, norm))
+
+        return layer.register_forward_hook(hook)
+
+    parameter = next(model.parameters(), torch.zeros(0))
+    sizes = sorted({_side(layer, channels) for layer in layers.values()}, reverse=True)
+    for image, _ in (pair for size in sizes for pair in _probes(model, channels, size, parameter)):
+        hooks = [watch(*item) for item in layers.items()]
+        try:
+            with _as_evaluated(model), contextlib.suppress(Exception):
+                _run(model, image)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if found:
+            break
+    return [
+        Embedding(n, layers[n], _side(layers[n], channels), what, norm)
+        for n, (what, norm) in found.items()
+        if isinstance(layers[n], nn.Linear) and name in (None, n)
+    ]
+
+
+def _side(layer, channels):
+    """The size of the patches whose entries a Linear or LayerNorm takes; 0 where there is none."""
+    n = layer.in_features if isinstance(layer, nn.Linear) else math.prod(layer.normalized_shape)
+    size = math.isqrt(n // channels)
+    return size if channels * size**2 == n else 0
+
+
+def _patches(value, image, size):
+    """The order of entries in which ``value`` holds the patches of ``image``; None where it holds something else."""
+    if not isinstance(value, torch.Tensor) or value.numel() != image.numel():
+        return None
+    if image.shape[-2] % size or image.shape[-1] % size:
+        return None
+    n, blocks = image.shape[1] * size**2, to_blocks(image, size)
+    place = np.arange(n).reshape(-1, size, size)
+    for order in (place.ravel(), place.transpose(1, 2, 0).ravel()):
+        if torch.equal(value.reshape(blocks.shape).to(blocks), blocks[..., order]):
+            return order
+    return None
+
+
+def _probes(model, channels, size, like):
+    """Pairs of random images (1, C, H, W) of the sizes that the model may take: as it says itself, then by guess."""
+    said = []
+    for module in model.modules():
+        for holder in (module, getattr(module, "config", None)):
+            for word in ("image_size", "img_size"):
+                value = getattr(holder, word, None)
+                value = (value, value) if isinstance(value, int) else value
+                if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(v, int) for v in value):
+                    said.append(tuple(value))
+    make = torch.Generator().manual_seed(0)
+    for h, w in dict.fromkeys([*said, (4 * size, 4 * size), (32, 32), (224, 224)]):
+        if h % size == 0 and w % size == 0:
+            yield (torch.rand(2, 1, channels, h, w, generator=make).to(like.device, like.dtype)).unbind(0)
+
+
+@contextlib.contextmanager
+def _as_evaluated(model):
+    """Evaluation mode, module by module as it was afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def _run(model, image):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return model(image.clone())
+
+
+def _tensors(output):
+    """All tensors in what a model returns."""
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]

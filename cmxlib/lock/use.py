@@ -1,0 +1,57 @@
+"""An encrypted model in use: encrypt images in a pipeline of transforms, and compare two models in a short report."""
+
+import time
+
+import torch
+from torch import nn
+
+from . import checks
+
+
+class Encrypt(nn.Module):
+    """A transform that encrypts images, after resizing and cropping and before normalising.
+
+    It takes what ``cipher.encrypt`` takes, keeps the kind of tensor (such as torchvision's Image), and can be pickled
+    for the workers of a DataLoader: a cipher holds the map that was drawn, not the key. Resizing or cropping *after*
+    it makes the images useless to the encrypted model.
+    """
+
+    def __init__(self, cipher):
+        super().__init__()
+        self.cipher = cipher
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found = self.cipher.encrypt(images.as_subclass(torch.Tensor) if isinstance(images, torch.Tensor) else images)
+        return found if type(images) is torch.Tensor else found.as_subclass(type(images))
+
+    def extra_repr(self) -> str:
+        return repr(self.cipher)
+
+
+@torch.no_grad()
+def verify(model: nn.Module, encrypted: nn.Module, cipher, images: torch.Tensor, *, mean, std) -> str:
+    """A short report of how far an encrypted model with encrypted images is from the plain one with plain images.
+
+    images: (N, C, H, W), uint8 or floating, plain. Both models are run as they are, in one batch: put them into
+    evaluation mode. Their logits are the output itself or its attribute ``logits``.
+    """
+    checks.images(images)
+    mean, std = checks.statistics(mean, std, images.shape[1])
+    started, found = time.perf_counter(), []
+    for net, batch in ((model, images), (encrypted, cipher.encrypt(images)), (encrypted, images)):
+        like = next(net.parameters())
+        mu, sigma = (torch.from_numpy(v).view(-1, 1, 1) for v in (mean, std))
+        values = batch.double().cpu() / (255 if batch.dtype == torch.uint8 else 1)
+        output = net(((values - mu) / sigma).to(like.device, like.dtype))
+        found.append(getattr(output, "logits", output).double().cpu())
+    plain, locked, missing = found
+    before, after = model.state_dict(), encrypted.state_dict()
+    changed = [n for n, v in after.items() if n not in before or not torch.equal(v.cpu(), before[n].cpu())]
+    best = plain.topk(min(2, plain.shape[-1])).values
+    return (
+        f"{(locked.argmax(-1) != plain.argmax(-1)).sum()} of {len(images)} predictions differ "
+        f"({(missing.argmax(-1) != plain.argmax(-1)).sum()} for images that were not encrypted)\n"
+        f"largest difference of a logit {(locked - plain).abs().max():.2g}, of {plain.abs().max():.3g}\n"
+        f"smallest margin between the two best classes {(best[..., 0] - best[..., -1]).min():.2g}\n"
+        f"changed: {', '.join(changed) or 'nothing'}; {time.perf_counter() - started:.1f} s"
+    )

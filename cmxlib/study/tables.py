@@ -1,0 +1,67 @@
+"""Every recorded table, and the command that measures them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from . import records
+from .adversarial import ADVERSARIAL
+from .benchmarks import BENCHMARKS
+from .conventional import CONVENTIONAL
+from .images import IMAGES, PAIRS, VISIBILITY
+from .networks import ANATOMY, BLOCKS, COST, ENGINE, KEYS, TRAINING
+from .repairs import REPAIRS
+from .scales import Scale, named
+from .stolen import STOLEN_MODEL, STOLEN_RATES
+from .table import Table, missing, record
+
+# In this order: a table stands after those whose rows it reads, and the dearest come last.
+TABLES: tuple[Table, ...] = (
+    *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, REPAIRS, STOLEN_RATES, ADVERSARIAL, STOLEN_MODEL),
+    *(BENCHMARKS, BLOCKS, ENGINE, CONVENTIONAL),
+)
+
+
+def study(
+    scale: str | Scale,
+    only: str = "",
+    *,
+    seeds: tuple[int, ...] = (),
+    n_keys: int = 0,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Measure what the tables lack at a scale, or one table alone.
+
+    seeds: of the networks, in place of the scale's. n_keys: wrong keys for each cipher, in place of the scale's.
+    """
+    records.commit()  # the code that runs is the one that is there now, not when the first rows are written
+    scale = _changed(named(scale), seeds, n_keys)
+    for table in _asked(scale, only):
+        start = time.perf_counter()
+        record(table, scale, say)
+        say(f"{table.name}: recorded ({time.perf_counter() - start:.0f} s)")
+
+
+def status(
+    scale: str | Scale, only: str = "", *, seeds: tuple[int, ...] = (), n_keys: int = 0
+) -> list[tuple[str, int, int]]:
+    """(table, units that are recorded, units in all) of each table at a scale."""
+    scale = _changed(named(scale), seeds, n_keys)
+    counted = [(table, len(list(table.units(scale)))) for table in _asked(scale, only)]
+    return [(table.name, total - len(missing(table, scale)), total) for table, total in counted]
+
+
+def _changed(scale: Scale, seeds, n_keys) -> Scale:
+    if seeds:
+        scale = replace(scale, seeds=tuple(seeds), compared_seeds=tuple(seeds))
+    if n_keys:
+        finer = {size: {**changes, "n_wrong": n_keys} for size, changes in scale.finer.items()}
+        scale = replace(scale, n_wrong=n_keys, finer=finer)
+    return scale
+
+
+def _asked(scale: Scale, only: str) -> list[Table]:
+    by_name = {table.name: table for table in TABLES}
+    if only and only not in by_name:
+        raise ValueError(f"There is no table {only!r}: choose one of {', '.join(by_name)}.")
+    return [by_name[only]] if only else [table for table in TABLES if scale.name not in table.left_out]
