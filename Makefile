@@ -40,7 +40,7 @@ lab: setup ## open JupyterLab at the first chapter
 
 test: export OMP_NUM_THREADS ?= 2
 test: setup ## lint, then the unit tests, chapters and solutions
-	.venv/bin/ruff check && .venv/bin/ruff format --check
+	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
 	.venv/bin/pytest tests notebooks --nbval
 
 site: setup ## build the web edition from the saved notebooks, in build/site (seconds)
@@ -50,7 +50,7 @@ test-browser: setup ## try chapters and site in Chromium, with screenshots in bu
 	.venv/bin/pytest tests/browser -rs
 
 bench: setup ## time training, evaluation and encryption on this machine
-	.venv/bin/python -m benchmarks
+	@$(CMX) study --scale paper --only benchmarks
 
 pins: setup ## renew the tested versions in requirements.txt
 	.venv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \

@@ -13,17 +13,23 @@ from .paths import checkout, need
 
 def book(args: argparse.Namespace) -> int:
     from .book.run import run_book
+    from .study.scales import named
 
-    return run_book(args.scale, args.only)
+    return run_book(named(args.scale).name, args.only)
 
 
 def study(args: argparse.Namespace) -> int:
-    from .book.figures import draw_recorded
-    from .study.table import study
+    from .study import tables
 
-    study(args.scale, args.only, seeds=args.seeds, n_keys=args.keys, status=args.status)
-    if not args.status:
-        draw_recorded(args.scale)
+    changed = {"seeds": args.seeds, "n_keys": args.keys}
+    if args.status:
+        for name, recorded, total in tables.status(args.scale, args.only, **changed):
+            print(f"{name:20} {recorded:5} of {total:5} recorded")
+        return 0
+    from .book.figures import draw_recorded
+
+    tables.study(args.scale, args.only, **changed)
+    draw_recorded(args.scale)
     return 0
 
 
@@ -61,6 +67,13 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+def count(text: str) -> int:
+    """A whole number from 1 up."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """What may be asked for, and the help on it."""
     parser = argparse.ArgumentParser(prog="cmx", description="Run and check the study book.")
@@ -78,8 +91,8 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--scale", default="small", help=f"how much to run: {scales} (default: small)")
     command.add_argument("--only", default="", metavar="TABLE", help="one table, such as keys or conventional")
-    command.add_argument("--seeds", type=numbers, metavar="0-4", help="the seeds of trainings, such as 0-4 or 0,2")
-    command.add_argument("--keys", type=int, metavar="N", help="how many wrong keys")
+    command.add_argument("--seeds", type=numbers, default=(), metavar="0-4", help="of the networks, such as 0-4 or 0,2")
+    command.add_argument("--keys", type=count, default=0, metavar="N", help="wrong keys for each cipher")
     command.add_argument("--status", action="store_true", help="measure nothing; say what is recorded and what not")
     command.set_defaults(run=study)
 

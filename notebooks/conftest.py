@@ -1,4 +1,4 @@
-"""How `pytest --nbval notebooks/` runs the chapters: in this Python's kernel, comparing all but what differs each time."""
+"""How `pytest --nbval notebooks/` runs the chapters: with this Python, comparing all that is the same each time."""
 
 import os
 from pathlib import Path

@@ -34,3 +34,32 @@ def test_imports_go_left_without_circles_and_private_names_stay_at_home():
             wrong.append(f"{'/'.join(here)} takes the private name {name} of {'/'.join(there)}")
     assert not wrong, "\n".join(wrong)
     list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def public_functions(tree, prefix=""):
+    """(name, node) of the functions and methods that others may call."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_functions(node, f"{node.name}.")
+        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield prefix + node.name, node
+
+
+def bare(node):
+    """What a function lacks a type hint for: names of arguments, or "return"."""
+    of_object = {"self", "cls"}
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    starred = [found for found in (node.args.vararg, node.args.kwarg) if found]
+    lacking = [one.arg for one in [*arguments, *starred] if one.annotation is None and one.arg not in of_object]
+    return lacking + ["return"] * (node.returns is None)
+
+
+def test_public_functions_carry_type_hints():
+    """Whether the hints are right, mypy says."""
+    found = [
+        f"{path.relative_to(HOUSE)}:{node.lineno} {name}: {', '.join(lacking)}"
+        for path in sorted(HOUSE.rglob("*.py"))
+        for name, node in public_functions(ast.parse(path.read_text(encoding="utf-8")))
+        if (lacking := bare(node))
+    ]
+    assert not found, "\n".join(found)

@@ -15,12 +15,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from cmxlib import environment
 from cmxlib.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 DECLARED = [Requirement(line) for lines in (PROJECT["dependencies"], *EXTRAS.values()) for line in lines]
+DECLARED = [requirement for requirement in DECLARED if requirement.name != "cmxlib"]  # an extra that names another
 PINS = (ROOT / "requirements.txt").read_text().splitlines()
 TESTED = ["3.11", "3.12", "3.13"]
 
@@ -59,6 +59,13 @@ def test_everything_installed_for_the_book_is_pinned():
     assert reached - set(pinned()) == set(), "run make pins"
 
 
+def test_the_core_asks_for_three_packages():
+    assert sorted(Requirement(line).name for line in PROJECT["dependencies"]) == ["cryptography", "numpy", "torch"]
+    assert list(EXTRAS) == ["files", "book", "test", "site", "browser"]
+    (installed,) = re.findall(r"-e '\.\[(.*)\]'", (ROOT / "Makefile").read_text())
+    assert sorted(installed.split(",")) == sorted(EXTRAS)
+
+
 def test_ranges_reach_back_to_torch_2_6():
     (torch,) = [requirement for requirement in DECLARED if requirement.name == "torch"]
     assert "2.6.0" in torch.specifier and "3.0" in torch.specifier and "2.5.1" not in torch.specifier
@@ -66,7 +73,7 @@ def test_ranges_reach_back_to_torch_2_6():
 
 def test_conda_users_get_the_same_packages():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert conda[-1] == {"pip": ["-r requirements.txt", "-e .[test]"]}
+    assert conda[-1] == {"pip": ["-r requirements.txt", "-e .[book,files,test,site,browser]"]}
     (python,) = [entry for entry in conda[:-1] if entry.startswith("python")]
     range_ = SpecifierSet(python.removeprefix("python"))
     assert [f"3.{minor}" for minor in range(30) if f"3.{minor}" in range_] == TESTED
@@ -91,111 +98,13 @@ def test_what_is_imported_is_declared():
     assert {name for name in top if not declared & set(map(canonicalize_name, homes.get(name, [])))} == set()
 
 
-# -- completing a setup ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def site(tmp_path):
-    """A folder of packages with two in it, as an installer leaves them."""
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("1 + 1\n")
-        info = tmp_path / f"{name}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Name: x\n")
-        (info / "RECORD").write_text(f"{name}/__init__.py,sha256=x,6\n{info.name}/METADATA,,8\n{info.name}/RECORD,,\n")
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("path", "content"),
-    [
-        ("two/__init__.py", None),
-        ("two/__init__.py", "1 +"),
-        ("two-1.0.dist-info/RECORD", None),
-        ("two-1.0.dist-info/METADATA", None),
-    ],
-)
-def test_a_package_that_is_not_whole_is_found(site, path, content):
-    assert environment.damaged(site) == []
-    if content is None:
-        (site / path).unlink()
-    else:
-        (site / path).write_text(content)
-    assert environment.damaged(site) == [site / "two-1.0.dist-info"]
-
-
-@pytest.fixture
-def checkout(site, tmp_path_factory, monkeypatch):
-    """A checkout with a complete .venv, where commands are noted instead of run."""
-    root = tmp_path_factory.mktemp("checkout")
-    for name in environment.SOURCES:
-        (root / name).write_text(name)
-    packages = root / ".venv" / "lib" / "python3.11" / "site-packages"
-    shutil.copytree(site, packages)
-    (root / ".venv" / "ready").write_text(environment.fingerprint(root, "3.11.7"))
-    commands = []
-
-    def run(command, **options):
-        commands.append(" ".join(map(str, command)))
-        if "-r" in command and not (packages / "two-1.0.dist-info").exists():
-            shutil.copytree(site, packages, dirs_exist_ok=True)
-
-    monkeypatch.setattr(environment, "interpreter", lambda venv: "3.11.7")
-    monkeypatch.setattr(environment.subprocess, "run", run)
-    return root, packages, commands
-
-
-def test_a_complete_setup_is_left_alone(checkout):
-    root, _, commands = checkout
-    assert environment.set_up(root, say=pytest.fail) is False
-    assert commands == []
-
-
-@pytest.mark.parametrize("what", ["requirements.txt", "pyproject.toml", "ready", "package", "interpreter"])
-def test_a_setup_that_is_old_or_unfinished_is_completed(checkout, monkeypatch, what):
-    root, packages, commands = checkout
-    if what == "package":
-        shutil.rmtree(packages / "two")
-    elif what == "ready":
-        (root / ".venv" / "ready").unlink()
-    elif what == "interpreter":
-        answers = iter([None, "3.11.7", "3.11.7"])
-        monkeypatch.setattr(environment, "interpreter", lambda venv: next(answers))
-        (root / ".venv" / "ready").unlink()  # as making .venv anew does
-    else:
-        (root / what).write_text("new")
-    assert environment.set_up(root, say=lambda text: None) is True
-    assert [" -m venv --clear " in command for command in commands[:-3]] == [True] * (what == "interpreter")
-    assert "requirements.txt" in commands[-2] and "--no-deps -e" in commands[-1]
-    assert environment.damaged(packages) == []
-    assert environment.set_up(root, say=pytest.fail) is False
-
-
-def test_a_setup_that_stops_midway_is_not_trusted_later(checkout, monkeypatch):
-    root, _, _ = checkout
-    (root / "requirements.txt").write_text("new")
-
-    def stop(command, **options):
-        raise subprocess.CalledProcessError(1, command)
-
-    monkeypatch.setattr(environment.subprocess, "run", stop)
-    with pytest.raises(subprocess.CalledProcessError):
-        environment.set_up(root, say=lambda text: None)
-    assert not (root / ".venv" / "ready").exists()
-
-
-def test_the_interpreter_of_an_environment():
-    assert environment.interpreter(ROOT / ".venv") in (None, sys.version.split()[0])
-    assert environment.interpreter(ROOT / "no such folder") is None
-
-
 # -- make --------------------------------------------------------------------------------------------------------
 
 
 def make(*arguments, **options):
+    options.setdefault("cwd", ROOT)
     options.setdefault("env", {name: value for name, value in os.environ.items() if not name.startswith("MAKE")})
-    return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, **options)
+    return subprocess.run(["make", *arguments], capture_output=True, text=True, **options)
 
 
 def test_make_alone_prints_every_target():
@@ -211,17 +120,83 @@ def test_make_says_in_a_sentence_that_python_is_missing_or_old(tmp_path):
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
-    done = make("setup", env={"PATH": str(tmp_path)})
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    for name in ("requirements.txt", "pyproject.toml"):
+        (tmp_path / name).touch()
+    done = make("setup", cwd=tmp_path, env={"PATH": str(tmp_path)})
     assert done.returncode == 2
     assert done.stdout == "No Python 3.11 or newer was found: install one, or name it with make PYTHON=/its/path.\n"
     old.write_text("#!/bin/sh\necho PYTHON=$0 is too old >&2; exit 1\n")
-    done = make("setup", f"PYTHON={old}")
+    done = make("setup", f"PYTHON={old}", cwd=tmp_path)
     assert done.returncode == 2 and "is too old" in done.stderr
 
 
-def test_make_finds_a_newer_python_beside_an_old_one(tmp_path):
-    for name, status in (("python3", 1), ("python3.12", 0)):
-        (tmp_path / name).write_text(f"#!/bin/sh\nexit {status}\n")
+def test_make_finds_a_newer_python_beside_an_old_one(checkout):
+    (checkout / "python3").write_text("#!/bin/sh\nexit 1\n")
+    for name in ("python3", "python3.12"):
+        (checkout / name).chmod(0o755)
+    done = make("setup", cwd=checkout, env={"PATH": f"{checkout}{os.pathsep}{os.environ['PATH']}"})
+    assert done.returncode == 0, done.stderr
+    assert log(checkout)[0] == "python3.12 -m venv --clear .venv"
+
+
+PYTHON = """#!/bin/sh
+echo "$(basename $0) $@" >> log
+case "$*" in
+    "-m venv --clear .venv") rm -rf .venv; mkdir -p .venv/bin; for to in python uv; do cp python3.12 .venv/bin/$to; done;;
+    *requirements.txt*) test ! -e fail;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout with a Python that notes what it is told, and whose installer fails where a file `fail` is."""
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+        os.utime(tmp_path / name, (1e9, 1e9))
+    for name in ("python3", "python3.12"):
+        (tmp_path / name).write_text(PYTHON)
         (tmp_path / name).chmod(0o755)
-    done = make("-n", "setup", env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
-    assert "python3.13 -m cmxlib.environment" in done.stdout or "python3.12 -m cmxlib.environment" in done.stdout
+    return tmp_path
+
+
+def log(checkout):
+    """What Python was told since the last call, without questions after its version."""
+    told = (checkout / "log").read_text().splitlines() if (checkout / "log").exists() else []
+    (checkout / "log").unlink(missing_ok=True)
+    return [line for line in told if " -c " not in line]
+
+
+def test_a_complete_setup_is_left_alone_and_an_old_one_is_completed(checkout):
+    def setup():
+        done = make("setup", "PYTHON=./python3", cwd=checkout)
+        return done.returncode, [line.split(" ")[:4] for line in log(checkout)]
+
+    venv, uv = ["python3", "-m", "venv", "--clear"], ["python", "-m", "pip", "install"]
+    install = ["uv", "pip", "install", "--compile-bytecode"]
+    assert setup() == (0, [venv, uv, install])
+    assert setup() == (0, [])
+    for name in ("requirements.txt", "pyproject.toml"):
+        os.utime(checkout / name)
+        os.utime(checkout / ".venv" / "ready", (1e9, 1e9))
+        assert setup() == (0, [uv, install])
+        os.utime(checkout / name, (1e9 - 1, 1e9 - 1))
+    (checkout / ".venv" / "bin" / "python").unlink()  # as an update of the system's Python does
+    assert setup() == (0, [venv, uv, install])
+
+
+def test_a_setup_that_stopped_midway_is_made_anew(checkout):
+    for before in ("nothing", "a complete setup"):
+        if before == "a complete setup":
+            assert make("setup", "PYTHON=./python3", cwd=checkout).returncode == 0
+            (checkout / "requirements.txt").touch()
+            os.utime(checkout / ".venv" / "ready", (1e9, 1e9))
+        (checkout / "fail").touch()
+        assert make("setup", "PYTHON=./python3", cwd=checkout).returncode == 2
+        assert not (checkout / ".venv" / "ready").exists()
+        (checkout / "fail").unlink()
+        log(checkout)
+        assert make("setup", "PYTHON=./python3", cwd=checkout).returncode == 0
+        assert log(checkout)[0] == "python3 -m venv --clear .venv"
+        assert (checkout / ".venv" / "ready").exists()
