@@ -161,7 +161,7 @@ def trained_model(scale: str | Scale, *, seed: int = 0, device=None, progress: b
     Returns (model in eval mode, history as ``fit`` returns it). A file of the cache that is damaged is made anew. Of
     two processes that want one model, one trains and the other waits.
     """
-    import pandas as pd
+    pd = paths.need("pandas", "book")
 
     scale = named(scale)
     settings = replace(scale.train, seed=seed)
