@@ -6,7 +6,7 @@ CMX = .venv/bin/cmx
 $(shell test ! -e .venv/ready || .venv/bin/python -c "" 2>/dev/null || rm -f .venv/ready)
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: help setup book small paper lab test site test-browser bench pins clean
+.PHONY: help setup book small paper lab test site test-browser bench pins release clean
 
 help: ## print what there is (the default)
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -55,6 +55,11 @@ bench: setup ## time training, evaluation and encryption on this machine
 pins: setup ## renew the tested versions in requirements.txt
 	.venv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 		--fork-strategy fewest --upgrade --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.txt
+
+release: ## ask what still stands against a release: rows of no commit, an unfinished citation
+	@! grep -l "+changes" results/*/*.csv | sed 's/$$/ has rows of code that no commit holds: measure them anew/' | grep .
+	@for name in date-released repository-code; do grep -q "^$$name: " CITATION.cff || \
+		{ echo "CITATION.cff lacks $$name: fill it in"; exit 1; }; done
 
 clean: ## remove what quick runs and tools left; results/, figures/ and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+import cmxlib
 from cmxlib.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -82,6 +83,8 @@ def test_conda_users_get_the_same_packages():
 def test_python_versions_agree():
     named = [line.rsplit(" ", 1)[1] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    assert workflow["jobs"]["linux"]["strategy"]["matrix"]["python"] == TESTED
     assert named == TESTED == sorted(set(re.findall(r"(?<![\d.])3\.1\d\b", readme)))
     assert PROJECT["requires-python"] == f">={TESTED[0]}"
     assert ".".join(map(str, sys.version_info[:2])) >= TESTED[0]
@@ -96,6 +99,20 @@ def test_what_is_imported_is_declared():
     homes = importlib.metadata.packages_distributions()
     declared = {canonicalize_name(requirement.name) for requirement in DECLARED}
     assert {name for name in top if not declared & set(map(canonicalize_name, homes.get(name, [])))} == set()
+
+
+def test_one_version_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == cmxlib.__version__
+
+
+def test_commits_are_asked_for_what_make_test_asks():
+    """Before a commit run the checks that take seconds; each is there, and make test runs it too."""
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    entries = [hook["entry"].removeprefix(".venv/bin/").split()[:2] for hook in local["hooks"]]
+    assert entries == [["ruff", "check"], ["ruff", "format"], ["mypy"], ["pytest", "-q"], ["cmx", "readme"]]
+    make_test = (ROOT / "Makefile").read_text().split("\ntest: setup")[1].split("\n\n")[0]
+    assert [words for words in entries[:3] if " ".join(words) not in make_test] == []
 
 
 # -- make --------------------------------------------------------------------------------------------------------
@@ -143,7 +160,9 @@ def test_make_finds_a_newer_python_beside_an_old_one(checkout):
 PYTHON = """#!/bin/sh
 echo "$(basename $0) $@" >> log
 case "$*" in
-    "-m venv --clear .venv") rm -rf .venv; mkdir -p .venv/bin; for to in python uv; do cp python3.12 .venv/bin/$to; done;;
+    "-m venv --clear .venv")
+        rm -rf .venv; mkdir -p .venv/bin
+        for name in python uv; do cp python3.12 .venv/bin/$name; done;;
     *requirements.txt*) test ! -e fail;;
 esac
 """
@@ -200,3 +219,17 @@ def test_a_setup_that_stopped_midway_is_made_anew(checkout):
         assert make("setup", "PYTHON=./python3", cwd=checkout).returncode == 0
         assert log(checkout)[0] == "python3 -m venv --clear .venv"
         assert (checkout / ".venv" / "ready").exists()
+
+
+def test_a_release_is_refused_while_rows_are_of_no_commit_or_the_citation_is_unfinished(tmp_path):
+    table, citation = tmp_path / "results" / "small" / "keys.csv", tmp_path / "CITATION.cff"
+    table.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    citation.write_text("version: 1\ndate-released: 2030-01-01\nrepository-code: x\n")
+    table.write_text("commit\nabc\nabc+changes\n")
+    done = make("release", cwd=tmp_path)
+    assert (done.returncode, done.stdout.split()[0]) == (2, "results/small/keys.csv")
+    table.write_text("commit\nabc\n")
+    assert make("release", cwd=tmp_path).returncode == 0
+    shutil.copy(ROOT / "CITATION.cff", tmp_path)
+    assert "lacks date-released" in make("release", cwd=tmp_path).stdout
