@@ -62,4 +62,4 @@ release: ## ask what still stands against a release: rows of no commit, an unfin
 		{ echo "CITATION.cff lacks $$name: fill it in"; exit 1; }; done
 
 clean: ## remove what quick runs and tools left; results/, figures/ and .venv stay
-	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

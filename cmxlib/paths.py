@@ -14,7 +14,7 @@ from typing import BinaryIO
 try:
     import fcntl
 except ImportError:  # Windows, where a file that is open cannot be deleted: that alone tells which are in use
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _PARENT = Path(__file__).resolve().parents[1]
 ROOT = _PARENT if all((_PARENT / name).exists() for name in ("notebooks", "pyproject.toml")) else None  # the checkout
