@@ -2,57 +2,117 @@
 
 import hashlib
 import json
-import os
+import re
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-import safetensors.torch
 import torch
+from torch import nn
+
+from ..paths import need, write_bytes, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAME = ("settings", "data", "model", "transform")  # of a training's state: what makes it this training
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be gone on from."""
+    """A checkpoint or a saved model that cannot be used; the message names it and says the way out."""
 
 
-def save_checkpoint(folder: Path, model, optimizer, state):
+def checksum(tensors: dict[str, torch.Tensor], text: str = "") -> str:
+    """A CRC-32 of tensors, with their names, types and shapes, and of a text: against accidents, not forgery."""
+    crc = zlib.crc32(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        values = tensor.detach().cpu().contiguous().flatten()
+        crc = zlib.crc32(values.view(torch.uint8).numpy(), crc)
+    return f"{crc:08x}"
+
+
+def model_checksum(model: nn.Module) -> str:
+    """A checksum of all of a model that training leaves as it is: its layers, the names, types and shapes of what they
+    hold, which of it is trained, and the values of the parameters that are not."""
+    parameters = dict(model.named_parameters())
+    frozen = {name: value for name, value in parameters.items() if not value.requires_grad}
+    shapes = [(name, value.dtype, tuple(value.shape)) for name, value in model.state_dict().items()]
+    layers = re.sub(r" at 0x[0-9a-f]+", "", str(model))  # where a function lies in memory is another each time
+    return checksum(frozen, f"{layers} {shapes}")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The folder of a checkpoint, made if need be, for one process at a time: another one waits, and says so.
+
+    CheckpointError where nothing can be written there: before hours of training, not after.
+    """
+    from filelock import FileLock, Timeout  # comes with torch
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"Another process trains in {folder}: waiting until it is done.", flush=True)
+            lock.acquire()
+    except OSError as error:
+        raise CheckpointError(
+            f"The checkpoint folder {folder} cannot be written ({error.strerror}): choose another one; "
+            "that of the cache is moved by the environment variable CMX_CACHE."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Write the state after an epoch into ``folder``, in place of the one before.
 
-    ``state`` is what JSON can hold: settings, data, rows so far.
+    ``state`` is what JSON can hold: what ``SAME`` lists, and the rows so far.
     """
     # The tensors go to a new file first, and then the JSON that names it: a crash between leaves the epoch before.
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor.contiguous() for name, tensor in values.items()}
     name = f"epoch-{len(state['rows']):03d}.safetensors"
-    data = safetensors.torch.save(tensors)
+    data = need("safetensors.torch", "files").save(tensors)
     write_bytes(folder / name, data)
     found = {**state, "tensors": name, "sha256": hashlib.sha256(data).hexdigest()}
-    write_bytes(folder / "state.json", json.dumps(found, indent=1).encode())
+    write_text(folder / "state.json", json.dumps(found, indent=1))
     for old in folder.glob("epoch-*.safetensors"):
         if old.name != name:
             old.unlink()
 
 
-def load_checkpoint(folder: Path, model, optimizer, state):
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) -> dict:
     """Load what ``save_checkpoint`` wrote into model and optimizer, and return its state; ``state`` if there is none.
 
-    CheckpointError where the folder's state is damaged, or is of other settings or data than ``state``.
+    CheckpointError where the folder's state is damaged, or where it differs from ``state`` in what ``SAME`` lists.
     """
     if not (folder / "state.json").exists():
         return state
-    way_out = f"delete the folder {folder.name} to start again"
+    way_out = "delete that folder to start again, or choose another"
     try:
         found = json.loads((folder / "state.json").read_text())
         data = (folder / found.pop("tensors")).read_bytes()
         intact = hashlib.sha256(data).hexdigest() == found.pop("sha256")
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
-        raise CheckpointError(f"The checkpoint {folder.name} is damaged; {way_out}.")
-    if (found["settings"], found["data"]) != (state["settings"], state["data"]):
-        raise CheckpointError(f"The checkpoint {folder.name} is of another training; {way_out}.")
-    tensors = safetensors.torch.load(data)
+        raise CheckpointError(f"The checkpoint in {folder} is damaged: {way_out}.")
+    if other := [name for name in SAME if found.get(name) != state[name]]:
+        raise CheckpointError(
+            f"The checkpoint in {folder} is of another training (other {', '.join(other)}): {way_out}."
+        )
+    tensors = need("safetensors.torch", "files").load(data)
     model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model.")})
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     per_parameter = {}
@@ -66,19 +126,34 @@ def load_checkpoint(folder: Path, model, optimizer, state):
     return found
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file at one stroke: readers see the old one or the new one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-
-
-def save_model(path, model, history: pd.DataFrame, recipe) -> None:
-    """Write path.safetensors and path.json (recipe and history), each at one stroke, the JSON last."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+def save_model(path: Path, model: nn.Module, history: "pd.DataFrame", recipe) -> None:
+    """Write path.safetensors and path.json (recipe, history and the weights' SHA-256), each at one stroke, the JSON
+    last."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    write_bytes(path.with_name(path.name + ".safetensors"), safetensors.torch.save(tensors))
+    data = need("safetensors.torch", "files").save(tensors)
+    write_bytes(path.with_name(path.name + ".safetensors"), data)
     card = {"recipe": recipe, "torch": torch.__version__, "threads": torch.get_num_threads()}
-    card["history"] = history.to_dict("records")
-    write_bytes(path.with_name(path.name + ".json"), json.dumps(card, indent=1).encode())
+    card |= {"sha256": hashlib.sha256(data).hexdigest(), "history": history.to_dict("records")}
+    write_text(path.with_name(path.name + ".json"), json.dumps(card, indent=1))
+
+
+def load_model(path: Path, model: nn.Module) -> dict:
+    """Load what ``save_model`` wrote into a model like the one that was saved, and return what the JSON holds.
+
+    CheckpointError, and the model as it was, where the files are incomplete, damaged, not finite or of another model.
+    """
+    weights = path.with_name(path.name + ".safetensors")
+    safetensors = need("safetensors.torch", "files")
+    try:
+        card, data = json.loads(path.with_name(path.name + ".json").read_text()), weights.read_bytes()
+        if card.get("sha256", found := hashlib.sha256(data).hexdigest()) != found:  # older cards have none
+            raise ValueError("the SHA-256 of the weights is not the recorded one")
+        tensors, ours = safetensors.load(data), model.state_dict()
+        if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in ours.items()}:
+            raise ValueError("the weights are of another model")
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise ValueError("not all weights are finite")
+    except (OSError, ValueError, KeyError, AttributeError, need("safetensors", "files").SafetensorError) as error:
+        raise CheckpointError(f"The saved model {weights} cannot be used ({error}): delete it and its JSON.") from error
+    model.load_state_dict(tensors)
+    return card

@@ -21,6 +21,7 @@ import torch
 from ..lock import checks
 from ..paths import cache_dir, need, replacing
 from . import cifar10
+from .checkpoint import checksum
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,9 @@ class Dataset:
             labels = checks.labels(
                 getattr(self, f"{part}_labels"), len(getattr(self, f"{part}_images")), name=f"{part}_labels"
             )
-            if len(labels) and not (0 <= labels.min() and labels.max() < len(self.classes)):
+            if not len(labels):
+                raise ValueError(f"{part}_images must hold at least one image.")
+            if not 0 <= labels.min() <= labels.max() < len(self.classes):
                 raise ValueError(
                     f"{part}_labels must count into the {len(self.classes)} classes from 0 on, "
                     f"but they run from {labels.min()} to {labels.max()}."
@@ -59,7 +62,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """A checksum of all that is in it, to tell data sets apart; it is no secret and no proof against forgery."""
         tensors, fields = _parts(self)
-        return _crc32(tensors, json.dumps(fields))
+        return checksum(tensors, json.dumps(fields))
 
 
 def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -146,7 +149,7 @@ def _read_cache(path: Path, origin: str | None) -> Dataset | None:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        if metadata["crc32"] != _crc32(tensors, metadata["fields"]):
+        if metadata["crc32"] != checksum(tensors, metadata["fields"]):
             return None
         fields = json.loads(metadata["fields"])
         if fields.pop("origin") != origin and origin is not None:
@@ -161,18 +164,9 @@ def _write_cache(path: Path, origin: str | None, data: Dataset) -> None:
     fields = json.dumps({"origin": origin, **fields})
     save = need("safetensors.torch", "files").save
     with replacing(path) as file:
-        file.write(save(tensors, metadata={"fields": fields, "crc32": _crc32(tensors, fields)}))
+        file.write(save(tensors, metadata={"fields": fields, "crc32": checksum(tensors, fields)}))
 
 
 def _parts(data: Dataset) -> tuple[dict[str, torch.Tensor], dict]:
     fields = dict(vars(data))
     return {name: fields.pop(name) for name in list(fields) if isinstance(fields[name], torch.Tensor)}, fields
-
-
-def _crc32(tensors: dict[str, torch.Tensor], fields: str) -> str:
-    """A checksum against accidents; nothing in the cache is ever run."""
-    crc = zlib.crc32(fields.encode())
-    for name, tensor in sorted(tensors.items()):
-        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
-        crc = zlib.crc32(tensor.cpu().contiguous().view(torch.uint8).numpy(), crc)
-    return f"{crc:08x}"

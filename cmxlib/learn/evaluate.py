@@ -1,17 +1,28 @@
 """Logits, accuracies, and what they become under correct, wrong and missing keys."""
 
-import pandas as pd
-import torch
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
+import torch
+from torch import nn
+
+from ..lock import checks
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.patch import PatchCipher
+from ..paths import need
+from .data import Dataset
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def normalise(images, mean, std, dtype=torch.float32):
-    """(v - mean) / std per channel, for images (N, C, H, W), where v in [0, 1] is the float value or uint8 / 255."""
+def normalise(images: torch.Tensor, mean, std, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """(v - mean) / std per channel, for images (N, C, H, W) or (C, H, W), where v in [0, 1] is the float value or
+    uint8 / 255."""
+    mean, std = checks.statistics(mean, std, checks.images(images, ndim=(3, 4)).shape[-3])
     # mean and std are made in the final type: going through float32 would cost a float64 model nine digits.
-    mean, std = (torch.tensor(v, dtype=dtype, device=images.device).view(-1, 1, 1) for v in (mean, std))
+    mean, std = (torch.as_tensor(v, dtype=dtype, device=images.device).view(-1, 1, 1) for v in (mean, std))
     values = images.to(dtype)
     if images.dtype == torch.uint8:
         values /= 255
@@ -19,87 +30,216 @@ def normalise(images, mean, std, dtype=torch.float32):
 
 
 @torch.no_grad()
-def logits(model, images, *, mean, std, batch_size=500, device=None, autocast=False):
+def logits(
+    model: nn.Module,
+    images: torch.Tensor,
+    *,
+    mean,
+    std,
+    batch_size: int = 500,
+    device: str | torch.device | None = None,
+    autocast: bool = False,
+) -> torch.Tensor:
     """The model's logits (N, classes), on the CPU, in the type of the model's parameters.
 
     Args:
-        model: any classifier of normalised images; it is put into eval mode for the call.
+        model: any classifier of normalised images, with an output (N, classes) or one whose ``logits`` are that; it is
+            in eval mode during the call, and each of its modules in its own mode afterwards.
         images: (N, C, H, W), uint8 or float in [0, 1].
         mean, std: per channel, of values in [0, 1].
         device: where to compute; by default where the model is. The model is moved there.
         autocast: compute in bfloat16 where that is safe. Quicker, good to about two digits: for accuracies, not
             for exactness.
     """
-    was_training = model.training
-    parameter = next(model.parameters())
-    device = torch.device(device or parameter.device)
-    model.to(device).eval()
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, but this is {type(model).__name__}.")
+    checks.statistics(mean, std, checks.images(images).shape[1])
+    checks.whole(batch_size, "batch_size", 1)
+    held = (value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point())
+    like = next(held, torch.empty(0))  # a model that holds nothing computes in float32, on the CPU
+    device = torch.device(device or like.device)
+    modes = {module: module.training for module in model.modules()}
     found = []
-    with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-        for batch in images.split(batch_size):
-            batch = normalise(batch.to(device), mean, std, parameter.dtype)
-            found.append(model(batch.contiguous(memory_format=torch.channels_last)).to(parameter.dtype))
-    model.train(was_training)
-    return torch.cat(found).cpu()
+    try:
+        model.to(device).eval()
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            # Of no images, one that is thrown away tells the number of classes.
+            for batch in (images if len(images) else images.new_zeros(1, *images.shape[1:])).split(batch_size):
+                batch = normalise(batch.to(device), mean, std, like.dtype)
+                found.append(logits_of(model(batch.contiguous(memory_format=torch.channels_last))).to(like.dtype))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return torch.cat(found)[: len(images)].cpu()
 
 
-def accuracy(model, images, labels, *, mean, std, **options):
+def logits_of(output, n_classes: int = 1) -> torch.Tensor:
+    """The logits (N, classes) in a model's output: itself, or its ``logits``. ValueError where there are none, or
+    fewer than ``n_classes``."""
+    output = getattr(output, "logits", output)
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[1] < n_classes:
+        raise ValueError(f"The model must give logits (N, classes) for at least {n_classes} classes, but gave {shape}.")
+    return output
+
+
+def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, mean, std, **options) -> float:
     """The share, in [0, 1], of images that the model classifies as labelled; ``options`` go to ``logits``."""
-    predicted = logits(model, images, mean=mean, std=std, **options).argmax(1)
-    return (predicted == labels.cpu()).double().mean().item()
+    return _share(logits(model, images, mean=mean, std=std, **options), labels)
 
 
-def key_trials(model, data, cipher_settings, n_wrong=10, *, n_images=None, seed=0, **options):
+def _share(found: torch.Tensor, labels: torch.Tensor) -> float:
+    labels = checks.labels(labels, len(found)).cpu()
+    if not len(labels):
+        raise ValueError("There are no images, and so no accuracy.")
+    if not 0 <= labels.min() <= labels.max() < found.shape[1]:
+        raise ValueError(
+            f"labels must be classes from 0 to {found.shape[1] - 1}, as the model has them, "
+            f"but they run from {labels.min()} to {labels.max()}."
+        )
+    return (found.argmax(1) == labels).double().mean().item()
+
+
+# -- trials of keys ---------------------------------------------------------------------------------------------------
+
+Cipher = Mapping | Callable[[SecretKey], object] | object
+
+
+def key_trials(
+    model: nn.Module,
+    data: Dataset,
+    cipher: Cipher,
+    n_wrong: int | Iterable[int] | None = None,
+    *,
+    n_images: int | None = None,
+    seed: int = 0,
+    **options,
+) -> "pd.DataFrame":
     """Accuracy of a plain model and of its encrypted twin, under correct, wrong and missing keys.
 
     Args:
         model: a trained plain classifier with a patch embedding.
         data: the Dataset whose first ``n_images`` test images are used (all by default).
-        cipher_settings: arguments of PatchCipher without the key, such as dict(patch_size=4, steps=("shuffle",)).
-        n_wrong: number of wrong keys.
-        seed: the correct key is SecretKey.for_experiment(seed); wrong key i is for_experiment(seed + 1 + i).
+        cipher: arguments of PatchCipher without the key, such as dict(patch_size=4, steps=("shuffle",)); or a function
+            from a SecretKey to a cipher; or a cipher, which has no wrong keys. A cipher has encrypt, decrypt, matrix.
+        n_wrong: how many wrong keys (10 by default): SecretKey.for_experiment(seed + 1), (seed + 2) and so on; or
+            their numbers themselves, such as range(11, 21).
+        seed: the correct key is SecretKey.for_experiment(seed).
         options: go to ``logits`` for the wrong keys; all other cases are computed in the model's own type.
 
     Returns a tidy DataFrame, one row a case and key, with the columns
 
         case                  "plain", "correct key", "wrong key", "no key" (plain images into the encrypted model),
                               or "encrypted images into the plain model"
-        key_seed              of the key that encrypted the images (-1: none)
+        key_seed              of the key that encrypted the images (-1: none, or the cipher that was given)
         accuracy              in [0, 1]
         n_images
         differ                predictions that differ from the plain model's on plain images
         max_logit_difference  the largest absolute difference of a logit from the plain model's, likewise
     """
-    images, labels = data.test_images[:n_images], data.test_labels[:n_images]
-    norm = {"mean": data.mean, "std": data.std}
-    cipher = PatchCipher(SecretKey.for_experiment(seed), **cipher_settings)
-    encrypted_model = encrypt_model(model, cipher, **norm)
-    encrypted_images = cipher.encrypt(images)
+    pandas = need("pandas", "book")
+    if n_wrong is None:
+        n_wrong = 0 if _is_cipher(cipher) else 10
+    if not isinstance(n_wrong, Iterable):
+        n_wrong = range(seed + 1, seed + 1 + checks.whole(n_wrong, "n_wrong", 0))
+    wrong_seeds = [_wrong(cipher, key_seed, seed) for key_seed in n_wrong]
+    locked = _locked(model, data, cipher, seed)
+    rows, plain = _right(model, locked, data, cipher, n_images, seed)
+    for key_seed in wrong_seeds:
+        found = _wrong_logits(locked, data, cipher, key_seed, n_images, options)
+        rows.append(_row("wrong key", key_seed, found, plain, data))
+    return pandas.DataFrame(rows)
 
+
+def right_key_rows(
+    model: nn.Module, data: Dataset, cipher: Cipher, *, n_images: int | None = None, seed: int = 0
+) -> list[dict]:
+    """The rows of ``key_trials`` that are of no wrong key, as dicts; arguments as there."""
+    return _right(model, _locked(model, data, cipher, seed), data, cipher, n_images, seed)[0]
+
+
+def wrong_key_accuracy(
+    model: nn.Module,
+    data: Dataset,
+    cipher: Cipher,
+    key_seed: int,
+    *,
+    n_images: int | None = None,
+    seed: int = 0,
+    **options,
+) -> float:
+    """Accuracy on test images encrypted with SecretKey.for_experiment(key_seed), of the model encrypted with
+    for_experiment(seed); arguments as for ``key_trials``."""
+    key_seed, locked = _wrong(cipher, key_seed, seed), _locked(model, data, cipher, seed)
+    found = _wrong_logits(locked, data, cipher, key_seed, n_images, options)
+    return _share(found, data.test_labels[: len(found)])
+
+
+def _is_cipher(cipher: Cipher) -> bool:
+    return all(hasattr(cipher, verb) for verb in ("encrypt", "decrypt", "matrix"))
+
+
+def _made(cipher: Cipher, key_seed: int):
+    """The cipher of an experiment key."""
+    if _is_cipher(cipher):
+        return cipher
+    key = SecretKey.for_experiment(key_seed)
+    if isinstance(cipher, Mapping):
+        return PatchCipher(key, **cipher)
+    if callable(cipher):
+        return cipher(key)
+    raise TypeError(
+        "cipher must be a mapping of PatchCipher's arguments, a function from a SecretKey to a cipher, or an object "
+        f"with encrypt, decrypt and matrix, but this is {type(cipher).__name__}."
+    )
+
+
+def _wrong(cipher: Cipher, key_seed: int, seed: int) -> int:
+    """``key_seed``, if it is the number of a wrong key."""
+    if _is_cipher(cipher):
+        raise ValueError("A cipher has no wrong keys to try: leave n_wrong out, or give a function that makes one.")
+    if checks.whole(key_seed, "a key's number", 0) == seed:
+        raise ValueError(f"Key {seed} is the correct one: choose other numbers for wrong keys, or another seed.")
+    return key_seed
+
+
+def _locked(model, data, cipher, seed):
+    return encrypt_model(model, _made(cipher, seed), mean=data.mean, std=data.std)
+
+
+def _right(model, locked, data, cipher, n_images, seed):
+    """The rows of all cases but wrong keys, and the plain model's logits."""
+    images, norm = _images(data, n_images), {"mean": data.mean, "std": data.std}
+    encrypted = _made(cipher, seed).encrypt(images)
+    seed = -1 if _is_cipher(cipher) else seed
     plain = logits(model, images, **norm)
-    rows = []
+    cases = [
+        ("plain", -1, plain),
+        ("correct key", seed, logits(locked, encrypted, **norm)),
+        ("no key", -1, logits(locked, images, **norm)),
+        ("encrypted images into the plain model", seed, logits(model, encrypted, **norm)),
+    ]
+    return [_row(case, key_seed, found, plain, data) for case, key_seed, found in cases], plain
 
-    def add(case, key_seed, found):
-        rows.append(
-            {
-                "case": case,
-                "key_seed": key_seed,
-                "accuracy": (found.argmax(1) == labels).double().mean().item(),
-                "n_images": len(labels),
-                "differ": (found.argmax(1) != plain.argmax(1)).sum().item(),
-                "max_logit_difference": (found - plain).abs().max().item(),
-            }
-        )
 
-    add("plain", -1, plain)
-    add("correct key", seed, logits(encrypted_model, encrypted_images, **norm))
-    add("no key", -1, logits(encrypted_model, images, **norm))
-    add("encrypted images into the plain model", seed, logits(model, encrypted_images, **norm))
-    for wrong_seed in range(seed + 1, seed + 1 + n_wrong):
-        # Images encrypted with the wrong key, into the encrypted model: the wrong map folds into the embedding, so
-        # that each key costs one forward pass and no encryption of images.
-        wrong = decrypt_model(
-            encrypted_model, PatchCipher(SecretKey.for_experiment(wrong_seed), **cipher_settings), **norm
-        )
-        add("wrong key", wrong_seed, logits(wrong, images, **norm, **options))
-    return pd.DataFrame(rows)
+def _wrong_logits(locked, data, cipher, key_seed, n_images, options):
+    """Logits of images encrypted with a wrong key. The wrong map folds into the encrypted model's embedding, so that
+    each key costs one forward pass and no encryption of images."""
+    norm = {"mean": data.mean, "std": data.std}
+    opened = decrypt_model(locked, _made(cipher, key_seed), **norm)
+    return logits(opened, _images(data, n_images), **norm, **options)
+
+
+def _images(data, n_images):
+    return data.test_images[: None if n_images is None else checks.whole(n_images, "n_images", 1)]
+
+
+def _row(case, key_seed, found, plain, data):
+    return {
+        "case": case,
+        "key_seed": key_seed,
+        "accuracy": _share(found, data.test_labels[: len(found)]),
+        "n_images": len(found),
+        "differ": (found.argmax(1) != plain.argmax(1)).sum().item(),
+        "max_logit_difference": (found - plain).abs().max().item(),
+    }

@@ -2,22 +2,33 @@
 
 import copy
 import dataclasses
+import math
+import os
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
+from torch import nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
+from ..lock import checks
+from ..paths import need
 from .augment import augment
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import checksum, held, load_checkpoint, model_checksum, save_checkpoint
 from .choice import least_seconds
 from .data import Dataset
 from .device import bf16_is_faster, default_device
-from .evaluate import accuracy, normalise
+from .evaluate import accuracy, logits_of, normalise
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROBE = 16  # images by which a checkpoint tells one transform from another
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,8 @@ class TrainSettings:
     """How to train. ``crop_padding``, ``flip`` and ``rand_augment`` are those of ``augment``.
 
     The rate follows the reference recipe of ConvMixer's authors: linear from 0 to ``max_lr`` at 2/5 of all steps, to
-    max_lr / 20 at 4/5, and to 0 at the end. Everything random follows from ``seed``.
+    max_lr / 20 at 4/5, and to 0 at the end. Everything random follows from ``seed``. TypeError or ValueError for
+    values that make no sense.
     """
 
     epochs: int
@@ -37,6 +49,15 @@ class TrainSettings:
     flip: bool = True
     rand_augment: int = 0
     seed: int = 0
+
+    def __post_init__(self):
+        whole = {"epochs": (1,), "batch_size": (1,), "crop_padding": (0,), "rand_augment": (0, 30), "seed": (0, 2**40)}
+        numbers = {"max_lr": (1e-12,), "weight_decay": (0,), "label_smoothing": (0, 0.999)}
+        for check, fields in ((checks.whole, whole), (checks.number, numbers)):
+            for name, limits in fields.items():
+                object.__setattr__(self, name, check(getattr(self, name), name, *limits))
+        if not isinstance(self.flip, bool):
+            raise TypeError(f"flip must be True or False, but this is {self.flip!r}.")
 
     def lr(self, progress: float) -> float:
         """The learning rate when the share ``progress`` of all steps is done."""
@@ -74,59 +95,101 @@ def quickest(model, images, labels, n_steps, autocast):
 
 
 def fit(
-    model,
+    model: nn.Module,
     data: Dataset,
     settings: TrainSettings,
     *,
-    checkpoint=None,
-    transform=None,
-    device=None,
-    autocast=None,
-    progress=True,
-) -> pd.DataFrame:
+    checkpoint: str | os.PathLike | None = None,
+    transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    device: str | torch.device | None = None,
+    autocast: bool | None = None,
+    progress: bool = True,
+) -> "pd.DataFrame":
     """Train a classifier on ``data.train_images``.
 
     Args:
-        model: changed in place; it stays on ``device``.
+        model: of normalised images, with logits (N, classes), all parameters float32, float64 or bfloat16; changed in
+            place, and it stays on ``device``.
         checkpoint: a folder for the state after each epoch. Called again with the same arguments, ``fit`` goes on
-            from there, on a CPU to the same result to the bit on the same machine with as many threads.
-        transform: applied to each augmented uint8 batch (N, C, H, W), for instance an encryption. The test images
-            are used as they are.
+            from there, whatever weights that are trained the model has by then, on a CPU to the same result to the bit
+            on the same machine with as many threads. Another process that trains there at the same time waits.
+        transform: applied to each augmented batch (N, C, H, W), for instance an encryption. The test images are used
+            as they are. With a checkpoint, it must do the same with the same images each time; what it draws from
+            torch's global generator does not count.
         device: by default a GPU where there is one.
         autocast: compute in bfloat16 where torch's autocast does so; by default where that is faster.
         progress: show a bar with loss and accuracy.
 
     Returns one row per epoch: epoch, lr (at its end), train_loss, train_accuracy (on augmented images, while
-    learning), test_accuracy, seconds. CheckpointError where ``checkpoint`` holds another training or is damaged.
+    learning), test_accuracy, seconds. CheckpointError where ``checkpoint`` is damaged, cannot be written, or holds
+    another training: other settings, images, transform or layers. FloatingPointError where the loss or a weight is not
+    finite any more; the checkpoint is then of the epoch before.
     """
+    pandas = need("pandas", "book")
+    types = {parameter.dtype for parameter in model.parameters()}
+    if types not in ({torch.float32}, {torch.float64}, {torch.bfloat16}):
+        found = ", ".join(sorted(map(str, types))) or "none"
+        raise ValueError(
+            f"Parameters are trained in float32, float64 or bfloat16, but these are {found}: model.float()."
+        )
+    n_steps = len(data.train_images) // settings.batch_size  # per epoch; an incomplete last batch is left out
+    if n_steps == 0:
+        raise ValueError(
+            f"There are {len(data.train_images)} training images, fewer than one batch of {settings.batch_size}."
+        )
     device = torch.device(device or default_device())
     model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
-    state = {
+    state = {"autocast": bf16_is_faster(device) if autocast is None else autocast, "rows": []}
+    folder = None if checkpoint is None else Path(checkpoint)
+    with nullcontext() if folder is None else held(folder):
+        if folder is not None:
+            state |= _identity(model, data, settings, transform, device)
+            state = load_checkpoint(folder, model, optimizer, state)
+        _train(model, data, settings, optimizer, state, folder, transform, device, progress)
+    return pandas.DataFrame(state["rows"])
+
+
+def _identity(model, data, settings, transform, device) -> dict:
+    """What must be the same for a training to be gone on with."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        images = data.train_images[:PROBE].to(device)
+        images = images if transform is None else transform(images)
+    return {
         "settings": dataclasses.asdict(settings),
-        "data": data.name,
-        "autocast": bf16_is_faster(device) if autocast is None else autocast,
-        "rows": [],
+        "data": data.fingerprint(),
+        "model": model_checksum(model),
+        "transform": checksum({"images": images}),
     }
-    if checkpoint is not None:
-        state = load_checkpoint(Path(checkpoint), model, optimizer, state)
-    images, labels = data.train_images.to(device), data.train_labels.to(device)
-    n_steps = len(images) // settings.batch_size  # per epoch; an incomplete last batch is left out
-    if n_steps == 0:
-        raise ValueError(f"There are {len(images)} training images, fewer than one batch of {settings.batch_size}.")
-    rows, done = state["rows"], len(state["rows"])
+
+
+def _train(model, data, settings, optimizer, state, folder, transform, device, progress) -> None:
+    """Train from where ``state`` is, and add a row for each epoch to it."""
+    images, labels = data.train_images.to(device), data.train_labels.to(device, torch.long)
+    n_steps = len(images) // settings.batch_size
+    rows, done, dtype = state["rows"], len(state["rows"]), next(model.parameters()).dtype
 
     def ready(batch):
-        return normalise(batch, data.mean, data.std).contiguous(memory_format=torch.channels_last)
+        return normalise(batch, data.mean, data.std, dtype).contiguous(memory_format=torch.channels_last)
 
     network = model  # on a CPU, ConvMixer computes in its own way, and compiling gained nothing
     if device.type != "cpu":
         first = slice(settings.batch_size)
         n_left = n_steps * (settings.epochs - done)
         network = quickest(model, ready(images[first]), labels[first], n_left, state["autocast"])
-    bar = tqdm(
+    bar = need("tqdm.auto", "book").tqdm(
         total=n_steps * settings.epochs, initial=n_steps * done, disable=not progress, unit="step", mininterval=1
     )
+
+    def go_on_if(finite, epoch):
+        if not finite:
+            kept = f"; {folder} keeps epoch {epoch}" if folder is not None and epoch else ""
+            raise FloatingPointError(
+                f"The training was lost in epoch {epoch + 1}, where the loss or a weight is no finite number: lower "
+                f"max_lr, which is {settings.max_lr:g}, and choose another checkpoint folder{kept}."
+            )
+
     try:
         for epoch in range(done, settings.epochs):
             start = time.perf_counter()
@@ -150,7 +213,7 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = settings.lr((epoch * n_steps + step + 1) / (settings.epochs * n_steps))
                 with torch.autocast(device.type, torch.bfloat16, enabled=state["autocast"]):
-                    output = network(batch)
+                    output = logits_of(network(batch), len(data.classes))
                     loss = F.cross_entropy(output, labels[chosen], label_smoothing=settings.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -158,9 +221,12 @@ def fit(
                 totals += torch.stack([loss.detach().float(), (output.argmax(1) == labels[chosen]).float().mean()])
                 if step % 20 == 19:
                     loss_so_far, accuracy_so_far = (totals / (step + 1)).tolist()
+                    go_on_if(math.isfinite(loss_so_far), epoch)
                     bar.set_description(f"epoch {epoch + 1}: loss {loss_so_far:.3f}, accuracy {accuracy_so_far:.1%}")
                 bar.update()
             train_loss, train_accuracy = (totals / n_steps).tolist()
+            weights_are_finite = all(value.isfinite().all() for value in model.state_dict().values())
+            go_on_if(math.isfinite(train_loss) and weights_are_finite, epoch)
             rows.append(
                 {
                     "epoch": epoch + 1,
@@ -178,12 +244,11 @@ def fit(
                     "seconds": time.perf_counter() - start,
                 }
             )
-            if checkpoint is not None:
-                save_checkpoint(Path(checkpoint), model, optimizer, state)
+            if folder is not None:
+                save_checkpoint(folder, model, optimizer, state)
     except KeyboardInterrupt:
-        way_on = f"run it again to go on from {Path(checkpoint).name}" if checkpoint else "it had no checkpoint folder"
+        way_on = f"run it again to go on from {folder.name}" if folder else "it had no checkpoint folder"
         raise KeyboardInterrupt(f"Training stopped after {len(rows)} of {settings.epochs} epochs; {way_on}.") from None
     finally:
         bar.close()
-    model.eval()
-    return pd.DataFrame(rows)
+        model.eval()

@@ -3,14 +3,14 @@
 import dataclasses
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
-import safetensors.torch
 import torch
 
-from ..learn.checkpoint import save_model
+from ..learn.checkpoint import CheckpointError, load_model, save_model
 from ..learn.convmixer import ConvMixer
 from ..learn.data import load_dataset
 from ..learn.train import TrainSettings, default_device, fit
@@ -91,9 +91,11 @@ def trained_model(scale, *, seed=0, device=None, progress=True):
     name = f"{scale.name}-p{scale.model['patch_size']}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}-seed{seed}"
     for folder in (MODELS, cache_dir() / "models"):
         if (folder / f"{name}.json").exists():
-            model.load_state_dict(safetensors.torch.load_file(folder / f"{name}.safetensors"))
-            history = pd.DataFrame(json.loads((folder / f"{name}.json").read_text())["history"])
-            return model.to(device or default_device()).eval(), history
+            try:
+                history = pd.DataFrame(load_model(folder / name, model)["history"])
+                return model.to(device or default_device()).eval(), history
+            except CheckpointError as error:
+                warnings.warn(f"{error} It is trained anew.", stacklevel=2)
     data = load_dataset(scale.dataset)
     history = fit(
         model, data, settings, checkpoint=cache_dir() / "checkpoints" / name, device=device, progress=progress

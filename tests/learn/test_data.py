@@ -11,7 +11,7 @@ import torch
 
 from cmxlib.learn import cifar10, data, fontdigits
 from cmxlib.learn.cifar10 import DatasetError
-from cmxlib.learn.data import load_dataset
+from cmxlib.learn.data import Dataset, channel_statistics, load_dataset
 from cmxlib.paths import cache_dir
 
 REAL = os.environ.get("CMX_DATA")
@@ -46,11 +46,9 @@ def copy(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def no_network(monkeypatch):
-    def fail(*args, **kwargs):
-        raise OSError("no network")
-
-    monkeypatch.setattr("torchvision.datasets.utils.download_url", fail)
+def no_network(monkeypatch, tmp_path):
+    """A place to download from where nothing is."""
+    monkeypatch.setattr(cifar10, "URL", (tmp_path / "nowhere").as_uri())
 
 
 def same(a, b):
@@ -75,7 +73,7 @@ def test_the_sums_are_those_of_torchvision():
 
     known = dict(CIFAR10.train_list + CIFAR10.test_list)
     known |= {CIFAR10.meta["filename"]: CIFAR10.meta["md5"], CIFAR10.filename: CIFAR10.tgz_md5}
-    assert known == cifar10.MD5
+    assert known == cifar10.MD5 and cifar10.URL == CIFAR10.url
 
 
 def test_images_labels_and_statistics_are_the_files(copy):
@@ -181,17 +179,13 @@ def test_damage_anywhere_in_the_cache_is_mended_silently(copy, cache, monkeypatc
 def test_a_damaged_cache_without_a_source_says_so_and_leaves_nothing(copy, cache, no_network):
     load_dataset("cifar10", copy)
     flip_a_byte(cache / "cifar10.safetensors", -1)
-    with pytest.raises(DatasetError, match=r"download of CIFAR-10 failed \(no network\).*CMX_DATA.*fontdigits"):
+    with pytest.raises(DatasetError, match=r"download of CIFAR-10 failed \(.*No such file.*\).*CMX_DATA.*fontdigits"):
         load_dataset("cifar10")
     assert [p.name for p in cache.iterdir()] == ["cifar10.safetensors"]
 
 
 def test_the_download_is_announced_checked_and_kept(copy, cache, monkeypatch, capsys):
-    def fetch(url, root, filename, md5):
-        assert md5 == cifar10.MD5[cifar10.TAR]
-        shutil.copy(copy / cifar10.TAR, Path(root) / filename)
-
-    monkeypatch.setattr("torchvision.datasets.utils.download_url", fetch)
+    monkeypatch.setattr(cifar10, "URL", (copy / cifar10.TAR).as_uri())
     first = load_dataset("cifar10")
     message = capsys.readouterr().out
     assert "throttled" in message and "CMX_DATA" in message
@@ -205,23 +199,45 @@ def test_the_download_is_announced_checked_and_kept(copy, cache, monkeypatch, ca
     assert same(first, load_dataset("cifar10")) and "Downloading" in capsys.readouterr().out
 
 
-def test_a_download_cut_short_by_hand_leaves_nothing(cache, monkeypatch):
-    def interrupt(url, root, filename, md5):
-        (Path(root) / filename).write_bytes(b"half")
+@pytest.mark.parametrize("wrong", ["cut short", "altered"])
+def test_a_bad_download_is_refused_and_leaves_nothing(copy, cache, monkeypatch, wrong):
+    tar = copy / cifar10.TAR
+    tar.write_bytes(tar.read_bytes()[:100]) if wrong == "cut short" else flip_a_byte(tar, 50)
+    monkeypatch.setattr(cifar10, "URL", tar.as_uri())
+    with pytest.raises(DatasetError, match=r"failed \(.*MD5 sum is wrong\).*CMX_DATA"):
+        load_dataset("cifar10")
+    assert list(cache.iterdir()) == []
+
+
+def test_a_download_stopped_by_hand_leaves_nothing(copy, cache, monkeypatch):
+    class Stopped:
+        headers = {"Content-Length": "100"}
+        blocks = iter([b"half"])
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def read(self, n):
+            return next(self.blocks, None) or interrupt()
+
+    def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("torchvision.datasets.utils.download_url", interrupt)
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: Stopped())
     with pytest.raises(KeyboardInterrupt):
         load_dataset("cifar10")
     assert list(cache.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_only_warns(copy, cache, monkeypatch):
-    def full(*args, **kwargs):
+    def full(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(data, "save_file", full)
-    with pytest.warns(UserWarning, match="could not be kept"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.warns(UserWarning, match="could not be kept.*No space left"):
         load_dataset("cifar10", copy)
     assert list(cache.iterdir()) == []
 
@@ -229,8 +245,81 @@ def test_a_cache_that_cannot_be_written_only_warns(copy, cache, monkeypatch):
 def test_a_cache_folder_that_cannot_be_made_names_the_way_out(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CMX_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(DatasetError, match="CMX_CACHE"):
+    with pytest.raises(OSError, match="CMX_CACHE"):
         cache_dir()
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs POSIX permissions")
+def test_a_folder_without_permission_is_named(copy):
+    copy.chmod(0)
+    who = os.geteuid()
+    try:
+        if who == 0:  # nothing is forbidden to root
+            os.seteuid(65534)
+        with pytest.raises(DatasetError, match=r"cannot be read from .*copy \(Permission denied\).*CMX_DATA"):
+            load_dataset("cifar10", copy)
+    finally:
+        os.seteuid(who)
+        copy.chmod(0o755)
+
+
+def test_a_home_folder_is_not_needed_where_the_cache_is_named(cache, monkeypatch):
+    monkeypatch.setattr(
+        Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError) if "~" in str(path) else path
+    )
+    assert cache_dir() == cache
+    monkeypatch.delenv("CMX_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(OSError, match="there is no home folder.*CMX_CACHE"):
+        cache_dir()
+
+
+IMAGES, LABELS = torch.zeros(4, 1, 5, 7, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+GREY = {"name": "own", "train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES, "test_labels": LABELS}
+GREY |= {"classes": ("a", "b"), "mean": (0.4,), "std": (0.2,)}
+
+
+def test_images_of_any_size_and_number_of_channels_are_data():
+    assert Dataset(**GREY).std == (0.2,)
+    assert Dataset(**GREY | {"test_images": torch.rand(4, 1, 64, 64), "mean": np.float32([0.5])}).mean == (0.5,)
+
+
+@pytest.mark.parametrize(
+    "wrong, error, match",
+    [
+        ({"train_images": IMAGES.long()}, TypeError, "train_images must be uint8"),
+        ({"test_images": IMAGES.numpy()}, TypeError, "test_images must be a torch tensor"),
+        ({"train_images": IMAGES[0]}, ValueError, "train_images must have the shape"),
+        ({"test_images": IMAGES.expand(4, 3, 5, 7)}, ValueError, "test_images must have the shape"),
+        ({"test_images": IMAGES[:0], "test_labels": LABELS[:0]}, ValueError, "test_images must hold at least one"),
+        ({"train_labels": LABELS[:, None]}, ValueError, "train_labels must have the shape"),
+        ({"train_labels": LABELS.float()}, TypeError, "train_labels must be whole numbers"),
+        ({"test_labels": LABELS + 1}, ValueError, "test_labels must count into the 2 classes.*from 1 to 2"),
+        ({"test_labels": LABELS - 1}, ValueError, "from -1 to 0"),
+        ({"mean": (0.4, 0.4, 0.4)}, ValueError, "mean must hold 1"),
+        ({"mean": (float("nan"),)}, ValueError, "mean must be finite"),
+        ({"std": (0.0,)}, ValueError, "std must be above 0"),
+        ({"std": 0.2}, ValueError, "std must hold 1"),
+    ],
+)
+def test_data_that_do_not_fit_together_are_refused(wrong, error, match):
+    with pytest.raises(error, match=match):
+        Dataset(**GREY | wrong)
+
+
+def test_statistics_of_bytes_and_of_values_agree():
+    images = torch.randint(0, 256, (6, 2, 5, 7), dtype=torch.uint8)
+    of_bytes, of_values = channel_statistics(images), channel_statistics(images.double() / 255)
+    expected = (images / 255).numpy()
+    assert of_bytes[0] == pytest.approx(expected.mean((0, 2, 3))) and of_bytes[1] == pytest.approx(of_values[1])
+    assert of_values[0] == pytest.approx(of_bytes[0]) and of_bytes[1] == pytest.approx(expected.std((0, 2, 3)))
+
+
+def test_a_fingerprint_is_of_all_that_is_in_the_data():
+    other = {"train_images": IMAGES + 1, "train_labels": 1 - LABELS, "test_images": IMAGES + 1, "mean": (0.41,)}
+    prints = {Dataset(**GREY | {name: value}).fingerprint() for name, value in other.items()}
+    assert len({*prints, Dataset(**GREY).fingerprint()}) == 5
+    assert Dataset(**GREY).fingerprint() == Dataset(**GREY | {"train_images": IMAGES.clone()}).fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -247,7 +336,7 @@ def test_the_cache_folder_is_the_usual_one(tmp_path, monkeypatch, platform, vari
         monkeypatch.delenv(name, raising=False)
     if variable:
         monkeypatch.setenv(variable, str(tmp_path / "xdg"))
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr("sys.platform", platform)
     assert cache_dir() == tmp_path / expected and cache_dir().is_dir()
 
