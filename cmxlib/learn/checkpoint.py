@@ -148,6 +148,8 @@ def load_model(path: Path, model: nn.Module) -> dict:
         card, data = json.loads(path.with_name(path.name + ".json").read_text()), weights.read_bytes()
         if card.get("sha256", found := hashlib.sha256(data).hexdigest()) != found:  # older cards have none
             raise ValueError("the SHA-256 of the weights is not the recorded one")
+        if not isinstance(card["history"], list):
+            raise ValueError("its JSON lacks the history")
         tensors, ours = safetensors.load(data), model.state_dict()
         if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in ours.items()}:
             raise ValueError("the weights are of another model")

@@ -130,7 +130,7 @@ def fit(
     if types not in ({torch.float32}, {torch.float64}, {torch.bfloat16}):
         found = ", ".join(sorted(map(str, types))) or "none"
         raise ValueError(
-            f"Parameters are trained in float32, float64 or bfloat16, but these are {found}: model.float()."
+            f"A model is trained in float32, float64 or bfloat16, but its parameters are {found}: use model.float()."
         )
     n_steps = len(data.train_images) // settings.batch_size  # per epoch; an incomplete last batch is left out
     if n_steps == 0:
