@@ -109,9 +109,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     if not intact:
         raise CheckpointError(f"The checkpoint in {folder} is damaged: {way_out}.")
     if other := [name for name in SAME if found.get(name) != state[name]]:
-        raise CheckpointError(
-            f"The checkpoint in {folder} is of another training (other {', '.join(other)}): {way_out}."
-        )
+        raise CheckpointError(f"The checkpoint in {folder} is of another training (other {other[0]}): {way_out}.")
     tensors = need("safetensors.torch", "files").load(data)
     model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model.")})
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
