@@ -17,7 +17,7 @@ from torch import nn
 from cmxlib import ConvMixer, PatchCipher, SecretKey, accuracy, fit
 from cmxlib.learn import train
 from cmxlib.learn.augment import augment
-from cmxlib.learn.checkpoint import CheckpointError, checksum, held, load_model, save_model
+from cmxlib.learn.checkpoint import CheckpointError, checksum, load_model, save_model
 from cmxlib.learn.data import Dataset, channel_statistics
 from cmxlib.learn.train import TrainSettings
 from cmxlib.study.scales import MODELS, SCALES, new_model, trained_model
@@ -185,18 +185,22 @@ QUIET = dataclasses.replace(SETTINGS, rand_augment=0)  # torchvision takes secon
 
 def test_two_trainings_in_one_folder_take_turns(tmp_path):
     command = [sys.executable, "-c", ONE_OF_TWO, str(tmp_path / "here")]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with held(tmp_path / "here"):  # both must wait for this one, and then for each other
-        running = [subprocess.Popen(command, cwd=Path(__file__).parents[2], **pipe) for _ in range(2)]
-        for process in running:
-            line = process.stdout.readline()
-            assert line.startswith(f"Another process trains in {tmp_path / 'here'}: waiting"), process.stderr.read()
-    alone = toy_model()
-    fit(alone, DATA, QUIET, progress=False)
-    for process in running:
-        said, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-        assert said == f"4 {checksum(alone.state_dict())}\n"
+    started = []
+
+    def start_the_other(images):
+        """In the middle of a training: another process begins the same one, and must wait."""
+        if not started:
+            pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            started.append(subprocess.Popen(command, cwd=Path(__file__).parents[2], **pipe))
+            line = started[0].stdout.readline()
+            assert line.startswith(f"Another process trains in {tmp_path / 'here'}: waiting")
+        return images
+
+    model = toy_model()
+    fit(model, DATA, QUIET, checkpoint=tmp_path / "here", transform=start_the_other, progress=False)
+    said, errors = started[0].communicate(timeout=120)
+    assert started[0].returncode == 0, errors
+    assert said == f"4 {checksum(model.state_dict())}\n"
     assert sorted(p.name for p in (tmp_path / "here").iterdir()) == ["epoch-004.safetensors", "state.json"]
 
 
