@@ -18,7 +18,7 @@ from ..paths import need, write_bytes, write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-SAME = ("settings", "data", "model", "transform")  # of a training's state: what makes it this training
+SAME = ("settings", "data", "model", "transform", "autocast")  # of a training's state: what makes it this training
 
 
 class CheckpointError(RuntimeError):
@@ -95,7 +95,8 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) -> dict:
     """Load what ``save_checkpoint`` wrote into model and optimizer, and return its state; ``state`` if there is none.
 
-    CheckpointError where the folder's state is damaged, or where it differs from ``state`` in what ``SAME`` lists.
+    CheckpointError where the folder's state is damaged, or where it differs from ``state`` in what ``SAME`` lists (None
+    there: whatever it was).
     """
     if not (folder / "state.json").exists():
         return state
@@ -108,7 +109,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         intact = False
     if not intact:
         raise CheckpointError(f"The checkpoint in {folder} is damaged: {way_out}.")
-    if other := [name for name in SAME if found.get(name) != state[name]]:
+    if other := [name for name in SAME if state[name] not in (None, found.get(name))]:
         raise CheckpointError(f"The checkpoint in {folder} is of another training (other {other[0]}): {way_out}.")
     tensors = need("safetensors.torch", "files").load(data)
     model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model.")})

@@ -140,12 +140,14 @@ def fit(
     device = torch.device(device or default_device())
     model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
-    state = {"autocast": bf16_is_faster(device) if autocast is None else autocast, "rows": []}
+    state = {"autocast": autocast, "rows": []}
     folder = None if checkpoint is None else Path(checkpoint)
     with nullcontext() if folder is None else held(folder):
         if folder is not None:
             state |= _identity(model, data, settings, transform, device)
             state = load_checkpoint(folder, model, optimizer, state)
+        if state["autocast"] is None:  # a checkpoint keeps what was chosen when its training began
+            state["autocast"] = bf16_is_faster(device)
         _train(model, data, settings, optimizer, state, folder, transform, device, progress)
     return pandas.DataFrame(state["rows"])
 

@@ -108,7 +108,7 @@ def cipher(seed):
 
 
 DATA = toy_data()
-FIRST = {"model": toy_model, "data": DATA, "settings": SETTINGS, "transform": None}
+FIRST = {"model": toy_model, "data": DATA, "settings": SETTINGS, "transform": None, "autocast": False}
 OTHERS = {
     "another seed": ({}, {"settings": dataclasses.replace(SETTINGS, seed=6)}, "settings"),
     "a transform": ({}, {"transform": cipher(0)}, "transform"),
@@ -120,6 +120,7 @@ OTHERS = {
     "a layer without weights": ({}, {"model": lambda: nn.Sequential(*toy_model(), nn.ReLU())}, "model"),
     "another type": ({}, {"model": lambda: toy_model().double()}, "model"),
     "what is trained": ({}, {"model": lambda: frozen(0)}, "model"),
+    "another precision": ({}, {"autocast": True}, "autocast"),
     "frozen weights": ({"model": lambda: frozen(0)}, {"model": lambda: frozen(1)}, "model"),
 }
 
@@ -128,7 +129,8 @@ OTHERS = {
 def test_a_checkpoint_of_another_training_is_refused(tmp_path, first, second, what):
     def train(changes):
         given = FIRST | changes
-        options = {"transform": given["transform"], "checkpoint": tmp_path / "here", "progress": False}
+        options = {name: given[name] for name in ("transform", "autocast")}
+        options |= {"checkpoint": tmp_path / "here", "progress": False}
         fit(given["model"](), given["data"], given["settings"], **options)
 
     train(first)
@@ -177,7 +179,7 @@ from cmxlib import fit
 from cmxlib.learn.checkpoint import checksum
 from tests.learn.test_train import QUIET, toy_data, toy_model
 model = toy_model()
-history = fit(model, toy_data(), QUIET, checkpoint=sys.argv[1], progress=False)
+history = fit(model, toy_data(), QUIET, checkpoint=sys.argv[1], autocast=False, progress=False)
 print(len(history), checksum(model.state_dict()))
 """
 QUIET = dataclasses.replace(SETTINGS, rand_augment=0)  # torchvision takes seconds to import
@@ -197,7 +199,8 @@ def test_two_trainings_in_one_folder_take_turns(tmp_path):
         return images
 
     model = toy_model()
-    fit(model, DATA, QUIET, checkpoint=tmp_path / "here", transform=start_the_other, progress=False)
+    how = {"transform": start_the_other, "autocast": False, "progress": False}
+    fit(model, DATA, QUIET, checkpoint=tmp_path / "here", **how)
     said, errors = started[0].communicate(timeout=120)
     assert started[0].returncode == 0, errors
     assert said == f"4 {checksum(model.state_dict())}\n"
