@@ -59,13 +59,14 @@ def cache_dir() -> Path:
 
 def need(module: str, extra: str) -> ModuleType:
     """The module, imported. ImportError naming the extra of cmxlib that brings it, where it is not installed."""
+    package = module.partition(".")[0]
     try:
-        return importlib.import_module(module)
+        importlib.import_module(package)
     except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
         if error.name != package:
             raise  # the package is there, and lacks something itself
         raise ImportError(f'This needs {package}, which is not installed: pip install "cmxlib[{extra}]".') from None
+    return importlib.import_module(module)
 
 
 _SUFFIX = ".cmx-tmp"  # of files that are being written

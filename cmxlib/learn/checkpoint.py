@@ -18,7 +18,7 @@ from ..paths import need, write_bytes, write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-SAME = ("settings", "data", "model", "transform")  # of a training's state: what makes it this training
+SAME = ("settings", "data", "model", "transform", "autocast")  # of a training's state: what makes it this training
 
 
 class CheckpointError(RuntimeError):
@@ -95,7 +95,8 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) -> dict:
     """Load what ``save_checkpoint`` wrote into model and optimizer, and return its state; ``state`` if there is none.
 
-    CheckpointError where the folder's state is damaged, or where it differs from ``state`` in what ``SAME`` lists.
+    CheckpointError where the folder's state is damaged, or where it differs from ``state`` in what ``SAME`` lists (None
+    there: whatever it was).
     """
     if not (folder / "state.json").exists():
         return state
@@ -108,10 +109,8 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         intact = False
     if not intact:
         raise CheckpointError(f"The checkpoint in {folder} is damaged: {way_out}.")
-    if other := [name for name in SAME if found.get(name) != state[name]]:
-        raise CheckpointError(
-            f"The checkpoint in {folder} is of another training (other {', '.join(other)}): {way_out}."
-        )
+    if other := [name for name in SAME if state[name] not in (None, found.get(name))]:
+        raise CheckpointError(f"The checkpoint in {folder} is of another training (other {other[0]}): {way_out}.")
     tensors = need("safetensors.torch", "files").load(data)
     model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model.")})
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -148,6 +147,8 @@ def load_model(path: Path, model: nn.Module) -> dict:
         card, data = json.loads(path.with_name(path.name + ".json").read_text()), weights.read_bytes()
         if card.get("sha256", found := hashlib.sha256(data).hexdigest()) != found:  # older cards have none
             raise ValueError("the SHA-256 of the weights is not the recorded one")
+        if not isinstance(card["history"], list):
+            raise ValueError("its JSON lacks the history")
         tensors, ours = safetensors.load(data), model.state_dict()
         if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in ours.items()}:
             raise ValueError("the weights are of another model")

@@ -98,7 +98,7 @@ def fit(
     if types not in ({torch.float32}, {torch.float64}, {torch.bfloat16}):
         found = ", ".join(sorted(map(str, types))) or "none"
         raise ValueError(
-            f"Parameters are trained in float32, float64 or bfloat16, but these are {found}: model.float()."
+            f"A model is trained in float32, float64 or bfloat16, but its parameters are {found}: use model.float()."
         )
     n_steps = len(data.train_images) // settings.batch_size  # per epoch; an incomplete last batch is left out
     if n_steps == 0:
@@ -108,12 +108,14 @@ def fit(
     device = torch.device(device or default_device())
     model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
-    state = {"autocast": bf16_is_faster(device) if autocast is None else autocast, "rows": []}
+    state = {"autocast": autocast, "rows": []}
     folder = None if checkpoint is None else Path(checkpoint)
     with nullcontext() if folder is None else held(folder):
         if folder is not None:
             state |= _identity(model, data, settings, transform, device)
             state = load_checkpoint(folder, model, optimizer, state)
+        if state["autocast"] is None:  # a checkpoint keeps what was chosen when its training began
+            state["autocast"] = bf16_is_faster(device)
         _train(model, data, settings, optimizer, state, folder, transform, device, progress)
     return pandas.DataFrame(state["rows"])
 
