@@ -30,28 +30,29 @@ THEFTS = {  # what is done with a stolen model: label, colour, marker, line
 }
 
 
-def attacks(rows):
+def attacks(rows, patch_size=4):
     """Share of the key that an attacker finds from encrypted images alone, from rows of the table `attack_images`.
 
     By steps, by patch size (dashed: orthogonal), and by the attacker's public images; mean and range over draws.
+    patch_size: of the network, for the panels at the left and at the right.
     """
     rows = rows[(rows.measure == "share_recovered") & rows.neighbours]
-    near, size = rows[rows.public == "same data set"], rows[rows.public != "same data set"].patch_size.max()
+    near = rows[rows.public == "same data set"]
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True)
     for steps, colour in STEP_COLOURS.items():
-        part = near[(near.steps == steps) & (near.patch_size == size)]
+        part = near[(near.steps == steps) & (near.patch_size == patch_size)]
         _curve(left, part, "n_encrypted", colour, STEP_MARKERS[steps], steps)
-    for patch_size, colour, marker in zip(sorted(near.patch_size.unique()), (SKY, BLUE, "black"), "osD", strict=False):
+    for size, colour, marker in zip(sorted(near.patch_size.unique()), (SKY, BLUE, "black"), "osD", strict=False):
         for steps, line in (("shuffle+flip", "-"), ("orthogonal", "--")):
-            part = near[(near.steps == steps) & (near.patch_size == patch_size)]
-            label = f"{patch_size} × {patch_size}" if line == "-" else None
+            part = near[(near.steps == steps) & (near.patch_size == size)]
+            label = f"{size} × {size}" if line == "-" else None
             _curve(middle, part, "n_encrypted", colour, marker, label, line)
     for public, (colour, marker) in PUBLIC.items():
-        part = rows[(rows.public == public) & (rows.steps == "shuffle+flip") & (rows.patch_size == size)]
+        part = rows[(rows.public == public) & (rows.steps == "shuffle+flip") & (rows.patch_size == patch_size)]
         _curve(right, part, "n_encrypted", colour, marker, public)
-    left.set(title=f"by steps, patches of {size}", ylabel="share of the key found, %", ylim=(-4, 104))
+    left.set(title=f"by steps, patches of {patch_size}", ylabel="share of the key found, %", ylim=(-4, 104))
     middle.set_title("by patch size (dashed: orthogonal)")
-    right.set_title(f"by public images, shuffle+flip, patches of {size}")
+    right.set_title(f"by public images, shuffle+flip, patches of {patch_size}")
     for axis in (left, middle, right):
         axis.set(xscale="log", xlabel="encrypted images seen")
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, fontsize="small")
