@@ -1,9 +1,8 @@
 """Plots of the recorded attacks, from rows; `figures.draw_recorded` saves them."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from .figures import BLUE, GREEN, GREY, ORANGE, RED, STEP_COLOURS
+from .figures import BLUE, GREEN, GREY, ORANGE, RED, STEP_COLOURS, subplots
 from .summaries import KNOWLEDGE, wilson
 
 STEP_MARKERS = {"shuffle": "o", "flip": "s", "shuffle+flip": "^", "orthogonal": "D"}
@@ -38,7 +37,7 @@ def attacks(rows, patch_size=4):
     """
     rows = rows[(rows.measure == "share_recovered") & rows.neighbours]
     near = rows[rows.public == "same data set"]
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True)
+    figure, (left, middle, right) = subplots(1, 3, figsize=(11, 3.6), sharey=True)
     for steps, colour in STEP_COLOURS.items():
         part = near[(near.steps == steps) & (near.patch_size == patch_size)]
         _curve(left, part, "n_encrypted", colour, STEP_MARKERS[steps], steps)
@@ -63,7 +62,7 @@ def visibility(rows):
     """How alike images and encrypted images are, by patch size and steps, from rows of the table `visibility`."""
     measures = {"ssim": "SSIM", "psnr": "PSNR, dB", "contrast_correlation": "correlation of contrasts"}
     sizes = sorted(rows.patch_size.unique())
-    figure, axes = plt.subplots(1, len(measures), figsize=(10, 3.2))
+    figure, axes = subplots(1, len(measures), figsize=(10, 3.2))
     for axis, (measure, label) in zip(axes, measures.items(), strict=True):
         for shift, (steps, colour) in zip((-0.24, -0.08, 0.08, 0.24), STEP_COLOURS.items(), strict=True):
             part = rows[(rows.measure == measure) & (rows.steps == steps)].set_index("patch_size").value
@@ -92,7 +91,7 @@ def stolen_model(rows):
     """
     shown = rows[rows.measure == "accuracy"]
     seconds = rows[rows.measure == "attack_seconds"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    figure, (left, right) = subplots(1, 2, figsize=(10, 4), sharey=True)
     for method, (label, colour, marker, line) in THEFTS.items():
         part = shown[shown.method == method]
         if part.empty:
@@ -124,7 +123,7 @@ def adversarial(rows):
     """
     rows = rows[(rows.measure == "accuracy") & (rows.pipeline == "encrypted")]
     known = [name for name in KNOWLEDGE if name in set(rows.knowledge)]
-    figure, axis = plt.subplots(figsize=(9, 0.9 + 0.45 * len(known)))
+    figure, axis = subplots(figsize=(9, 0.9 + 0.45 * len(known)))
     for attack, label, colour, marker, shift in (
         ("noise", "random noise", GREY, "x", 0),
         ("pgd", "PGD (gradients)", BLUE, "o", -0.13),
@@ -158,7 +157,7 @@ def repairs(rows):
         "flips of single bits": (ORANGE, "s", 7),
         "single bits": (RED, "D", 4),
     }
-    figure, axes = plt.subplots(2, 2, figsize=(9, 5.4), sharex=True, sharey="row")
+    figure, axes = subplots(2, 2, figsize=(9, 5.4), sharex=True, sharey="row")
     for column, attack in zip(axes.T, ("ciphertext only", "ciphertext and model"), strict=True):
         for axis, measure in zip(column, ("share_recovered", "ssim"), strict=True):
             for repair, (colour, marker, size) in styles.items():

@@ -27,10 +27,11 @@ LEVELS = ("compute", "change", "invent")
 _WIDGETS = {"Output", "interact", "interactive", "interactive_output", "interact_manual"}
 
 
-def chapters(only: str = "", folder: Path = FOLDER) -> list[Path]:
-    """The chapters in reading order; with `only`, those whose name begins with it."""
+def chapters(only: str = "", folder: Path = FOLDER, solutions: bool = False) -> list[Path]:
+    """The chapters in reading order, with `solutions` followed by theirs; with `only`, those whose name begins so."""
     paths = sorted(Path(folder).glob("*.ipynb"))
-    chosen = [path for path in paths if path.stem.startswith(only)]
+    both = [*paths, *sorted(Path(folder).glob("solutions/*.ipynb"))] if solutions else paths
+    chosen = [path for path in both if path.stem.startswith(only)]
     if not chosen:
         known = ", ".join(path.stem for path in paths) or "none at all"
         raise ValueError(f"no chapter's name begins with {only!r} in {folder.name}/; there are: {known}")
@@ -229,7 +230,7 @@ def count_table() -> str:
     """
     rows = [("notebook", "exercises", "hints", "cells that print", "compared", "share", "seconds")]
     total = dict.fromkeys(("exercises", "hints", "printing", "compared"), 0)
-    for path in [*sorted(FOLDER.glob("*.ipynb")), *sorted(FOLDER.glob("solutions/*.ipynb"))]:
+    for path in chapters(folder=FOLDER, solutions=True):
         found = counts(load(path))
         total = {name: total[name] + found[name] for name in total}
         rows.append((path.relative_to(FOLDER).with_suffix("").as_posix(), *_count_row(found), seconds(path)))

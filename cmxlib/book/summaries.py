@@ -1,9 +1,15 @@
 """Tables that sum up recorded rows: what chapters print, what claims are judged by, what figures are drawn from."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 
 from ..study import records
+
+if TYPE_CHECKING:  # a figure is drawn from rows that are there: those who draw need not wait for pandas
+    import pandas as pd
 
 CONVENTIONAL = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX")  # in the order of tables and figures
 FOUND = 0.9  # of a key: the share from which on it counts as found
@@ -23,6 +29,8 @@ def summary(values) -> dict:
 
 def main_table(scale_name: str) -> pd.DataFrame:
     """Accuracy by steps and case from table `keys`, in per cent: n keys, mean, sd, min, max, 95 % interval."""
+    import pandas as pd
+
     rows = records.read(scale_name, "keys")
     rows = rows[rows.measure == "accuracy"]
     by = ["patch_size", "steps", "case"]
@@ -78,6 +86,8 @@ def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
     largest); wrong, wrong_sd, wrong_max, n_wrong (over keys and seeds); no_key; key_change (seconds, mean); bits (of
     the key space). A network whose plain twin is not measured yet has no loss.
     """
+    import pandas as pd
+
     plain = rows[rows.case == "plain"].set_index("seed").value
     found = []
     by_method = dict(list(rows.groupby("method")))
@@ -111,6 +121,8 @@ def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def published_table() -> pd.DataFrame:
     """The accuracies that were published for conventional methods, each with a network of its own."""
+    import pandas as pd
+
     return pd.DataFrame(PUBLISHED, columns=["network", "method", "block_size", "accuracy", "source"])
 
 
@@ -143,6 +155,8 @@ def adversarial_table(scale: str) -> pd.DataFrame:
     encrypted over images, Wilson's), differ (examples that the pipelines classify differently), max_change (grey
     levels).
     """
+    import pandas as pd
+
     rows = records.read(scale, "adversarial")
     rows = rows[rows.attack.notna()]  # without attack: rows about the attacker's own model
     found = []
@@ -175,6 +189,8 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
     then and with all larger numbers that were tried; inf where that was not reached, NaN where an attack was not
     tried. ``needed`` puts these into words.
     """
+    import pandas as pd
+
     rows = records.read(scale, "repairs")
     images, pairs = (
         of_measure(records.read(scale, name), "share_recovered") for name in ("attack_images", "attack_pairs")
