@@ -1,6 +1,7 @@
 """Run every chapter with papermill, each in a process of its own that can be ended."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -125,13 +126,13 @@ def _execute(says, path: Path, copy: Path, scale: str, cell_limit: float, enviro
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    with copy.with_suffix(".log").open("w") as log:  # what the kernel itself has to say
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
     os.environ.update(environment)
-    os.chdir(checkout())
     reason = ""
     try:
+        with copy.with_suffix(".log").open("w") as log:  # what the kernel itself has to say
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        os.chdir(checkout())
         papermill.execute_notebook(
             os.path.relpath(path),  # the copy's metadata then holds no path of this machine
             os.path.relpath(copy),
@@ -147,10 +148,9 @@ def _execute(says, path: Path, copy: Path, scale: str, cell_limit: float, enviro
         reason = f"the cell took more than {cell_limit:g} s"
     except DeadKernelError:
         reason = "the kernel died, perhaps for want of memory"
-    except OSError as error:  # the copy's own write is what fails first on a full disk
-        reason = f"the copy cannot be written: {error.strerror or error}"
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        reason = "the disk is full" if full else f"{type(error).__name__}: {error}"
     says.send(" ".join(reason.split()))
 
 

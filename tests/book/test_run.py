@@ -16,6 +16,7 @@ from cmxlib.paths import ROOT
 from cmxlib.study.records import SCALE_NAMES
 
 from ..conftest import GOOD, OPENING
+from . import forms
 
 
 def cells(*sources):
@@ -139,7 +140,7 @@ def test_saving_keeps_outputs_in_place_without_traces_of_the_machine(book, capsy
     path = book.add("01_one", [*GOOD[:2], ("code", "print(1); print(SCALE)", (), ""), GOOD[-1]])
     runner.save(folder=book.path)
     notebook = chapters.load(path)
-    assert chapters.saved_problems(notebook) == []
+    assert forms.saved_problems(notebook) == []
     assert chapters.printed(chapters.code_cells(notebook)[1]) == "1\nquick\n"
     assert notebook["metadata"]["language_info"]["file_extension"] == ".py"
     assert capsys.readouterr() == (f"saved {os.path.relpath(path)}\n", "")
