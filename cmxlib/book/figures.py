@@ -144,33 +144,32 @@ def wrong_keys(rows):
 
     Rows of several patch sizes give a panel each.
     """
+    import seaborn  # takes a second
+
     rows = rows[rows.measure == "accuracy"].assign(percent=lambda r: 100 * r.value)
     parts = _by_patch_size(rows)
     order = [steps for steps in STEP_COLOURS if steps in set(rows.steps)]
     figure, panels = subplots(len(parts), figsize=(7, (0.6 + 0.75 * len(order)) * len(parts)), squeeze=False)
+    # seaborn scatters points by NumPy's global numbers: alike each time here, and for the caller as they were.
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
     for axis, (_, title, part) in zip(panels[:, 0], parts, strict=True):
         wrong = part[part.case == "wrong key"]
-        rng = np.random.default_rng(0)  # scatters the points of a row, alike each time
+        seaborn.stripplot(
+            wrong, x="percent", y="steps", hue="steps", order=order, palette=STEP_COLOURS, size=3, alpha=0.6, ax=axis
+        )
         for place, steps in enumerate(order):
             here = wrong[wrong.steps == steps].percent
-            scattered = place + rng.uniform(-0.2, 0.2, len(here))
-            axis.plot(here, scattered, color=STEP_COLOURS[steps], marker="o", markersize=3, linestyle="", alpha=0.6)
-            axis.plot([here.mean()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5)
-            axis.annotate(
-                f"mean {here.mean():.1f} %, n = {len(here)}",
-                (here.max(), place),
-                (8, 0),
-                textcoords="offset points",
-                va="center",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # over the line of the correct key
-            )
+            axis.plot([here.mean()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5, zorder=3)
+            label = f"mean {here.mean():.1f} %, n = {len(here)}"
+            axis.annotate(label, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize="small")
         right = part[part.case == "correct key"].percent.mean()
         axis.axvline(right, color=GREY, linestyle="--")
         axis.annotate("correct key", (right, -0.45), (-4, 0), textcoords="offset points", ha="right", color=GREY)
         axis.axvline(10, color=GREY, linestyle=":")
         axis.annotate("guessing", (10, -0.45), (4, 0), textcoords="offset points", color=GREY)
-        axis.set_yticks(range(len(order)), order)
-        axis.set(xlabel="accuracy, %", xlim=(0, 100), ylim=(len(order) - 0.5, -0.6), title=title)
+        axis.set(xlabel="accuracy, %", ylabel="", xlim=(0, 100), ylim=(len(order) - 0.5, -0.6), title=title)
+    np.random.set_state(before)  # noqa: NPY002
     return figure
 
 
