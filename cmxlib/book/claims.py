@@ -41,7 +41,10 @@ def judge(claim: Claim) -> tuple[str, str, str]:
     """(verdict, sentence, scale) of a claim, at the first of ``SCALES`` that has its rows."""
     for scale in SCALES:
         try:
-            verdict, sentence = claim.judge(*(records.read(scale, table) for table in claim.tables))
+            tables = [records.read(scale, table) for table in claim.tables]
+            if any(rows.empty for rows in tables):
+                continue
+            verdict, sentence = claim.judge(*tables)
         except (FileNotFoundError, LookupError):  # no rows, or not all of those that the rule asks for: a study stopped
             continue
         return verdict, sentence, scale

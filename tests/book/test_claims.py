@@ -205,6 +205,11 @@ def test_a_table_that_is_half_measured_is_not_measured(recorded):
     assert claims.judge(claim)[0] == UNMEASURED
 
 
+def test_empty_tables_are_not_measured(monkeypatch):
+    monkeypatch.setattr(records, "read", lambda scale, table: keys().iloc[:0])
+    assert set(claims.judged().verdict) == {UNMEASURED}
+
+
 def test_the_table_has_a_line_for_every_claim(recorded):
     recorded["small", "keys"] = keys(shuffle=0.3)
     lines = claims.table().splitlines()
