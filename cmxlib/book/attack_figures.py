@@ -1,9 +1,8 @@
 """Plots of the recorded attacks, from rows; `figures.draw_recorded` saves them."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from .figures import BLUE, GREEN, GREY, ORANGE, RED, STEP_COLOURS
+from .figures import BLUE, GREEN, GREY, ORANGE, RED, STEP_COLOURS, subplots
 from .summaries import KNOWLEDGE, wilson
 
 STEP_MARKERS = {"shuffle": "o", "flip": "s", "shuffle+flip": "^", "orthogonal": "D"}
@@ -30,28 +29,29 @@ THEFTS = {  # what is done with a stolen model: label, colour, marker, line
 }
 
 
-def attacks(rows):
+def attacks(rows, patch_size=4):
     """Share of the key that an attacker finds from encrypted images alone, from rows of the table `attack_images`.
 
     By steps, by patch size (dashed: orthogonal), and by the attacker's public images; mean and range over draws.
+    patch_size: of the network, for the panels at the left and at the right.
     """
     rows = rows[(rows.measure == "share_recovered") & rows.neighbours]
-    near, size = rows[rows.public == "same data set"], rows[rows.public != "same data set"].patch_size.max()
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True)
+    near = rows[rows.public == "same data set"]
+    figure, (left, middle, right) = subplots(1, 3, figsize=(11, 3.6), sharey=True)
     for steps, colour in STEP_COLOURS.items():
-        part = near[(near.steps == steps) & (near.patch_size == size)]
+        part = near[(near.steps == steps) & (near.patch_size == patch_size)]
         _curve(left, part, "n_encrypted", colour, STEP_MARKERS[steps], steps)
-    for patch_size, colour, marker in zip(sorted(near.patch_size.unique()), (SKY, BLUE, "black"), "osD", strict=False):
+    for size, colour, marker in zip(sorted(near.patch_size.unique()), (SKY, BLUE, "black"), "osD", strict=False):
         for steps, line in (("shuffle+flip", "-"), ("orthogonal", "--")):
-            part = near[(near.steps == steps) & (near.patch_size == patch_size)]
-            label = f"{patch_size} × {patch_size}" if line == "-" else None
+            part = near[(near.steps == steps) & (near.patch_size == size)]
+            label = f"{size} × {size}" if line == "-" else None
             _curve(middle, part, "n_encrypted", colour, marker, label, line)
     for public, (colour, marker) in PUBLIC.items():
-        part = rows[(rows.public == public) & (rows.steps == "shuffle+flip") & (rows.patch_size == size)]
+        part = rows[(rows.public == public) & (rows.steps == "shuffle+flip") & (rows.patch_size == patch_size)]
         _curve(right, part, "n_encrypted", colour, marker, public)
-    left.set(title=f"by steps, patches of {size}", ylabel="share of the key found, %", ylim=(-4, 104))
+    left.set(title=f"by steps, patches of {patch_size}", ylabel="share of the key found, %", ylim=(-4, 104))
     middle.set_title("by patch size (dashed: orthogonal)")
-    right.set_title(f"by public images, shuffle+flip, patches of {size}")
+    right.set_title(f"by public images, shuffle+flip, patches of {patch_size}")
     for axis in (left, middle, right):
         axis.set(xscale="log", xlabel="encrypted images seen")
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, fontsize="small")
@@ -62,7 +62,7 @@ def visibility(rows):
     """How alike images and encrypted images are, by patch size and steps, from rows of the table `visibility`."""
     measures = {"ssim": "SSIM", "psnr": "PSNR, dB", "contrast_correlation": "correlation of contrasts"}
     sizes = sorted(rows.patch_size.unique())
-    figure, axes = plt.subplots(1, len(measures), figsize=(10, 3.2))
+    figure, axes = subplots(1, len(measures), figsize=(10, 3.2))
     for axis, (measure, label) in zip(axes, measures.items(), strict=True):
         for shift, (steps, colour) in zip((-0.24, -0.08, 0.08, 0.24), STEP_COLOURS.items(), strict=True):
             part = rows[(rows.measure == measure) & (rows.steps == steps)].set_index("patch_size").value
@@ -91,7 +91,7 @@ def stolen_model(rows):
     """
     shown = rows[rows.measure == "accuracy"]
     seconds = rows[rows.measure == "attack_seconds"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    figure, (left, right) = subplots(1, 2, figsize=(10, 4), sharey=True)
     for method, (label, colour, marker, line) in THEFTS.items():
         part = shown[shown.method == method]
         if part.empty:
@@ -123,7 +123,7 @@ def adversarial(rows):
     """
     rows = rows[(rows.measure == "accuracy") & (rows.pipeline == "encrypted")]
     known = [name for name in KNOWLEDGE if name in set(rows.knowledge)]
-    figure, axis = plt.subplots(figsize=(9, 0.9 + 0.45 * len(known)))
+    figure, axis = subplots(figsize=(9, 0.9 + 0.45 * len(known)))
     for attack, label, colour, marker, shift in (
         ("noise", "random noise", GREY, "x", 0),
         ("pgd", "PGD (gradients)", BLUE, "o", -0.13),
@@ -157,7 +157,7 @@ def repairs(rows):
         "flips of single bits": (ORANGE, "s", 7),
         "single bits": (RED, "D", 4),
     }
-    figure, axes = plt.subplots(2, 2, figsize=(9, 5.4), sharex=True, sharey="row")
+    figure, axes = subplots(2, 2, figsize=(9, 5.4), sharex=True, sharey="row")
     for column, attack in zip(axes.T, ("ciphertext only", "ciphertext and model"), strict=True):
         for axis, measure in zip(column, ("share_recovered", "ssim"), strict=True):
             for repair, (colour, marker, size) in styles.items():

@@ -23,14 +23,13 @@ from ..paths import checkout
 from ..study.records import build_dir
 
 FOLDER = checkout() / "notebooks"
-LEVELS = ("compute", "change", "invent")
-_WIDGETS = {"Output", "interact", "interactive", "interactive_output", "interact_manual"}
 
 
-def chapters(only: str = "", folder: Path = FOLDER) -> list[Path]:
-    """The chapters in reading order; with `only`, those whose name begins with it."""
+def chapters(only: str = "", folder: Path = FOLDER, solutions: bool = False) -> list[Path]:
+    """The chapters in reading order, with `solutions` followed by theirs; with `only`, those whose name begins so."""
     paths = sorted(Path(folder).glob("*.ipynb"))
-    chosen = [path for path in paths if path.stem.startswith(only)]
+    both = [*paths, *sorted(Path(folder).glob("solutions/*.ipynb"))] if solutions else paths
+    chosen = [path for path in both if path.stem.startswith(only)]
     if not chosen:
         known = ", ".join(path.stem for path in paths) or "none at all"
         raise ValueError(f"no chapter's name begins with {only!r} in {folder.name}/; there are: {known}")
@@ -59,7 +58,7 @@ def source(cell: dict) -> str:
 
 def tagged(notebook: dict, tag: str) -> list[dict]:
     """The cells that carry a tag."""
-    return [cell for cell in notebook["cells"] if tag in _tags(cell)]
+    return [cell for cell in notebook["cells"] if tag in tags(cell)]
 
 
 def code_cells(notebook: dict) -> list[dict]:
@@ -72,7 +71,7 @@ def printed(cell: dict) -> str:
     return "".join(joined(out["text"]) for out in cell["outputs"] if out.get("name") == "stdout")
 
 
-def _tags(cell: dict) -> list[str]:
+def tags(cell: dict) -> list[str]:
     return cell.get("metadata", {}).get("tags", [])
 
 
@@ -102,7 +101,7 @@ def _is_picture(kind: str) -> bool:
 def compared(cell: dict) -> bool:
     """Whether nbval holds the cell's output to what is saved."""
     marks = re.search(r"#\s*NBVAL_(IGNORE_OUTPUT|SKIP)|#\s*PYTEST_VALIDATE_IGNORE_OUTPUT", source(cell))
-    return not marks and not {"nbval-ignore-output", "nbval-skip"} & set(_tags(cell))
+    return not marks and not {"nbval-ignore-output", "nbval-skip"} & set(tags(cell))
 
 
 def exercises(notebook: dict) -> list[tuple[int, str, bool]]:
@@ -134,71 +133,19 @@ def run_problems(notebook: dict) -> list[str]:
     parameters = tagged(notebook, "parameters")
     if len(parameters) != 1:
         problems.append(f"{len(parameters)} cells carry the tag 'parameters'; it takes exactly one")
-    elif not _names(parameters[0], ast.Store) >= {"SCALE"}:
+    elif not names(parameters[0], ast.Store) >= {"SCALE"}:
         problems.append("the cell tagged 'parameters' does not set SCALE")
     others = [cell for cell in code_cells(notebook) if cell not in parameters]
-    if any("SCALE" in _names(cell, ast.Store) for cell in others):
+    if any("SCALE" in names(cell, ast.Store) for cell in others):
         problems.append("a cell after the one tagged 'parameters' sets SCALE again")
-    if not any("SCALE" in _names(cell, ast.Load) for cell in others):
+    if not any("SCALE" in names(cell, ast.Load) for cell in others):
         problems.append("no cell uses SCALE, so the chapter would ignore it")
     if code_cells(notebook)[-1:] != tagged(notebook, "headline"):
         problems.append("the last code cell, and only that, must carry the tag 'headline'")
     return problems
 
 
-def saved_problems(notebook: dict) -> list[str]:
-    """What is wrong with a committed notebook, a chapter or a solution: how it was run and what it left."""
-    cells = code_cells(notebook)
-    problems = []
-    if notebook.get("metadata", {}).get("kernelspec", {}).get("name") != "python3":
-        problems.append("the kernel is not python3")
-    if [cell.get("execution_count") for cell in cells] != list(range(1, len(cells) + 1)):
-        problems.append("the execution counts are not 1, 2, 3, ...: run it from the top in a fresh kernel")
-    if not any(cell["outputs"] for cell in cells):
-        problems.append("no cell has an output, so there is nothing to compare")
-    for number, cell in enumerate(cells, start=1):
-        if any(out["output_type"] == "error" for out in cell["outputs"]):
-            problems.append(f"code cell {number} ends in an error")
-        if any(out.get("name") == "stderr" for out in cell["outputs"]):
-            problems.append(f"code cell {number} writes to standard error")
-        if used := sorted(_WIDGETS & (_names(cell, ast.Load) | _names(cell, ast.Store))):
-            problems.append(f"code cell {number} uses {used[0]}, which can hang a batch: set a widget's value instead")
-        if "raises-exception" in _tags(cell):
-            problems.append(f"code cell {number} is tagged raises-exception: show the error with try and except")
-    return problems
-
-
-def chapter_problems(notebook: dict) -> list[str]:
-    """What is wrong with a committed chapter: all of the above, its opening, its study aids, and what it compares."""
-    problems = run_problems(notebook) + saved_problems(notebook) + _aid_problems(notebook)
-    problems += [f"the first cell gives no {name}" for name, text in opening(notebook).items() if not text]
-    if not any(re.search(r"^SCALE = \"quick\"", source(cell), re.M) for cell in tagged(notebook, "parameters")):
-        problems.append("the cell tagged 'parameters' must say SCALE = \"quick\"")
-    for cell in tagged(notebook, "headline"):
-        if len(printed(cell).strip().splitlines()) != 1:
-            problems.append("the cell tagged 'headline' must print exactly one line")
-    return problems
-
-
-def _aid_problems(notebook: dict) -> list[str]:
-    """What a chapter lacks of goals, prerequisites, summary, exercises and hints, and of cells that are compared."""
-    prose = "\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    marks = ("**After this chapter you can**", "**Before.**", "## Summary", "## Exercises")
-    problems = [f"it has no line that begins '{mark}'" for mark in marks if f"\n{mark}" not in f"\n{prose}"]
-    numbers, levels, hints = zip(*exercises(notebook), strict=True) if exercises(notebook) else ((), (), ())
-    if len(numbers) < 4 or list(numbers) != list(range(1, len(numbers) + 1)):
-        problems.append(f"its exercises are numbered {list(numbers)}; it takes four or more: 1, 2, 3, 4, ...")
-    if set(levels) != set(LEVELS):
-        problems.append(f"its exercises are of the levels {sorted(set(levels))}; it takes all of {', '.join(LEVELS)}")
-    if not all(hints):
-        problems.append(f"exercise {numbers[hints.index(False)]} has no <details><summary>Hint</summary>")
-    found = counts(notebook)
-    if 3 * found["compared"] < 2 * found["printing"]:
-        problems.append(f"only {found['compared']} of the {found['printing']} cells that print are compared")
-    return problems
-
-
-def _names(cell: dict, context: type) -> set[str]:
+def names(cell: dict, context: type) -> set[str]:
     """Names and attributes that a code cell loads or stores; lines for IPython itself are left out."""
     if cell["cell_type"] != "code":
         return set()
@@ -229,7 +176,7 @@ def count_table() -> str:
     """
     rows = [("notebook", "exercises", "hints", "cells that print", "compared", "share", "seconds")]
     total = dict.fromkeys(("exercises", "hints", "printing", "compared"), 0)
-    for path in [*sorted(FOLDER.glob("*.ipynb")), *sorted(FOLDER.glob("solutions/*.ipynb"))]:
+    for path in chapters(folder=FOLDER, solutions=True):
         found = counts(load(path))
         total = {name: total[name] + found[name] for name in total}
         rows.append((path.relative_to(FOLDER).with_suffix("").as_posix(), *_count_row(found), seconds(path)))

@@ -4,14 +4,13 @@ Colours are Okabe and Ito's, told apart by colour-blind readers; where colour ca
 labels carry it too, so that a figure reads in grey.
 """
 
-import os
+import io
 from pathlib import Path
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 
-from ..paths import checkout
+from ..paths import checkout, write_bytes
 from ..study import records
 from .summaries import conventional_table, duration, summary
 
@@ -30,6 +29,20 @@ STYLE = {
 }
 
 
+def subplots(*args, **options):
+    """`pyplot.subplots`, which is imported when the first figure is drawn: its import takes half a second."""
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(*args, **options)
+
+
+def close(figure) -> None:
+    """Let go of a figure that has been saved."""
+    import matplotlib.pyplot as plt
+
+    plt.close(figure)
+
+
 def use_style() -> None:
     """Set the book's look for every figure that follows."""
     mpl.rcParams.update(STYLE)
@@ -37,18 +50,14 @@ def use_style() -> None:
 
 def save(figure, name: str, folder) -> list[Path]:
     """Save a figure as ``name``.png and ``name``.svg in a folder, each at one stroke."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         _settle(figure)
-    paths = []
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        path = folder / f"{name}.{kind}"
-        temporary = folder / f".{name}.{os.getpid()}.{kind}"
-        with mpl.rc_context(STYLE):
-            figure.savefig(temporary, dpi=150, metadata=metadata)
-        os.replace(temporary, path)
-        paths.append(path)
+        paths = []
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            file = io.BytesIO()
+            figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+            paths.append(Path(folder) / f"{name}.{kind}")
+            write_bytes(paths[-1], file.getvalue())
     return paths
 
 
@@ -69,7 +78,7 @@ def image_grid(rows, row_titles=None, column_titles=None, size=1.1):
         size: of one image, in inches.
     """
     n_rows, n_columns = len(rows), max(len(row) for row in rows)
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         n_rows, n_columns, figsize=(size * n_columns + (1.2 if row_titles else 0.1), size * n_rows + 0.3), squeeze=False
     )
     for r, row in enumerate(rows):
@@ -112,7 +121,7 @@ def training_curves(rows):
     Rows of several patch sizes give a line of panels each.
     """
     parts = _by_patch_size(rows) if "patch_size" in rows else [(None, "", rows)]
-    figure, panels = plt.subplots(len(parts), 2, figsize=(8, 2.8 * len(parts)), squeeze=False)
+    figure, panels = subplots(len(parts), 2, figsize=(8, 2.8 * len(parts)), squeeze=False)
     for (left, right), (_, title, part) in zip(panels, parts, strict=True):
         wide = part.pivot_table(index="epoch", columns="measure", values="value")
         left.plot(wide.index, wide.train_loss, color=BLUE, marker="o", markersize=3)
@@ -135,33 +144,32 @@ def wrong_keys(rows):
 
     Rows of several patch sizes give a panel each.
     """
+    import seaborn  # takes a second
+
     rows = rows[rows.measure == "accuracy"].assign(percent=lambda r: 100 * r.value)
     parts = _by_patch_size(rows)
     order = [steps for steps in STEP_COLOURS if steps in set(rows.steps)]
-    figure, panels = plt.subplots(len(parts), figsize=(7, (0.6 + 0.75 * len(order)) * len(parts)), squeeze=False)
+    figure, panels = subplots(len(parts), figsize=(7, (0.6 + 0.75 * len(order)) * len(parts)), squeeze=False)
+    # seaborn scatters points by NumPy's global numbers: alike each time here, and for the caller as they were.
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
     for axis, (_, title, part) in zip(panels[:, 0], parts, strict=True):
         wrong = part[part.case == "wrong key"]
-        rng = np.random.default_rng(0)  # scatters the points of a row, alike each time
+        seaborn.stripplot(
+            wrong, x="percent", y="steps", hue="steps", order=order, palette=STEP_COLOURS, size=3, alpha=0.6, ax=axis
+        )
         for place, steps in enumerate(order):
             here = wrong[wrong.steps == steps].percent
-            scattered = place + rng.uniform(-0.2, 0.2, len(here))
-            axis.plot(here, scattered, color=STEP_COLOURS[steps], marker="o", markersize=3, linestyle="", alpha=0.6)
-            axis.plot([here.mean()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5)
-            axis.annotate(
-                f"mean {here.mean():.1f} %, n = {len(here)}",
-                (here.max(), place),
-                (8, 0),
-                textcoords="offset points",
-                va="center",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # over the line of the correct key
-            )
+            axis.plot([here.mean()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5, zorder=3)
+            label = f"mean {here.mean():.1f} %, n = {len(here)}"
+            axis.annotate(label, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize="small")
         right = part[part.case == "correct key"].percent.mean()
         axis.axvline(right, color=GREY, linestyle="--")
         axis.annotate("correct key", (right, -0.45), (-4, 0), textcoords="offset points", ha="right", color=GREY)
         axis.axvline(10, color=GREY, linestyle=":")
         axis.annotate("guessing", (10, -0.45), (4, 0), textcoords="offset points", color=GREY)
-        axis.set_yticks(range(len(order)), order)
-        axis.set(xlabel="accuracy, %", xlim=(0, 100), ylim=(len(order) - 0.5, -0.6), title=title)
+        axis.set(xlabel="accuracy, %", ylabel="", xlim=(0, 100), ylim=(len(order) - 0.5, -0.6), title=title)
+    np.random.set_state(before)  # noqa: NPY002
     return figure
 
 
@@ -172,7 +180,7 @@ def anatomy(rows):
     """
     parts = _by_patch_size(rows)
     width = 7 if len(parts) == 1 else 4.2 * len(parts)
-    figure, panels = plt.subplots(1, len(parts), figsize=(width, 3.4), squeeze=False, sharey=True)
+    figure, panels = subplots(1, len(parts), figsize=(width, 3.4), squeeze=False, sharey=True)
     kinds = (
         ("positions", "wrong positions", BLUE, "o"),
         ("signs", "wrong flips", ORANGE, "s"),
@@ -194,7 +202,7 @@ def anatomy(rows):
 def blocks(rows):
     """Plain and wrong-key accuracy by patch and block size, from rows of the table `blocks`."""
     rows = rows[rows.measure == "accuracy"]
-    figure, axis = plt.subplots(figsize=(7, 3))
+    figure, axis = subplots(figsize=(7, 3))
     pairs = sorted({(p, b) for p, b in zip(rows.patch_size, rows.block_size, strict=True)})
     for case, colour, marker in (("plain", GREY, "o"), ("wrong key", RED, "s"), ("no key", BLUE, "^")):
         found = [
@@ -219,7 +227,7 @@ def conventional(rows):
     table = conventional_table(rows)
     rows = rows[rows.measure == "accuracy"]
     place = {method: index for index, method in enumerate(table.method)}
-    figure, axis = plt.subplots(figsize=(7, 1.2 + 0.4 * len(place)))
+    figure, axis = subplots(figsize=(7, 1.2 + 0.4 * len(place)))
     for case, colour, marker, shift in (
         ("plain", GREY, "D", 0),
         ("correct key", BLUE, "o", 0),
@@ -246,7 +254,7 @@ def conventional(rows):
 def cost(rows):
     """Seconds of each job, on a logarithmic axis, from rows of the table `cost`: every trial, and the median."""
     jobs = rows[rows.measure == "seconds"].groupby("case", sort=False).value
-    figure, axis = plt.subplots(figsize=(7, 0.8 + 0.4 * len(jobs)))
+    figure, axis = subplots(figsize=(7, 0.8 + 0.4 * len(jobs)))
     for place, (_, seconds) in enumerate(jobs):
         axis.plot(seconds, [place] * len(seconds), color=BLUE, marker="o", markersize=4, linestyle="", alpha=0.5)
         axis.plot([seconds.median()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=1.5)
@@ -266,7 +274,7 @@ def where_time_goes(rows):
     """
     rows = rows[rows.layer.notna()]
     parts = _by_patch_size(rows)
-    figure, panels = plt.subplots(1, len(parts), figsize=(4.2 * len(parts), 2.9), sharey=True, squeeze=False)
+    figure, panels = subplots(1, len(parts), figsize=(4.2 * len(parts), 2.9), sharey=True, squeeze=False)
     for axis, (size, _, part) in zip(panels[0], parts, strict=True):
         part = part.reset_index()
         for offset, column, colour, hatch, name in (
@@ -308,7 +316,7 @@ def draw_recorded(scale: str, folder=None) -> list[Path]:
                 figure = draw(rows)
                 figure.supxlabel(measured_over(rows), fontsize="small", color=GREY)
                 paths += save(figure, table, folder or records.figures_dir(scale))
-                plt.close(figure)
+                close(figure)
     return paths
 
 
@@ -337,7 +345,7 @@ def claim(paths, classes):
     """
     chosen = paths[0][2].detach().flatten(1).norm(dim=1).argsort(descending=True)[:12].cpu()
     first = int(np.asarray(paths[0][3]).argmax())
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         len(paths), 3, figsize=(8, 1.5 * len(paths) + 0.3), squeeze=False, gridspec_kw={"width_ratios": [1, 2.2, 2]}
     )
     titles = "image", "filters of the first layer", "predicted probability, %"
@@ -404,5 +412,5 @@ def draw_claim(folder=None) -> list[Path]:
             data.classes,
         )
         paths = save(figure, "claim", folder or checkout() / "figures")
-        plt.close(figure)
+        close(figure)
     return paths

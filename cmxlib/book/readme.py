@@ -33,6 +33,10 @@ def main_table() -> str:
     for scale in ("paper", "small"):
         if not table_path(scale, "keys").exists():
             continue
+        if read(scale, "keys").empty:
+            raise ValueError(
+                f"the table {table_path(scale, 'keys').name} at scale {scale} has no rows: measure them anew"
+            )
         found = main_table(scale)
         for patch_size, part in found.groupby("patch_size"):
             by = part.set_index(["case", "steps"])

@@ -1,9 +1,11 @@
 """Run every chapter with papermill, each in a process of its own that can be ended."""
 
 import contextlib
+import errno
+import json
 import multiprocessing
-import multiprocessing.forkserver
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,8 +21,9 @@ MINUTE, HOUR = 60, 3600
 # Seconds that one cell and one chapter may take: far above what they need, so that only a hang meets them.
 LIMITS = {"quick": (2 * MINUTE, 5 * MINUTE), "small": (4 * HOUR, 6 * HOUR), "paper": (100 * HOUR, 150 * HOUR)}
 SAVED_WITH = 2  # threads: those that the saved outputs were made with
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["papermill"])  # its import takes seconds: once for all chapters
+# A server of processes imports papermill once for all chapters, which takes seconds; where there is none, each does.
+HOW = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+PROCESSES = multiprocessing.get_context(HOW)
 
 
 class ChapterError(Exception):
@@ -45,7 +48,7 @@ def run_book(scale: str, only: str = "", folder: Path = chapters.FOLDER, build: 
         copy, start, failure = build / "notebooks" / path.name, time.perf_counter(), ""
         try:
             headline = run_chapter(path, copy, scale, threads=1 if quick else None)
-        except ChapterError as error:
+        except (ChapterError, ValueError, OSError) as error:  # ValueError: no notebook; OSError: a full disk, say
             headline, failure = "FAILED", f"{path.stem}: {error}"
         seconds = time.perf_counter() - start
         if not interrupted.is_set():
@@ -54,7 +57,11 @@ def run_book(scale: str, only: str = "", folder: Path = chapters.FOLDER, build: 
 
     start, interrupted = time.perf_counter(), threading.Event()
     answers = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process to answer
-    multiprocessing.forkserver.ensure_running()
+    if HOW == "forkserver":
+        from multiprocessing import forkserver  # no such thing on Windows
+
+        PROCESSES.set_forkserver_preload(["papermill"])
+        forkserver.ensure_running()
     signal.signal(signal.SIGINT, answers)
     with ThreadPoolExecutor(2 if quick else 1) as pool:
         runs = [pool.submit(run, path) for path in paths]
@@ -96,8 +103,8 @@ def run_chapter(
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.unlink(missing_ok=True)
 
-    answer, says = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=_execute, args=(says, path, copy, scale, cell_limit, _environment(threads)))
+    answer, says = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_execute, args=(says, path, copy, scale, cell_limit, _environment(threads)))
     process.start()
     says.close()
     try:
@@ -119,13 +126,13 @@ def _execute(says, path: Path, copy: Path, scale: str, cell_limit: float, enviro
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    with copy.with_suffix(".log").open("w") as log:  # what the kernel itself has to say
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
     os.environ.update(environment)
-    os.chdir(checkout())
     reason = ""
     try:
+        with copy.with_suffix(".log").open("w") as log:  # what the kernel itself has to say
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        os.chdir(checkout())
         papermill.execute_notebook(
             os.path.relpath(path),  # the copy's metadata then holds no path of this machine
             os.path.relpath(copy),
@@ -142,23 +149,27 @@ def _execute(says, path: Path, copy: Path, scale: str, cell_limit: float, enviro
     except DeadKernelError:
         reason = "the kernel died, perhaps for want of memory"
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        reason = "the disk is full" if full else f"{type(error).__name__}: {error}"
     says.send(" ".join(reason.split()))
 
 
 def save(only: str = "", folder: Path = chapters.FOLDER) -> None:
     """Run chapters and solutions at quick scale where they are, and keep their outputs, as they are committed.
 
-    A notebook that raises is left as it was. What differs between machines is left out: times, versions of Python.
+    A notebook that raises is left as it was. What differs between machines or runs is left out: times, versions of
+    Python, the random names of widgets; so that saving anew what has not changed leaves no difference. ValueError
+    where no notebook's name begins with ``only``.
     """
     import nbformat
     from nbclient import NotebookClient
 
     os.environ.update(_environment(SAVED_WITH))
-    paths = [*folder.glob("*.ipynb"), *folder.glob("solutions/*.ipynb")]
-    for path in sorted(path for path in paths if path.stem.startswith(only)):
+    for path in chapters.chapters(only, folder, solutions=True):
+        chapters.load(path)  # ValueError, a sentence, where it is no notebook
         notebook = nbformat.read(path, as_version=4)
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook.metadata.pop("widgets", None)
         NotebookClient(
             notebook,
             timeout=LIMITS["quick"][0],
@@ -167,9 +178,32 @@ def save(only: str = "", folder: Path = chapters.FOLDER) -> None:
             extra_arguments=["--log-level=ERROR"],
             resources={"metadata": {"path": str(path.parent)}},
         ).execute()
-        notebook.metadata["language_info"] = {"name": "python"}
-        write_text(path, nbformat.writes(notebook) + "\n")
+        notebook.metadata["language_info"] = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
+        write_text(path, _named_in_order(nbformat.writes(notebook)) + "\n")
         print(f"saved {_shown(path)}")
+
+
+def _named_in_order(text: str) -> str:
+    """A notebook's JSON whose widgets are named by their order in it, in place of at random.
+
+    Models stand in the order in which the widgets that are shown lead to them; one that nothing leads to is dropped.
+    """
+    notebook = json.loads(text)
+    (state,) = notebook["metadata"].get("widgets", {}).values() or [{}]
+    models = state.get("state", {})
+    names = {}
+
+    def follow(node: object) -> None:
+        for name in re.findall("[0-9a-f]{32}", json.dumps(node, sort_keys=True)):
+            if name in models and name not in names:
+                names[name] = f"{len(names) + 1:032x}"
+                follow(models[name])
+
+    follow(notebook["cells"])
+    if models:
+        state["state"] = {name: models[name] for name in names}
+    text = json.dumps(notebook, indent=1, ensure_ascii=False)
+    return re.sub("[0-9a-f]{32}", lambda match: names.get(match[0], match[0]), text)
 
 
 def _environment(threads: int | None) -> dict[str, str]:
@@ -195,8 +229,11 @@ def _end(process) -> None:
 
 def _where(copy: Path) -> str:
     """The cell at which an executed copy stopped, as a reader of it finds the cell."""
-    cells = chapters.code_cells(chapters.load(copy)) if copy.exists() else []
-    if begun := [cell for cell in cells if cell["metadata"]["papermill"]["start_time"]]:
+    try:
+        cells = chapters.code_cells(chapters.load(copy))
+    except (OSError, ValueError):  # none was written, or a part of one: the reason tells more
+        return ""
+    if begun := [cell for cell in cells if cell["metadata"].get("papermill", {}).get("start_time")]:
         first = chapters.source(begun[-1]).strip().splitlines()[0]
         return f"cell [{begun[-1]['execution_count'] or '*'}] that begins '{first}': "
     return ""

@@ -1,9 +1,15 @@
 """Tables that sum up recorded rows: what chapters print, what claims are judged by, what figures are drawn from."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 
 from ..study import records
+
+if TYPE_CHECKING:  # a figure is drawn from rows that are there: those who draw need not wait for pandas
+    import pandas as pd
 
 CONVENTIONAL = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX")  # in the order of tables and figures
 FOUND = 0.9  # of a key: the share from which on it counts as found
@@ -23,6 +29,8 @@ def summary(values) -> dict:
 
 def main_table(scale_name: str) -> pd.DataFrame:
     """Accuracy by steps and case from table `keys`, in per cent: n keys, mean, sd, min, max, 95 % interval."""
+    import pandas as pd
+
     rows = records.read(scale_name, "keys")
     rows = rows[rows.measure == "accuracy"]
     by = ["patch_size", "steps", "case"]
@@ -78,6 +86,8 @@ def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
     largest); wrong, wrong_sd, wrong_max, n_wrong (over keys and seeds); no_key; key_change (seconds, mean); bits (of
     the key space). A network whose plain twin is not measured yet has no loss.
     """
+    import pandas as pd
+
     plain = rows[rows.case == "plain"].set_index("seed").value
     found = []
     by_method = dict(list(rows.groupby("method")))
@@ -111,6 +121,8 @@ def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def published_table() -> pd.DataFrame:
     """The accuracies that were published for conventional methods, each with a network of its own."""
+    import pandas as pd
+
     return pd.DataFrame(PUBLISHED, columns=["network", "method", "block_size", "accuracy", "source"])
 
 
@@ -143,6 +155,8 @@ def adversarial_table(scale: str) -> pd.DataFrame:
     encrypted over images, Wilson's), differ (examples that the pipelines classify differently), max_change (grey
     levels).
     """
+    import pandas as pd
+
     rows = records.read(scale, "adversarial")
     rows = rows[rows.attack.notna()]  # without attack: rows about the attacker's own model
     found = []
@@ -166,19 +180,21 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
 
 
-def repairs_table(scale: str) -> pd.DataFrame:
+def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
     """What each repair costs its owner and an attacker, from tables `repairs`, `attack_images` and `attack_pairs`.
 
-    A row per repair, with exact (no prediction differs), memory (numbers in the first layer), time (inference) and
-    encryption (of images) as multiples of the model and cipher without repair; then ``SEEN``: how many images it takes
-    until nine tenths of the key are found on average over draws, then and with all larger numbers that were tried;
-    inf where that was not reached, NaN where an attack was not tried. ``needed`` puts these into words.
+    patch_size: of the network without repair. A row per repair, with exact (no prediction differs), memory (numbers
+    in the first layer), time (inference) and encryption (of images) as multiples of the model and cipher without
+    repair; then ``SEEN``: how many images it takes until nine tenths of the key are found on average over draws,
+    then and with all larger numbers that were tried; inf where that was not reached, NaN where an attack was not
+    tried. ``needed`` puts these into words.
     """
+    import pandas as pd
+
     rows = records.read(scale, "repairs")
     images, pairs = (
         of_measure(records.read(scale, name), "share_recovered") for name in ("attack_images", "attack_pairs")
     )
-    size = model_patch_size(images)
     images = images[(images.public == "same data set") & images.neighbours]
     costs = {name: part.set_index("measure").value for name, part in rows[rows.attack.isna()].groupby("repair")}
     costs[NEW_KEYS], found = None, []
@@ -186,14 +202,16 @@ def repairs_table(scale: str) -> pd.DataFrame:
         own = of_measure(part, "share_recovered")
         attack = {name: own[own.attack == name].rename(columns={"seen": "n"}) for name in own.attack.unique()}
         if repair in set(images.steps) or repair.startswith("patch size"):
-            steps, at = (repair, size) if repair in set(images.steps) else ("shuffle+flip", int(repair.split()[-1]))
+            steps, at = (
+                (repair, patch_size) if repair in set(images.steps) else ("shuffle+flip", int(repair.split()[-1]))
+            )
             attack["ciphertext only"] = _at(images, steps, at).rename(columns={"n_encrypted": "n"})
             for name, tried in _at(pairs, steps, at).rename(columns={"pairs": "n"}).groupby("attack"):
                 attack[name] = tried
         cost, each_time = costs[repair], 0
         if repair == NEW_KEYS:  # the usual cipher, so that the model is encrypted anew and no key is seen twice
             cost, each_time = costs["shuffle+flip"], costs["shuffle+flip"]["rekey_ratio"]
-            alone = _at(images, "shuffle+flip", size).rename(columns={"n_encrypted": "n"})
+            alone = _at(images, "shuffle+flip", patch_size).rename(columns={"n_encrypted": "n"})
             attack["ciphertext only"] = alone[alone.n == 1]
         found.append(
             {
@@ -222,11 +240,6 @@ def _at(rows, steps, patch_size):
 
 def of_measure(rows, name):
     return rows[rows.measure == name]
-
-
-def model_patch_size(images):
-    """The patch size for which the attack was also measured without neighbours: that of the scale's model."""
-    return images[~images.neighbours].patch_size.iloc[0]
 
 
 def found_from(rows, by):

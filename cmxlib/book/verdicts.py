@@ -1,31 +1,29 @@
 """Whether the scheme gives the three uses that the field promises, judged from the recorded attacks.
 
-Each function takes a scale, reads its rows, and returns (verdict, sentence) with one of ``VERDICTS``. The sentence
-gives the numbers that the verdict rests on. Thresholds stand in the docstrings, with their reasons.
+Each function takes rows of tables (DataFrames) and the patch size of the network that it judges, and returns (verdict,
+sentence) with one of ``VERDICTS``. The sentence gives the numbers that the verdict rests on. Thresholds stand in the
+docstrings, with their reasons.
 """
 
-from ..study import records
-from .summaries import FOUND, found_from, model_patch_size, of_measure
+from .summaries import FOUND, found_from, of_measure
 
 VERDICTS = SUPPORTED, LIMITS, REFUTED = "supported", "supported with limits", "not supported"
 GUESSING = 0.1  # ten classes
 MANY = 1000  # encrypted images, or plain ones: what a service sees in a day, or a thief can collect by hand
 
 
-def privacy(scale: str) -> tuple[str, str]:
+def privacy(images, pairs, *, patch_size: int) -> tuple[str, str]:
     """Whether encrypted images keep their content from somebody who sees many of them, but has no key.
 
-    Judged at the model's own patch size, for attackers with public images of the same kind and encrypted images alone:
-    a service that sees its users' images is one. A choice of steps falls at N images when at least nine tenths of the
-    key (of the energy, for an orthogonal one) are found on average over draws, with N and all larger numbers: what is
-    then wrong are entries that a viewer of the decrypted image hardly sees.
+    images, pairs: rows of `attack_images` and `attack_pairs`. Judged for attackers with public images of the same kind
+    and encrypted images alone: a service that sees its users' images is one. A choice of steps falls at N images
+    when at least nine tenths of the key (of the energy, for an orthogonal one) are found on average over draws,
+    with N and all larger numbers: what is then wrong are entries that a viewer of the decrypted image hardly sees.
 
     Not supported: every choice of steps falls at 1,000 images or fewer. With limits: some stand, or fall only to
     larger numbers or to known plaintext. Supported: none falls, to known plaintext neither.
     """
-    images, pairs = (of_measure(records.read(scale, table), "share_recovered") for table in _PRIVACY)
-    size = model_patch_size(images)
-    images, pairs = (rows[rows.patch_size == size] for rows in (images, pairs))
+    images, pairs = (of_measure(rows[rows.patch_size == patch_size], "share_recovered") for rows in (images, pairs))
     near = images[(images.public == "same data set") & images.neighbours]
     falls = {steps: found_from(rows, "n_encrypted") for steps, rows in near.groupby("steps", sort=False)}
     known = pairs[pairs.attack == "known plaintext"]
@@ -42,20 +40,22 @@ def privacy(scale: str) -> tuple[str, str]:
     )
 
 
-def model_protection(scale: str) -> tuple[str, str]:
+def model_protection(stolen, keys, *, patch_size: int) -> tuple[str, str]:
     """Whether the encrypted model is of use to a thief who has no key, but plain images of the same kind.
 
-    The measure is what a method reaches of the plain model's accuracy above guessing, mean over draws, against
-    training a new model on the same images with the same number of steps: that needs no theft.
+    stolen: rows of `stolen_model`, of a network with these patches; keys: rows of `keys`, which tell its plain
+    accuracy. The measure is what a method reaches of the plain model's accuracy above guessing, mean over draws,
+    against training a new model on the same images with the same number of steps: that needs no theft.
 
     Not supported: some method reaches nine tenths with 1,000 images or fewer, and a new model does not: the thief has
     the model, for the price of a collection made by hand. Supported: with every number of images the best method is at
     most 5 points of accuracy better than a new model: the theft was for nothing. With limits: between these.
     """
-    rows = of_measure(records.read(scale, "stolen_model"), "accuracy")
+    rows = of_measure(stolen, "accuracy")
     full = rows.groupby(["method", "n_plain"]).budget.transform("max")
     means = rows[rows.budget == full].groupby(["method", "n_plain"]).value.mean()
-    plain = _plain_accuracy(scale)
+    own = of_measure(keys[keys.patch_size == patch_size], "accuracy")
+    plain = own[own.case == "plain"].value.mean()
     new = means["from nothing"]
     thieves = means.drop(["from nothing", "no key"], level="method")
     best = thieves.groupby("n_plain").max()
@@ -74,18 +74,19 @@ def model_protection(scale: str) -> tuple[str, str]:
     )
 
 
-def adversarial_defence(scale: str) -> tuple[str, str]:
+def adversarial_defence(adversarial) -> tuple[str, str]:
     """Whether encryption keeps adversarial examples (8 grey levels) from the model, made by attackers without its key.
 
-    The measure is the accuracy of the encrypted pipeline on the examples, the least over PGD and Square, for each
-    knowledge. The bar is what the plain model's owner suffers when that model is known: 5 points above it count as no
-    difference, since the intervals over some hundreds of images are as wide.
+    adversarial: rows of the table of that name, all of one network. The measure is the accuracy of the encrypted
+    pipeline on the examples, the least over PGD and Square, for each knowledge. The bar is what the plain model's
+    owner suffers when that model is known: 5 points above it count as no difference, since the intervals over some
+    hundreds of images are as wide.
 
     Not supported: some attacker without the key gets as far as one with the plain model. Supported: none of them takes
     as much as half of the accuracy, and the encrypted model by itself serves no better than noise of the same size.
     With limits: between these.
     """
-    rows = of_measure(records.read(scale, "adversarial"), "accuracy")
+    rows = of_measure(adversarial, "accuracy")
     found = rows[rows.pipeline == "encrypted"].groupby(["knowledge", "attack"]).value.mean()
     left, clean, noise = found.groupby("knowledge").min(), found["none", "none"], found["none", "noise"]
     known, naive = left["plain model"], left["encrypted model, no key"]
@@ -121,7 +122,6 @@ WAYS = {
     "embedding, then everything": "with its first layer learnt anew, then all of it fine-tuned",
     "everything": "by fine-tuning all of it",
 }
-_PRIVACY = "attack_images", "attack_pairs"
 
 
 def _found_at(falls, what):
@@ -130,8 +130,3 @@ def _found_at(falls, what):
     never = [steps for steps, n in falls.items() if not n]
     found = [f"at least {FOUND:.0%} of the key takes {', '.join(parts)} {what}"] if parts else []
     return "; ".join(found + ([f"never found: {', '.join(never)}"] if never else []))
-
-
-def _plain_accuracy(scale):
-    keys = of_measure(records.read(scale, "keys"), "accuracy")
-    return keys[keys.case == "plain"].value.mean()

@@ -4,8 +4,7 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 
-from cmxlib.book import attack_figures as security_figures
-from cmxlib.book import figures
+from cmxlib.book import attack_figures, figures
 
 mpl.use("Agg")
 
@@ -38,7 +37,7 @@ def attack_rows():
 
 
 def test_attacks_are_drawn_by_steps_size_and_public_images():
-    left, middle, right = security_figures.attacks(attack_rows()).axes
+    left, middle, right = attack_figures.attacks(attack_rows()).axes
     assert curves(left)["shuffle+flip"] == ([10, 100], pytest.approx([30, 100]))
     assert curves(left)["orthogonal"] == ([], [])  # measured with another patch size only
     assert curves(middle)["4 × 4"] == ([10, 100], pytest.approx([30, 100]))
@@ -52,7 +51,7 @@ def test_visibility_puts_each_measure_in_its_panel():
         for size in (2, 4)
         for steps in figures.STEP_COLOURS
     )
-    axes = security_figures.visibility(rows).axes
+    axes = attack_figures.visibility(rows).axes
     assert [curves(axis)["flip"][1] for axis in axes] == [
         pytest.approx([start + 2, start + 4]) for start in (0.1, 10, 0.5)
     ]
@@ -65,7 +64,7 @@ def test_stolen_models_are_drawn_at_the_full_budget_and_against_time():
             where = {"method": method, "n_plain": 1000, "budget": budget}
             rows.append({**where, "measure": "accuracy", "value": value})
             rows.append({**where, "measure": "attack_seconds", "value": budget / 10})
-    left, right = security_figures.stolen_model(pd.DataFrame(rows)).axes
+    left, right = attack_figures.stolen_model(pd.DataFrame(rows)).axes
     assert curves(left) == {
         "fine-tune everything": ([1000], pytest.approx([60])),
         "a new model, no theft": ([1000], pytest.approx([40])),
@@ -77,4 +76,4 @@ def test_stolen_models_are_drawn_at_the_full_budget_and_against_time():
 
 
 def test_every_recorded_table_of_attacks_has_its_figure():
-    assert set(security_figures.RECORDED) >= {"attack_images", "visibility", "stolen_model"}
+    assert set(attack_figures.RECORDED) >= {"attack_images", "visibility", "stolen_model"}

@@ -5,8 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmxlib.book import attack_figures as security_figures
-from cmxlib.book import verdicts
+from cmxlib.book import attack_figures, verdicts
 from cmxlib.book.summaries import KNOWLEDGE, SEEN, adversarial_table, needed, repairs_table, wilson
 from cmxlib.study import records
 
@@ -54,29 +53,26 @@ STRONG = dict.fromkeys(LEFT, 0.7) | {"plain model": 0.01}
         ({**STRONG, "encrypted model, no key": 0.8}, verdicts.LIMITS),  # answers leave 0.3, less than half
     ],
 )
-def test_the_defence_is_as_good_as_against_its_best_attacker_without_the_key(recorded, changes, verdict):
-    recorded["adversarial"] = adversarial_rows(**changes)
-    found, sentence = verdicts.adversarial_defence("small")
+def test_the_defence_is_as_good_as_against_its_best_attacker_without_the_key(changes, verdict):
+    found, sentence = verdicts.adversarial_defence(adversarial_rows(**changes))
     assert found == verdict
     assert "85.0%" in sentence and "1.0%" in sentence
 
 
-def test_a_defence_that_holds_is_supported(recorded):
+def test_a_defence_that_holds_is_supported():
     rows = adversarial_rows(**{**STRONG, "encrypted model, no key": 0.8})
     rows.loc[(rows.attack == "square") & (rows.knowledge != "plain model") & (rows.measure == "accuracy"), "value"] = (
         0.6
     )
-    recorded["adversarial"] = rows
-    assert verdicts.adversarial_defence("small")[0] == verdicts.SUPPORTED
+    assert verdicts.adversarial_defence(rows)[0] == verdicts.SUPPORTED
     rows.loc[(rows.knowledge == "encrypted model, no key") & (rows.measure == "accuracy"), "value"] = 0.75
-    assert verdicts.adversarial_defence("small")[0] == verdicts.LIMITS  # more than noise does
+    assert verdicts.adversarial_defence(rows)[0] == verdicts.LIMITS  # more than noise does
 
 
-def test_a_half_recorded_table_gives_no_verdict(recorded):
+def test_a_half_recorded_table_gives_no_verdict():
     rows = adversarial_rows(**STRONG)
-    recorded["adversarial"] = rows[rows.knowledge != "surrogate"]
     with pytest.raises(LookupError):
-        verdicts.adversarial_defence("small")
+        verdicts.adversarial_defence(rows[rows.knowledge != "surrogate"])
 
 
 def test_the_table_of_adversarial_examples(recorded):
@@ -124,7 +120,7 @@ def repair_tables():
 
 def test_the_table_of_repairs(recorded):
     recorded.update(repair_tables())
-    table = repairs_table("small").set_index("repair")
+    table = repairs_table("small", patch_size=4).set_index("repair")
     words = table[list(SEEN)].map(needed)
     assert list(table.exact) == [True, True, False, True]
     assert list(words.loc["shuffle+flip"]) == ["100", "", "2", ""]
@@ -136,13 +132,13 @@ def test_the_table_of_repairs(recorded):
 
 
 def test_the_figures_show_every_attack():
-    figure = security_figures.adversarial(adversarial_rows())
+    figure = attack_figures.adversarial(adversarial_rows())
     axis = figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == list(KNOWLEDGE.values())
     assert len(axis.containers) == 3
     plt.close(figure)
     rows = repair_tables()["repairs"]
     rows = pd.concat([rows, rows[rows.measure == "share_recovered"].assign(measure="ssim")], ignore_index=True)
-    figure = security_figures.repairs(rows)
+    figure = attack_figures.repairs(rows)
     assert [len(axis.lines) for axis in figure.axes] == [1, 1, 1, 1]
     plt.close(figure)

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from cmxlib.book import claims, verdicts
+from cmxlib.book import claims
 from cmxlib.book.claims import UNMEASURED
 from cmxlib.book.verdicts import LIMITS, REFUTED, SUPPORTED, VERDICTS
 from cmxlib.lock.conventional import METHODS
@@ -187,19 +187,27 @@ def test_a_scale_that_has_only_some_of_the_methods_leaves_the_verdict_to_the_nex
     assert (claims.judge(claim)[0], claims.judge(claim)[2]) == (SUPPORTED, "small")
 
 
-def test_the_three_uses_are_judged_where_their_attacks_are(recorded, monkeypatch):
-    monkeypatch.setattr(verdicts, "model_protection", lambda scale: (LIMITS, f"So it is at {scale}."))
+def test_the_three_uses_are_judged_where_their_attacks_are(recorded):
     (claim,) = (claim for claim in claims.CLAIMS if "stolen_model" in claim.tables)
-    recorded["small", "stolen_model"] = pd.DataFrame({"value": [1.0]})
+    methods = {"no key": 0.13, "everything": 0.3, "from nothing": 0.28}
+    recorded["small", "stolen_model"] = frame(
+        *methods.items(), columns=("method", "value"), measure="accuracy", n_plain=1000, budget=300
+    )
     assert claims.judge(claim)[0] == UNMEASURED
-    recorded["small", "keys"] = keys()
-    assert claims.judge(claim) == (LIMITS, "So it is at small.", "small")
+    recorded["small", "keys"] = pd.concat([keys(), keys(patch_size=2).assign(value=0.99)])
+    verdict, sentence, scale = claims.judge(claim)
+    assert (verdict, scale) == (SUPPORTED, "small") and "the plain one has 90.0%" in sentence
 
 
 def test_a_table_that_is_half_measured_is_not_measured(recorded):
     recorded["small", "cost"] = cost().head(1)
     (claim,) = (claim for claim in claims.CLAIMS if claim.judge is claims.free_inference)
     assert claims.judge(claim)[0] == UNMEASURED
+
+
+def test_empty_tables_are_not_measured(monkeypatch):
+    monkeypatch.setattr(records, "read", lambda scale, table: keys().iloc[:0])
+    assert set(claims.judged().verdict) == {UNMEASURED}
 
 
 def test_the_table_has_a_line_for_every_claim(recorded):

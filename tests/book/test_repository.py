@@ -1,6 +1,8 @@
 """What is committed: nothing private, notebooks in their proper form, generated text that is current."""
 
+import ast
 import copy
+import importlib
 import json
 import re
 import shlex
@@ -10,10 +12,11 @@ import sys
 
 import pytest
 
-from cmxlib.book import chapters, readme
+from cmxlib.book import attack_figures, chapters, claims, figures, readme
 from cmxlib.paths import ROOT
 
 from ..conftest import GOOD, HINT, make_notebook
+from . import forms
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
@@ -95,13 +98,33 @@ def test_what_is_not_private():
 
 
 def test_committed_chapters_are_in_their_proper_form():
-    problems = {path.stem: chapters.chapter_problems(chapters.load(path)) for path in CHAPTERS}
+    problems = {path.stem: forms.chapter_problems(chapters.load(path)) for path in CHAPTERS}
     assert {name: found for name, found in problems.items() if found} == {}
 
 
 def test_committed_solutions_are_in_their_proper_form():
-    problems = {path.stem: chapters.saved_problems(chapters.load(path)) for path in SOLUTIONS}
+    problems = {path.stem: forms.saved_problems(chapters.load(path)) for path in SOLUTIONS}
     assert {name: found for name, found in problems.items() if found} == {}
+
+
+@pytest.mark.parametrize("path", [*CHAPTERS, *SOLUTIONS], ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_what_notebooks_import_from_cmxlib_is_there(path):
+    for cell in chapters.code_cells(chapters.load(path)):
+        lines = chapters.source(cell).split("\n")
+        code = "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "cmxlib":
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    if not hasattr(module, alias.name):
+                        importlib.import_module(f"{node.module}.{alias.name}")
+
+
+def test_every_recorded_table_is_drawn_or_judged_or_read_by_a_chapter():
+    used = {*figures.RECORDED, *attack_figures.RECORDED, *(table for claim in claims.CLAIMS for table in claim.tables)}
+    text = "".join(path.read_text(encoding="utf-8") for path in CHAPTERS)
+    used |= set(re.findall(r'records\.read\(\\"\w+\\", \\"(\w+)\\"\)', text))
+    assert {path.stem for path in (ROOT / "results").glob("*/*.csv")} - used == {"first_training"}  # kept as a warning
 
 
 def test_every_chapter_that_sets_exercises_has_its_solutions():
@@ -126,7 +149,7 @@ def test_two_thirds_of_the_cells_that_print_are_compared_in_solutions_too():
 
 
 def test_the_hand_made_chapter_is_good():
-    assert chapters.chapter_problems(make_notebook()) == []
+    assert forms.chapter_problems(make_notebook()) == []
 
 
 def change(number, **changes):
@@ -197,7 +220,7 @@ def strip(notebook):
 def test_a_spoiled_chapter_is_found_out(spoil, problem):
     notebook = copy.deepcopy(make_notebook())
     spoil(notebook)
-    assert any(problem in found for found in chapters.chapter_problems(notebook))
+    assert any(problem in found for found in forms.chapter_problems(notebook))
 
 
 def test_counting_exercises_and_compared_cells():

@@ -16,6 +16,7 @@ from cmxlib.paths import ROOT
 from cmxlib.study.records import SCALE_NAMES
 
 from ..conftest import GOOD, OPENING
+from . import forms
 
 
 def cells(*sources):
@@ -139,13 +140,60 @@ def test_saving_keeps_outputs_in_place_without_traces_of_the_machine(book, capsy
     path = book.add("01_one", [*GOOD[:2], ("code", "print(1); print(SCALE)", (), ""), GOOD[-1]])
     runner.save(folder=book.path)
     notebook = chapters.load(path)
-    assert chapters.saved_problems(notebook) == []
+    assert forms.saved_problems(notebook) == []
     assert chapters.printed(chapters.code_cells(notebook)[1]) == "1\nquick\n"
-    assert set(notebook["metadata"]["language_info"]) == {"name"}
+    assert notebook["metadata"]["language_info"]["file_extension"] == ".py"
     assert capsys.readouterr() == (f"saved {os.path.relpath(path)}\n", "")
     before = path.read_bytes()
     runner.save(folder=book.path)
     assert path.read_bytes() == before
+
+
+def test_saving_widgets_and_figures_twice_leaves_no_difference(book):
+    widgets = """import ipywidgets
+sliders = [ipywidgets.IntSlider(value) for value in range(3)]
+ipywidgets.IntSlider(9)  # shown nowhere
+ipywidgets.HBox([ipywidgets.VBox(sliders), ipywidgets.Image(value=b"png")])"""
+    figure = "import matplotlib.pyplot as plt\n_ = plt.plot([1, 2])\nplt.show()"
+    path = book.add("01_one", cells(widgets, figure))
+    runner.save(folder=book.path)
+    before = path.read_bytes()
+    assert before.count(b"image/png") and before.count(b'"_model_name": "IntSliderModel"') == 3
+    runner.save(folder=book.path)
+    assert path.read_bytes() == before
+    (state,) = chapters.load(path)["metadata"]["widgets"].values()
+    (view,) = (
+        out["data"]
+        for cell in chapters.code_cells(chapters.load(path))
+        for out in cell["outputs"]
+        if "data" in out and "application/vnd.jupyter.widget-view+json" in out["data"]
+    )
+    assert view["application/vnd.jupyter.widget-view+json"]["model_id"] in state["state"]
+
+
+def test_a_broken_notebook_does_not_keep_the_others_from_the_summary(book, capsys):
+    book.add("01_good")
+    (book.path / "02_broken.ipynb").write_text("{")
+    assert runner.run_book("quick", folder=book.path, build=book.build) == 1
+    out, err = capsys.readouterr()
+    assert "done at quick" in out and "1 of 2 chapters" in out
+    assert err == "02_broken: 02_broken.ipynb is not a notebook of format 4\n"
+
+
+def test_saving_what_is_not_there_is_said(book):
+    book.add("01_one")
+    with pytest.raises(ValueError, match=r"no chapter's name begins with '99'.*01_one"):
+        runner.save("99", book.path)
+
+
+def test_the_runner_imports_where_there_is_no_forkserver():
+    code = """import multiprocessing, sys
+multiprocessing.get_all_start_methods = lambda: ["spawn"]
+sys.modules["multiprocessing.forkserver"] = None
+from cmxlib.book import run
+print(run.HOW)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "spawn\n", done.stderr
 
 
 def test_scale_names_are_those_of_the_scales():

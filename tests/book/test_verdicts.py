@@ -4,15 +4,6 @@ import pandas as pd
 import pytest
 
 from cmxlib.book import verdicts
-from cmxlib.study import records
-
-
-@pytest.fixture
-def recorded(monkeypatch):
-    """Tables of rows that ``records.read`` gives, by name."""
-    tables = {}
-    monkeypatch.setattr(records, "read", lambda scale, table: tables[table])
-    return tables
 
 
 def images(shares, patch_size=4, neighbours=True, public="same data set"):
@@ -45,10 +36,7 @@ def privacy_tables(shares, paired):
         for steps, known in paired.items()
         for attack, value in (("known plaintext", known), ("chosen plaintext", 1.0))
     ]
-    return {
-        "attack_images": pd.concat([*decoys, images(shares)], ignore_index=True),
-        "attack_pairs": pd.DataFrame(pairs),
-    }
+    return pd.concat([*decoys, images(shares)], ignore_index=True), pd.DataFrame(pairs)
 
 
 EARLY, LATE, NEVER, ONCE = (
@@ -70,15 +58,14 @@ EARLY, LATE, NEVER, ONCE = (
         (NEVER, NEVER, 0.5, verdicts.SUPPORTED),
     ],
 )
-def test_privacy(recorded, shuffle, orthogonal, known, verdict):
+def test_privacy(shuffle, orthogonal, known, verdict):
     shares = {"shuffle": shuffle, "orthogonal": orthogonal}
-    recorded.update(privacy_tables(shares, dict.fromkeys(shares, known)))
-    assert verdicts.privacy("small")[0] == verdict
+    assert verdicts.privacy(*privacy_tables(shares, dict.fromkeys(shares, known)), patch_size=4)[0] == verdict
 
 
-def test_the_sentence_on_privacy_gives_the_numbers(recorded):
-    recorded.update(privacy_tables({"shuffle": EARLY, "orthogonal": NEVER}, {"shuffle": 1, "orthogonal": 0.2}))
-    assert verdicts.privacy("small")[1] == (
+def test_the_sentence_on_privacy_gives_the_numbers():
+    rows = privacy_tables({"shuffle": EARLY, "orthogonal": NEVER}, {"shuffle": 1, "orthogonal": 0.2})
+    assert verdicts.privacy(*rows, patch_size=4)[1] == (
         "From encrypted images alone, at least 90% of the key takes 10 (shuffle) images; never found: orthogonal; "
         "from known plaintext, at least 90% of the key takes 1 (shuffle) image pairs; never found: orthogonal."
     )
@@ -103,11 +90,10 @@ def stolen_rows(by_method, budget=300):
         ({100: 0.30, 1000: 0.85}, {100: 0.28, 1000: 0.84}, verdicts.SUPPORTED),  # the images alone give as much
     ],
 )
-def test_model_protection(recorded, everything, new, verdict):
+def test_model_protection(everything, new, verdict):
     methods = {"no key": {0: 0.13}, "everything": everything, "from nothing": new, "filters": {10000: 0.2}}
     rows = stolen_rows(methods) + stolen_rows({"everything": {1000: 0.99}}, budget=100)  # a smaller budget: no matter
-    recorded["stolen_model"] = pd.DataFrame(rows)
-    recorded["keys"] = pd.DataFrame([{"measure": "accuracy", "case": "plain", "value": 0.9}])
-    found, sentence = verdicts.model_protection("small")
+    keys = pd.DataFrame({"measure": "accuracy", "case": "plain", "patch_size": [4, 2], "value": [0.9, 0.96]})
+    found, sentence = verdicts.model_protection(pd.DataFrame(rows), keys, patch_size=4)
     assert found == verdict
     assert "13.0%" in sentence and "the plain one has 90.0%" in sentence and "fine-tuning" in sentence
