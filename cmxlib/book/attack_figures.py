@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .figures import BLUE, GREEN, GREY, ORANGE, RED, STEP_COLOURS, subplots
+from .style import BLUE, GREEN, GREY, ORANGE, RED, STEP_COLOURS, subplots
 from .summaries import KNOWLEDGE, wilson
 
 STEP_MARKERS = {"shuffle": "o", "flip": "s", "shuffle+flip": "^", "orthogonal": "D"}

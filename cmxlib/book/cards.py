@@ -5,7 +5,7 @@ import json
 import statistics
 from pathlib import Path
 
-from ..study.scales import MODELS
+from ..paths import checkout
 from .summaries import duration
 
 DATA = {
@@ -17,12 +17,12 @@ DATA = {
 }
 
 
-def models(folder: Path = MODELS) -> list[Path]:
+def models(folder: Path | None = None) -> list[Path]:
     """The JSON file of each model in the folder."""
-    return sorted(folder.glob("*.json"))
+    return sorted((folder or checkout() / "models").glob("*.json"))
 
 
-def model_cards(folder: Path = MODELS) -> str:
+def model_cards(folder: Path | None = None) -> str:
     """A card in Markdown for each model: what it is, data, settings, accuracy, file."""
     return "\n\n".join(card(path) for path in models(folder)) or "No model is here yet."
 

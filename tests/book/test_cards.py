@@ -6,13 +6,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from cmxlib import ConvMixer
+from cmxlib import ConvMixer, paths
 from cmxlib.book import cards, readme
 from cmxlib.study import scales
 from cmxlib.study.accuracy import finer
-from cmxlib.study.scales import MODELS, SCALES
+from cmxlib.study.scales import SCALES
 
 COMMITTED = cards.models()
+
+MODELS = paths.ROOT / "models"
 
 
 def test_there_is_a_model_and_each_has_its_weights():

@@ -1,10 +1,8 @@
 import contextlib
-import copy
 import dataclasses
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,13 +12,14 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from cmxlib import ConvMixer, PatchCipher, SecretKey, accuracy, fit
-from cmxlib.learn import train
+from cmxlib import ConvMixer, PatchCipher, SecretKey, accuracy, fit, paths
 from cmxlib.learn.augment import augment
 from cmxlib.learn.checkpoint import CheckpointError, checksum, load_model, save_model
 from cmxlib.learn.data import Dataset, channel_statistics
 from cmxlib.learn.train import TrainSettings
-from cmxlib.study.scales import MODELS, SCALES, new_model, trained_model
+from cmxlib.study.scales import SCALES, new_model, trained_model
+
+MODELS = paths.ROOT / "models"
 
 
 def toy_data(n=96):
@@ -499,32 +498,3 @@ def test_rand_augment_leaves_the_global_generator_alone():
     torch.manual_seed(1)
     augment(images, generator, rand_augment=12)
     assert torch.rand(1) == expected
-
-
-@pytest.mark.parametrize(
-    "compiled_step, n_steps, wins",
-    [(0.001, 10_000, True), (0.001, 1, False), (0.02, 10_000, False), (0.009995, 4000, False)],
-)
-def test_a_network_is_compiled_where_that_pays(monkeypatch, compiled_step, n_steps, wins):
-    """Measured, compiling included: here it takes 50 ms, and a step that is not compiled 10 ms."""
-
-    tried = []
-
-    def compiled(network):
-        tried.append(network)
-
-        def run(images):
-            time.sleep(0.05)
-            return network(images)
-
-        return run
-
-    monkeypatch.setattr(torch, "compile", compiled)
-    monkeypatch.setattr(train, "least_seconds", lambda ways, repeats: (0.01, compiled_step)[: len(ways)])
-    model, data = toy_model(), toy_data()
-    before, images = copy.deepcopy(model), data.train_images[:8].float() / 255
-    found = train.quickest(model, images, data.train_labels[:8], n_steps, autocast=False)
-    assert (found is not model) == wins
-    assert bool(tried) == (n_steps > 1)  # a short training, which compiling could not repay, does not even try
-    assert same_state(model, before) and all(p.grad is None for p in model.parameters())  # it trained a copy
-    assert torch.equal(found(images), model(images))
