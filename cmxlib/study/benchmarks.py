@@ -34,7 +34,7 @@ KINDS = {  # layers of a block, and how many arrays their forward and backward p
     "GELU, BatchNorm": 5,
     "GELU, BatchNorm, residual sum": 6,
 }
-STARTS, TURNS = 3, 5
+STARTS, TURNS = 3, 3
 
 
 # -- our side, as its user would run it --------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def _measure(scale: Scale, unit: dict):
     if case != "encryption":
         arguments["patch_size"] = size
     if case == "evaluation":
-        arguments["n"] = 40 if quick else (10_000 if size >= 4 else 2_000)
+        arguments["n"] = 40 if quick else (4_000 if size >= 4 else 1_000)
     if case == "layer":
         arguments["kind"] = unit["layer"]
     if case == "memory":

@@ -84,7 +84,7 @@ def _trained_on_encrypted(scale, data, method, sizes, seed):
     """The scale's network, trained on images encrypted with SecretKey.for_experiment(seed), and its history."""
     cipher = make_cipher(method, SecretKey.for_experiment(seed), **sizes)
     settings = dataclasses.replace(scale.train, seed=seed)
-    recipe = json.dumps([scale.dataset, scale.model, vars(settings), method, sizes], sort_keys=True)
+    recipe = json.dumps([data.name, scale.model, vars(settings), method, sizes], sort_keys=True)
     name = f"{scale.name}-{method}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}-seed{seed}"
     model = new_model(scale, seed)
     history = fit(
