@@ -3,7 +3,7 @@
 import numpy as np
 
 from .style import BLUE, GREEN, GREY, ORANGE, RED, STEP_COLOURS, subplots
-from .summaries import KNOWLEDGE, wilson
+from .summaries import KNOWLEDGE, equal_budgets, wilson
 
 STEP_MARKERS = {"shuffle": "o", "flip": "s", "shuffle+flip": "^", "orthogonal": "D"}
 SKY, PINK = "#56B4E9", "#CC79A7"
@@ -86,8 +86,9 @@ def visibility(rows):
 def stolen_model(rows):
     """What a thief gets out of an encrypted model, from rows of the table `stolen_model`.
 
-    Accuracy against the number of plain images, with the full budget; and against the seconds of one attack, where
-    several budgets were measured. Mean and range over draws; dotted: the encrypted model as it is, without a key.
+    Accuracy against the number of plain images, with the budget that a method had at every number; and against the
+    seconds of one attack, where several budgets were measured. Mean and range over draws; dotted: the encrypted model
+    as it is, without a key.
     """
     shown = rows[rows.measure == "accuracy"]
     seconds = rows[rows.measure == "attack_seconds"]
@@ -96,7 +97,7 @@ def stolen_model(rows):
         part = shown[shown.method == method]
         if part.empty:
             continue
-        full = part[part.budget == part.groupby("n_plain").budget.transform("max")]
+        full = equal_budgets(part)
         _curve(left, full, "n_plain", colour, marker, label, line)
         n_budgets = part.groupby("n_plain").budget.nunique()
         if len(n_budgets) and n_budgets.max() > 1:

@@ -10,7 +10,7 @@ from ..study import records
 from . import attack_figures
 from .style import BLUE, GREEN, GREY, ORANGE, RED, STEP_COLOURS, STYLE, close, save, subplots
 from .style import use_style as use_style  # chapters take it from here
-from .summaries import conventional_table, duration, summary
+from .summaries import conventional_table, duration, speed_table, summary
 
 
 def image_grid(rows, row_titles=None, column_titles=None, size=1.1):
@@ -213,24 +213,22 @@ def cost(rows):
 def where_time_goes(rows):
     """Milliseconds of each kind of layer in a training step, ours beside stock modules, from rows of `benchmarks`.
 
-    One panel a patch size. A black line marks the floor: operations at the rate of matrix products, or arrays at that
-    of copying, whichever takes longer.
+    One panel a patch size.
     """
-    rows = rows[rows.layer.notna()]
-    parts = _by_patch_size(rows)
+    layers = speed_table(rows[rows.case == "layer"]).reset_index()
+    parts = _by_patch_size(layers)
     figure, panels = subplots(1, len(parts), figsize=(4.2 * len(parts), 2.9), sharey=True, squeeze=False)
     for axis, (size, _, part) in zip(panels[0], parts, strict=True):
         part = part.reset_index()
         for offset, column, colour, hatch, name in (
-            (-0.2, "reference", ORANGE, "//", "stock modules"),
-            (0.2, "ours", BLUE, "", "cmxlib"),
+            (-0.2, "stock", ORANGE, "//", "stock modules"),
+            (0.2, "cmxlib", BLUE, "", "cmxlib"),
         ):
             axis.barh(part.index + offset, 1e3 * part[column], 0.38, color=colour, hatch=hatch, label=name)
-        axis.vlines(1e3 * part.floor, part.index, part.index + 0.4, color="black", linewidth=2, label="floor")
         axis.set_yticks(part.index, part.layer)
         axis.set(title=f"patches of {size}", xlabel="ms of a training step", xscale="log")
     panels[0, 0].invert_yaxis()
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

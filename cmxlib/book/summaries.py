@@ -247,3 +247,21 @@ def found_from(rows, by):
     enough = rows.groupby(by).value.mean().sort_index() >= FOUND
     lasting = enough[::-1].cummin()[::-1]
     return int(lasting.idxmax()) if lasting.any() else None
+
+
+def equal_budgets(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of rows of `stolen_model`, those of the budget that a method had with every number of images: side by side, more
+    images then differ by nothing else. Without it, the longer trainings at 1,000 images stand beside shorter ones."""
+    largest = rows.groupby(["method", "n_plain"]).budget.max().groupby("method").min()
+    return rows[rows.budget == rows.method.map(largest)]
+
+
+def speed_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Seconds of cmxlib and of stock modules, from rows of the table `benchmarks`: medians over starts, and how many
+    times quicker cmxlib is, the least and the largest ratio over starts. Index: case, patch_size, layer."""
+    timed = rows[(rows.measure == "seconds") & rows.contender.isin(["cmxlib", "stock"])]
+    by = ["case", "patch_size", "layer"]
+    wide = timed.fillna({"layer": ""}).pivot(index=[*by, "start"], columns="contender", values="value")
+    starts = wide.assign(ratio=wide.stock / wide.cmxlib).groupby(by, sort=False)
+    found = starts[["cmxlib", "stock"]].median()
+    return found.assign(least=starts.ratio.min(), largest=starts.ratio.max(), starts=starts.size())
