@@ -15,6 +15,8 @@ one does with plain ones, so such an example fools both or neither. The last nee
 the size of every change.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
@@ -25,7 +27,19 @@ from ..learn.evaluate import normalise
 EPS = 8 / 255
 
 
-def pgd(model, images, labels, *, mean, std, eps=EPS, steps=20, step_size=None, batch_size=200, seed=0):
+def pgd(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    eps: float = EPS,
+    steps: int = 20,
+    step_size: float | None = None,
+    batch_size: int = 200,
+    seed: int = 0,
+) -> torch.Tensor:
     """Projected gradient descent from a random start (Madry et al., ICLR 2018), in the maximum norm.
 
     images: (N, C, H, W), uint8 or float in [0, 1]; the model is asked where it is. ``step_size`` is 2.5 eps / steps
@@ -50,7 +64,18 @@ def pgd(model, images, labels, *, mean, std, eps=EPS, steps=20, step_size=None, 
     return torch.cat(found)
 
 
-def square(model, images, labels, *, mean, std, eps=EPS, queries=500, batch_size=200, seed=0):
+def square(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    eps: float = EPS,
+    queries: int = 500,
+    batch_size: int = 200,
+    seed: int = 0,
+) -> torch.Tensor:
     """Square Attack (Andriushchenko et al., ECCV 2020), which asks for outputs only, by the library ART.
 
     Arguments and result as for ``pgd``; ``queries`` is how often it may ask about an image. It leaves an image alone
@@ -83,13 +108,13 @@ def square(model, images, labels, *, mean, std, eps=EPS, queries=500, batch_size
     return torch.from_numpy(changed)
 
 
-def noise(images, *, eps=EPS, seed=0):
+def noise(images: torch.Tensor, *, eps: float = EPS, seed: int = 0) -> torch.Tensor:
     """The control: each value changed by eps up or down at random, as much as any attack here may change it."""
     signs = torch.randint(0, 2, images.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return (_values(images) + eps * signs).clamp(0, 1)
 
 
-def to_bytes(images):
+def to_bytes(images: torch.Tensor) -> torch.Tensor:
     """Images as a file holds them: float in [0, 1] -> uint8. Within 8 / 255 of byte images they stay so."""
     return (images * 255).round().to(torch.uint8)
 
@@ -104,7 +129,7 @@ class Pipeline(nn.Module):
         super().__init__()
         self.model, self.cipher, self.norm = encrypted_model, cipher, (mean, std)
 
-    def forward(self, values):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
         return self.model(normalise(self.cipher.encrypt(values), *self.norm))
 
 

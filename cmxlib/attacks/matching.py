@@ -6,7 +6,7 @@ from scipy.optimize import linear_sum_assignment, quadratic_assignment
 from ..lock.patch import PatchCipher
 
 
-def assign(same: np.ndarray, flipped: np.ndarray, steps) -> tuple[np.ndarray, np.ndarray]:
+def assign(same: np.ndarray, flipped: np.ndarray, steps: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The shuffle and flips (n,), (n,) of least cost: a linear assignment where ``steps`` has "shuffle".
 
     same, flipped: (n, n), the cost of taking encrypted entry i for plain entry j as it is, and flipped.
@@ -17,7 +17,9 @@ def assign(same: np.ndarray, flipped: np.ndarray, steps) -> tuple[np.ndarray, np
     return permutation, flipped[entries] < same[entries] if "flip" in steps else np.zeros(len(cost), bool)
 
 
-def match_moments(target: np.ndarray, source: np.ndarray, steps, rng, restarts: int) -> tuple[np.ndarray, np.ndarray]:
+def match_moments(
+    target: np.ndarray, source: np.ndarray, steps: tuple[str, ...], rng: np.random.Generator, restarts: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The shuffle and signs (n,), (n,) that take one matrix of second moments (n, n) to the other, up to all signs.
 
     A quadratic assignment, solved by the FAQ algorithm of scipy from ``restarts`` starting points. Flips change signs

@@ -10,6 +10,8 @@ A patch cipher is one affine map x' = A x + b for every patch of every image, so
 the attacks use is that a covariance M of plain patches becomes A M A^T, within a patch and between neighbours.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -21,7 +23,7 @@ from .matching import assign, distances, leading, match_moments, polar
 _RIGHT, _BELOW = 0.5, 0.25
 
 
-def patch_moments(images, patch_size) -> tuple[np.ndarray, np.ndarray]:
+def patch_moments(images: torch.Tensor, patch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean (n,) and covariances (3, n, n) of the patches of images (N, C, H, W), uint8 or float in [0, 1].
 
     The covariances are of a patch with itself, with the one to its right, and with the one below it, n = C p p; those
@@ -43,7 +45,14 @@ def patch_moments(images, patch_size) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ciphertext_only(
-    encrypted, public, patch_size=4, steps=("shuffle", "flip"), *, neighbours=True, restarts=10, seed=0
+    encrypted: torch.Tensor,
+    public: torch.Tensor | tuple[np.ndarray, np.ndarray],
+    patch_size: int = 4,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+    *,
+    neighbours: bool = True,
+    restarts: int = 10,
+    seed: int = 0,
 ) -> PatchCipher:
     """Estimate the cipher from encrypted images and from unrelated plain images of the same kind.
 
@@ -81,7 +90,9 @@ def ciphertext_only(
     return PatchCipher.from_entries(permutation, signs < 0, patch_size, channels)
 
 
-def known_plaintext(plain, encrypted, *, patch_size=4, steps=("shuffle", "flip")) -> PatchCipher:
+def known_plaintext(
+    plain: torch.Tensor, encrypted: torch.Tensor, *, patch_size: int = 4, steps: tuple[str, ...] = ("shuffle", "flip")
+) -> PatchCipher:
     """Estimate the cipher from images (N, C, H, W) and the same images encrypted.
 
     Shuffles and flips: each encrypted entry, as a vector over all patches, is compared with each plain entry and its
@@ -99,13 +110,19 @@ def known_plaintext(plain, encrypted, *, patch_size=4, steps=("shuffle", "flip")
     return PatchCipher.from_entries(*assign(same, flipped, steps), patch_size, channels)
 
 
-def chosen_plaintext(encrypt, *, patch_size=4, channels=3, steps=("shuffle", "flip")) -> PatchCipher:
+def chosen_plaintext(
+    encrypt: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    patch_size: int = 4,
+    channels: int = 3,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+) -> PatchCipher:
     """Estimate the cipher from one image of our choice: ``encrypt`` is called once, with ``chosen_image``."""
     image = chosen_image(patch_size, channels, steps)
     return known_plaintext(image, encrypt(image), patch_size=patch_size, steps=steps)
 
 
-def chosen_image(patch_size=4, channels=3, steps=("shuffle", "flip")) -> torch.Tensor:
+def chosen_image(patch_size: int = 4, channels: int = 3, steps: tuple[str, ...] = ("shuffle", "flip")) -> torch.Tensor:
     """One square image (1, C, S, S), as small as it can be, whose encryption shows the whole cipher.
 
     Shuffles and flips: each entry has a code of its own, its number written in digits 0 .. 126, one digit a patch, so

@@ -13,6 +13,8 @@ a key, as the attacks on images do: ``decrypt_model(encrypted_model, estimate, .
 import copy
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from ..learn.data import Dataset
 from ..learn.evaluate import logits, normalise
 from ..learn.train import TrainSettings, fit
 from ..lock.keys import SecretKey
@@ -28,8 +31,21 @@ from ..lock.model import decrypt_model, find_embedding
 from ..lock.patch import PatchCipher, to_blocks
 from .matching import match_moments
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def random_keys(model, images, labels, *, mean, std, trials, steps=("shuffle", "flip"), seed=10_000) -> PatchCipher:
+
+def random_keys(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    trials: int,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+    seed: int = 10_000,
+) -> PatchCipher:
     """The best of ``trials`` random ciphers, by the loss of the encrypted model on labelled plain images."""
     size = find_embedding(model)[1].kernel_size[0]
     ciphers = (PatchCipher(SecretKey.for_experiment(seed + trial), size, steps=steps) for trial in range(trials))
@@ -38,7 +54,16 @@ def random_keys(model, images, labels, *, mean, std, trials, steps=("shuffle", "
 
 
 def hill_climb(
-    model, images, labels, *, mean, std, trials, steps=("shuffle", "flip"), start=None, seed=0
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    trials: int,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+    start: PatchCipher | None = None,
+    seed: int = 0,
 ) -> tuple[PatchCipher, list[float]]:
     """Change a shuffle-and-flip cipher step by step while that lowers the loss on labelled plain images.
 
@@ -63,7 +88,17 @@ def hill_climb(
 
 
 def gradient_search(
-    model, images, labels, *, mean, std, iterations, flipped=None, batch_size=128, lr=0.1, seed=0
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    iterations: int,
+    flipped: np.ndarray | None = None,
+    batch_size: int = 128,
+    lr: float = 0.1,
+    seed: int = 0,
 ) -> tuple[PatchCipher, list[float]]:
     """Learn a shuffle-and-flip cipher by gradient descent on the loss of the encrypted model on labelled plain images.
 
@@ -102,7 +137,15 @@ def gradient_search(
 
 
 def from_statistics(
-    model, images, *, mean, std, trials, steps=("shuffle", "flip"), n_patches=500, seed=0
+    model: nn.Module,
+    images: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    trials: int,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+    n_patches: int = 500,
+    seed: int = 0,
 ) -> tuple[PatchCipher, float]:
     """Estimate a shuffle-and-flip cipher from what the model remembers of its training images; no labels are needed.
 
@@ -151,7 +194,15 @@ def from_statistics(
     return PatchCipher.from_entries(order, signs < 0, conv.kernel_size[0]), loss
 
 
-def from_filters(model, other, *, std, steps=("shuffle", "flip"), restarts=10, seed=0) -> PatchCipher:
+def from_filters(
+    model: nn.Module,
+    other: nn.Module,
+    *,
+    std: Sequence[float],
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+    restarts: int = 10,
+    seed: int = 0,
+) -> PatchCipher:
     """Estimate the cipher from the encrypted filters alone, given another, plain model of the same patch size.
 
     Trained filters are smooth: the products of their columns, W^T W, are alike from model to model, and encryption
@@ -162,7 +213,16 @@ def from_filters(model, other, *, std, steps=("shuffle", "flip"), restarts=10, s
     return PatchCipher.from_entries(permutation, signs < 0, find_embedding(model)[1].kernel_size[0])
 
 
-def retrain(model, data, n_images, settings: TrainSettings, *, n_steps, train="everything", progress=False):
+def retrain(
+    model: nn.Module,
+    data: Dataset,
+    n_images: int,
+    settings: TrainSettings,
+    *,
+    n_steps: int,
+    train: str = "everything",
+    progress: bool = False,
+) -> "pd.DataFrame":
     """Train on the first ``n_images`` plain training images; the history of ``fit``.
 
     train: "everything", or "embedding" for the patch embedding alone; ``model`` is changed in place. With a new model
@@ -186,7 +246,15 @@ def retrain(model, data, n_images, settings: TrainSettings, *, n_steps, train="e
     return history
 
 
-def key_loss(model, cipher, images, labels, *, mean, std) -> float:
+def key_loss(
+    model: nn.Module,
+    cipher: PatchCipher,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> float:
     """Cross-entropy of the encrypted model on plain images (N, C, H, W) that ``cipher`` encrypts."""
     opened = decrypt_model(model, cipher, mean=mean, std=std)
     return F.cross_entropy(logits(opened, images, mean=mean, std=std), labels).item()

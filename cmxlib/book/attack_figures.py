@@ -1,9 +1,15 @@
 """Plots of the recorded attacks, from rows; `figures.draw_recorded` saves them."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .style import BLUE, GREEN, GREY, ORANGE, RED, STEP_COLOURS, subplots
 from .summaries import KNOWLEDGE, equal_budgets, wilson
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 STEP_MARKERS = {"shuffle": "o", "flip": "s", "shuffle+flip": "^", "orthogonal": "D"}
 SKY, PINK = "#56B4E9", "#CC79A7"
@@ -29,7 +35,7 @@ THEFTS = {  # what is done with a stolen model: label, colour, marker, line
 }
 
 
-def attacks(rows, patch_size=4):
+def attacks(rows: "pd.DataFrame", patch_size: int = 4) -> "Figure":
     """Share of the key that an attacker finds from encrypted images alone, from rows of the table `attack_images`.
 
     By steps, by patch size (dashed: orthogonal), and by the attacker's public images; mean and range over draws.
@@ -58,7 +64,7 @@ def attacks(rows, patch_size=4):
     return figure
 
 
-def visibility(rows):
+def visibility(rows: "pd.DataFrame") -> "Figure":
     """How alike images and encrypted images are, by patch size and steps, from rows of the table `visibility`."""
     measures = {"ssim": "SSIM", "psnr": "PSNR, dB", "contrast_correlation": "correlation of contrasts"}
     sizes = sorted(rows.patch_size.unique())
@@ -83,7 +89,7 @@ def visibility(rows):
     return figure
 
 
-def stolen_model(rows):
+def stolen_model(rows: "pd.DataFrame") -> "Figure":
     """What a thief gets out of an encrypted model, from rows of the table `stolen_model`.
 
     Accuracy against the number of plain images, with the budget that a method had at every number; and against the
@@ -117,7 +123,7 @@ def stolen_model(rows):
     return figure
 
 
-def adversarial(rows):
+def adversarial(rows: "pd.DataFrame") -> "Figure":
     """Accuracy of the encrypted pipeline on adversarial examples, by what their maker knows, from rows `adversarial`.
 
     With 95 % intervals over images; dashed: on unchanged images, dotted: guessing.
@@ -146,7 +152,7 @@ def adversarial(rows):
     return figure
 
 
-def repairs(rows):
+def repairs(rows: "pd.DataFrame") -> "Figure":
     """What attackers find under the repairs, by number of encrypted images, from rows of the table `repairs`.
 
     Left: encrypted images alone; right: with the encrypted model too. Above: share of the key; below: SSIM of what

@@ -73,7 +73,7 @@ def table() -> str:
 # -- what the abstract says ------------------------------------------------------------------------------------------
 
 
-def exact(keys):
+def exact(keys: "pd.DataFrame") -> tuple[str, str]:
     """Supported: under every cipher, no prediction changes with the correct key; with limits: at most 1 in 1,000."""
     right = keys[keys.case == "correct key"].pivot_table(
         index=["patch_size", "steps"], columns="measure", values="value"
@@ -95,7 +95,7 @@ def exact(keys):
     )
 
 
-def locked(keys):
+def locked(keys: "pd.DataFrame") -> tuple[str, str]:
     """Of the accuracy above guessing, wrong keys leave a tenth at most on average: supported under all ciphers, with
     limits under some."""
     kept, found = [], []
@@ -113,7 +113,7 @@ def locked(keys):
     return _all_or_some(pd.concat(kept)), " ".join(found)
 
 
-def same_network(training, keys):
+def same_network(training: "pd.DataFrame", keys: "pd.DataFrame") -> tuple[str, str]:
     """Supported: the encrypted network's rows are of the network and training of the plain one, and it is exact."""
     verdict, _ = exact(keys)
     found = []
@@ -129,7 +129,7 @@ def same_network(training, keys):
     return verdict, " ".join(found)
 
 
-def conventional_lose(conventional):
+def conventional_lose(conventional: "pd.DataFrame") -> tuple[str, str]:
     """Supported: every method loses, and the 95 % interval of its loss over seeds lies above 0; with limits: most
     lose, or too few seeds for an interval. A KeyError where a method is not measured."""
     found = conventional_table(conventional).set_index("method")
@@ -147,7 +147,7 @@ def conventional_lose(conventional):
 # -- what the book says ----------------------------------------------------------------------------------------------
 
 
-def quick_change(training, conventional):
+def quick_change(training: "pd.DataFrame", conventional: "pd.DataFrame") -> tuple[str, str]:
     """Supported: changing the key is at least 1,000 times quicker than training the network that trains quickest, of
     all patch sizes; with limits: 10 times."""
     epochs = training[training.measure == "seconds"].groupby("patch_size").value
@@ -159,7 +159,7 @@ def quick_change(training, conventional):
     )
 
 
-def free_inference(cost):
+def free_inference(cost: "pd.DataFrame") -> tuple[str, str]:
     """Supported: the encrypted network takes at most 5 % longer than the plain one (medians); with limits: 20 %."""
     median = cost[cost.measure == "seconds"].groupby("case").value.median()
     plain, encrypted = (median[f"classify 2,000 {kind} images, {kind} model"] for kind in ("plain", "encrypted"))
@@ -170,7 +170,7 @@ def free_inference(cost):
     )
 
 
-def free_blocks(blocks):
+def free_blocks(blocks: "pd.DataFrame") -> tuple[str, str]:
     """Supported: the correct key costs nothing at any block size, and larger patches lower the plain accuracy."""
     rows = blocks[blocks.measure == "accuracy"]
     wide = rows.groupby(["patch_size", "block_size", "case"]).value.mean().unstack()
@@ -185,7 +185,7 @@ def free_blocks(blocks):
     )
 
 
-def slope(anatomy):
+def slope(anatomy: "pd.DataFrame") -> tuple[str, str]:
     """Supported: with two wrong positions, and with two wrong flips, more than half of the accuracy is left."""
     kept, sentences = [], []
     for size, rows in anatomy[anatomy.measure == "accuracy"].groupby("patch_size"):
@@ -199,7 +199,7 @@ def slope(anatomy):
     return _all_or_some(pd.Series(kept)), "Of the accuracy, with " + "; with ".join(sentences) + "."
 
 
-def known_pairs(attack_pairs):
+def known_pairs(attack_pairs: "pd.DataFrame") -> tuple[str, str]:
     """Supported: at the largest number of pairs tried, the whole key is found under every cipher and in every draw."""
     rows = attack_pairs[(attack_pairs.measure == "share_recovered") & (attack_pairs.attack == "known plaintext")]
     worst = rows.groupby(["steps", "pairs"], sort=False).value.min().unstack()
@@ -211,7 +211,7 @@ def known_pairs(attack_pairs):
     )
 
 
-def exact_repairs(repairs):
+def exact_repairs(repairs: "pd.DataFrame") -> tuple[str, str]:
     """Supported: under every repair the correct key changes no prediction; with limits: under some."""
     differ = repairs[repairs.measure == "differ"].groupby("repair").value.max()
     return _all_or_some(differ == 0), (
@@ -220,7 +220,7 @@ def exact_repairs(repairs):
     )
 
 
-def repairs_hold(repairs):
+def repairs_hold(repairs: "pd.DataFrame") -> tuple[str, str]:
     """Supported: from encrypted images alone, no repair's key is found, from whatever number on; with limits: some.
 
     A key counts as found from the number on from which nine tenths of it are found on average over draws, with that
@@ -229,7 +229,7 @@ def repairs_hold(repairs):
     return _repairs_hold(repairs, "ciphertext only")
 
 
-def repairs_hold_with_model(repairs):
+def repairs_hold_with_model(repairs: "pd.DataFrame") -> tuple[str, str]:
     """As ``repairs_hold``, for an attacker who holds the encrypted model (of each key, where keys change) too."""
     return _repairs_hold(repairs, "ciphertext and model")
 
@@ -248,7 +248,7 @@ def _repairs_hold(repairs, attack):
     )
 
 
-def published_level(training):
+def published_level(training: "pd.DataFrame") -> tuple[str, str]:
     """Supported: the plain network reaches what ConvMixer's authors published; with limits: comes within a point."""
     final = training[training.measure == "final_test_accuracy"].sort_values("patch_size")
     gap = PUBLISHED_ACCURACY - final.value.max()

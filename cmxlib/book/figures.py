@@ -1,6 +1,8 @@
 """Every plot of the book. Those of recorded results are drawn from rows, and saved as PNG and SVG."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,8 +14,17 @@ from .style import BLUE, GREEN, GREY, ORANGE, RED, STEP_COLOURS, STYLE, close, s
 from .style import use_style as use_style  # chapters take it from here
 from .summaries import conventional_table, duration, speed_table, summary
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
-def image_grid(rows, row_titles=None, column_titles=None, size=1.1):
+
+def image_grid(
+    rows: list[list],
+    row_titles: Sequence[str] | None = None,
+    column_titles: Sequence[str] | None = None,
+    size: float = 1.1,
+) -> "Figure":
     """Images in a grid.
 
     Args:
@@ -40,7 +51,7 @@ def image_grid(rows, row_titles=None, column_titles=None, size=1.1):
     return figure
 
 
-def filters(weight, row_titles=None, size=0.7):
+def filters(weight: Any, row_titles: Sequence[str] | None = None, size: float = 0.7) -> "Figure":
     """Embedding filters (N, C, p, p) as pictures in a row, or several such sets below one another.
 
     Each filter is scaled by itself to [0, 1], with 0 at mid grey.
@@ -59,7 +70,7 @@ def _by_patch_size(rows):
     return [(size, f"patches of {size}" if len(sizes) > 1 else "", rows[rows.patch_size == size]) for size in sizes]
 
 
-def training_curves(rows):
+def training_curves(rows: "pd.DataFrame") -> "Figure":
     """Loss and accuracy by epoch, from rows of the table `training` (or the same columns of a history).
 
     Rows of several patch sizes give a line of panels each.
@@ -83,7 +94,7 @@ def training_curves(rows):
     return figure
 
 
-def wrong_keys(rows):
+def wrong_keys(rows: "pd.DataFrame") -> "Figure":
     """How accuracy is spread over wrong keys, by steps, from rows of the table `keys`; dashed: the right key.
 
     Rows of several patch sizes give a panel each.
@@ -117,7 +128,7 @@ def wrong_keys(rows):
     return figure
 
 
-def anatomy(rows):
+def anatomy(rows: "pd.DataFrame") -> "Figure":
     """Accuracy against the number of wrong entries in the key, from rows of the table `anatomy`: mean and range.
 
     Rows of several patch sizes give a panel each.
@@ -143,7 +154,7 @@ def anatomy(rows):
     return figure
 
 
-def blocks(rows):
+def blocks(rows: "pd.DataFrame") -> "Figure":
     """Plain and wrong-key accuracy by patch and block size, from rows of the table `blocks`."""
     rows = rows[rows.measure == "accuracy"]
     figure, axis = subplots(figsize=(7, 3))
@@ -165,7 +176,7 @@ def blocks(rows):
     return figure
 
 
-def conventional(rows):
+def conventional(rows: "pd.DataFrame") -> "Figure":
     """Accuracy with the correct key, wrong keys and none, by method, from rows of the table `conventional`; at the
     right the loss in points against plain, and the number of seeds."""
     table = conventional_table(rows)
@@ -195,7 +206,7 @@ def conventional(rows):
     return figure
 
 
-def cost(rows):
+def cost(rows: "pd.DataFrame") -> "Figure":
     """Seconds of each job, on a logarithmic axis, from rows of the table `cost`: every trial, and the median."""
     jobs = rows[rows.measure == "seconds"].groupby("case", sort=False).value
     figure, axis = subplots(figsize=(7, 0.8 + 0.4 * len(jobs)))
@@ -210,7 +221,7 @@ def cost(rows):
     return figure
 
 
-def where_time_goes(rows):
+def where_time_goes(rows: "pd.DataFrame") -> "Figure":
     """Milliseconds of each kind of layer in a training step, ours beside stock modules, from rows of `benchmarks`.
 
     One panel a patch size.
@@ -243,7 +254,7 @@ RECORDED = {
 }
 
 
-def draw_recorded(scale: str, folder=None) -> list[Path]:
+def draw_recorded(scale: str, folder: Path | None = None) -> list[Path]:
     """Draw the figure of each table that is recorded at a scale, and save it in that scale's folder of figures.
 
     Below each stands what it was measured over.
@@ -260,7 +271,7 @@ def draw_recorded(scale: str, folder=None) -> list[Path]:
     return paths
 
 
-def measured_over(rows) -> str:
+def measured_over(rows: "pd.DataFrame") -> str:
     """In a line, what rows were measured over: data set, scale, images, keys (of each draw), draws, seeds."""
     seeds = sorted({seed for text in rows.seeds for seed in text.split()})
     names = {"cifar10": "CIFAR-10", "fontdigits": "FontDigits"}
@@ -274,7 +285,7 @@ def measured_over(rows) -> str:
     return ", ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"])
 
 
-def claim(paths, classes):
+def claim(paths: Sequence[tuple], classes: Sequence[str]) -> "Figure":
     """The book's claim in one picture: one row for each way of an image through a model.
 
     Args:
@@ -320,7 +331,7 @@ def _mosaic(weight, columns=6, gap=1):
     return picture
 
 
-def draw_claim(folder=None) -> list[Path]:
+def draw_claim(folder: Path | None = None) -> list[Path]:
     """Draw ``claim`` from the model and data of the quick scale, and save it as claim.png and claim.svg."""
     from ..learn.data import load_dataset
     from ..learn.evaluate import logits
@@ -330,7 +341,7 @@ def draw_claim(folder=None) -> list[Path]:
     from ..study.scales import trained_model
 
     data, (model, _) = load_dataset("fontdigits"), trained_model("quick")
-    norm = {"mean": data.mean, "std": data.std}
+    norm = data.norm
     plain_filters = find_embedding(model)[1].weight
     cipher = PatchCipher(SecretKey.for_experiment(0), plain_filters.shape[-1])
     encrypted_model = encrypt_model(model, cipher, **norm)

@@ -6,6 +6,8 @@ chapter; the function that `BLOCKS` has under NAME gives its Markdown.
 
 import json
 import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 from ..paths import checkout, write_text
 from ..study.records import read, table_path
@@ -142,7 +144,7 @@ BLOCKS = {
 }
 
 
-def render(text: str, blocks=BLOCKS) -> str:
+def render(text: str, blocks: Mapping[str, Callable[[], str]] = BLOCKS) -> str:
     """The text with each generated part made anew; ValueError for a part that is unknown, nested or has no end."""
     marks = re.findall(r"<!-- (generated: \w+|end) -->", text)
     if any((mark == "end") != bool(index % 2) for index, mark in enumerate(marks)) or len(marks) % 2:
@@ -167,7 +169,7 @@ def render_notebook(text: str) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"  # as nbformat writes it
 
 
-def update(paths=(README, START, MODEL_CARDS), check: bool = False) -> bool:
+def update(paths: Iterable[Path] = (README, START, MODEL_CARDS), check: bool = False) -> bool:
     """Make the generated parts of the files anew, or with `check` only look; True when all were current."""
     current = True
     for path in paths:

@@ -6,11 +6,15 @@ labels carry it too, so that a figure reads in grey.
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 
 from ..paths import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 STEP_COLOURS = {"shuffle": BLUE, "flip": ORANGE, "shuffle+flip": GREEN, "orthogonal": RED}
@@ -27,14 +31,14 @@ STYLE = {
 }
 
 
-def subplots(*args, **options):
+def subplots(*args: Any, **options: Any) -> Any:
     """`pyplot.subplots`, which is imported when the first figure is drawn: its import takes half a second."""
     import matplotlib.pyplot as plt
 
     return plt.subplots(*args, **options)
 
 
-def close(figure) -> None:
+def close(figure: "Figure") -> None:
     """Let go of a figure that has been saved."""
     import matplotlib.pyplot as plt
 
@@ -46,7 +50,7 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def save(figure, name: str, folder) -> list[Path]:
+def save(figure: "Figure", name: str, folder: Path) -> list[Path]:
     """Save a figure as ``name``.png and ``name``.svg in a folder, each at one stroke."""
     with mpl.rc_context(STYLE):
         _settle(figure)

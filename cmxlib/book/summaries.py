@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ CONVENTIONAL = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX")  # in the order of
 FOUND = 0.9  # of a key: the share from which on it counts as found
 
 
-def summary(values) -> dict:
+def summary(values: Any) -> dict:
     """Mean, sample standard deviation, min, max, n, and the mean's 95 % interval (Student's t) of some values."""
     from scipy import stats
 
@@ -229,7 +229,7 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def needed(n) -> str:
+def needed(n: float) -> str:
     """A cell of ``repairs_table`` as text: "not found" where the attack failed, "" where it was not tried."""
     return "" if np.isnan(n) else "not found" if np.isinf(n) else f"{n:,.0f}"
 
@@ -238,11 +238,11 @@ def _at(rows, steps, patch_size):
     return rows[(rows.steps == steps) & (rows.patch_size == patch_size)]
 
 
-def of_measure(rows, name):
+def of_measure(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     return rows[rows.measure == name]
 
 
-def found_from(rows, by):
+def found_from(rows: pd.DataFrame, by: str) -> int | None:
     """The smallest number from which on at least ``FOUND`` of the key is found on average, or None."""
     enough = rows.groupby(by).value.mean().sort_index() >= FOUND
     lasting = enough[::-1].cummin()[::-1]

@@ -6,15 +6,19 @@ docstrings, with their reasons.
 """
 
 import json
+from typing import TYPE_CHECKING
 
 from .summaries import FOUND, equal_budgets, found_from, of_measure
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERDICTS = SUPPORTED, LIMITS, REFUTED = "supported", "supported with limits", "not supported"
 GUESSING = 0.1  # ten classes
 MANY = 1000  # encrypted images, or plain ones: what a service sees in a day, or a thief can collect by hand
 
 
-def privacy(images, pairs, *, patch_size: int) -> tuple[str, str]:
+def privacy(images: "pd.DataFrame", pairs: "pd.DataFrame", *, patch_size: int) -> tuple[str, str]:
     """Whether encrypted images keep their content from somebody who sees many of them, but has no key.
 
     images, pairs: rows of `attack_images` and `attack_pairs`. Judged for attackers with public images of the same kind
@@ -57,7 +61,7 @@ def _standing(images) -> str:
     return "".join(said)
 
 
-def model_protection(stolen, keys, *, patch_size: int) -> tuple[str, str]:
+def model_protection(stolen: "pd.DataFrame", keys: "pd.DataFrame", *, patch_size: int) -> tuple[str, str]:
     """Whether the encrypted model is of use to a thief who has no key, but plain images of the same kind.
 
     stolen: rows of `stolen_model`, of a network with these patches; keys: rows of `keys`, which tell its plain
@@ -91,7 +95,7 @@ def model_protection(stolen, keys, *, patch_size: int) -> tuple[str, str]:
     )
 
 
-def adversarial_defence(adversarial) -> tuple[str, str]:
+def adversarial_defence(adversarial: "pd.DataFrame") -> tuple[str, str]:
     """Whether encryption keeps adversarial examples (8 grey levels) from the model, made by attackers without its key.
 
     adversarial: rows of the table of that name, all of one network. The measure is the accuracy of the encrypted

@@ -53,7 +53,7 @@ def _proposed(scale, data, method, block_size, seed):
     for trial in key_trials(model, data, {"patch_size": block_size}, N_WRONG, seed=seed).to_dict("records"):
         if trial["case"] in ("correct key", "wrong key", "no key"):
             yield trial["case"], trial["key_seed"], "accuracy", trial["accuracy"]
-    norm, new_seed = {"mean": data.mean, "std": data.std}, iter(range(seed + 1, seed + 8))
+    norm, new_seed = data.norm, iter(range(seed + 1, seed + 8))
     old = PatchCipher(SecretKey.for_experiment(seed), block_size)
     encrypted = encrypt_model(model, old, **norm)
 
