@@ -22,7 +22,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..learn.evaluate import normalise
+from ..learn.evaluate import evaluating, normalise
+from ..lock import checks
 
 EPS = 8 / 255
 
@@ -45,22 +46,21 @@ def pgd(
     images: (N, C, H, W), uint8 or float in [0, 1]; the model is asked where it is. ``step_size`` is 2.5 eps / steps
     unless given. Returns float images in [0, 1], on the CPU, that differ from the given ones by at most eps.
     """
-    step_size = step_size or 2.5 * eps / steps
+    _check(images, labels, eps)
+    step_size = step_size or 2.5 * eps / checks.whole(steps, "steps", 1)
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     found = []
-    for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        change = ((torch.rand(batch.shape, generator=generator) * 2 - 1) * eps).to(device)
-        plain, truth = _values(batch).to(device), truth.to(device)
-        for _ in range(steps):
-            tried = (plain + change).clamp(0, 1).requires_grad_()
-            loss = F.cross_entropy(model(normalise(tried, mean, std)), truth, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, tried)
-            change = (tried.detach() + step_size * gradient.sign() - plain).clamp(-eps, eps)
-        found.append((plain + change).clamp(0, 1).cpu())
-    model.train(was_training)
+    with evaluating(model):
+        for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            change = ((torch.rand(batch.shape, generator=generator) * 2 - 1) * eps).to(device)
+            plain, truth = _values(batch).to(device), truth.to(device)
+            for _ in range(steps):
+                tried = (plain + change).clamp(0, 1).requires_grad_()
+                loss = F.cross_entropy(model(normalise(tried, mean, std)), truth, reduction="sum")
+                (gradient,) = torch.autograd.grad(loss, tried)
+                change = (tried.detach() + step_size * gradient.sign() - plain).clamp(-eps, eps)
+            found.append((plain + change).clamp(0, 1).cpu())
     return torch.cat(found)
 
 
@@ -85,26 +85,27 @@ def square(
     from art.attacks.evasion import SquareAttack
     from art.estimators.classification import PyTorchClassifier
 
-    parameter, was_training = next(model.parameters()), model.training
-    with torch.no_grad():
-        n_classes = model.eval()(_values(images[:1]).to(parameter)).shape[1]
-    classifier = PyTorchClassifier(
-        model,
-        nn.CrossEntropyLoss(),
-        images.shape[1:],
-        n_classes,
-        clip_values=(0, 1),
-        preprocessing=tuple(np.reshape(np.float32(v), (-1, 1, 1)) for v in (mean, std)),
-        device_type="gpu" if parameter.is_cuda else "cpu",
-    )
-    state = np.random.get_state()  # noqa: NPY002 (ART draws from the global generator)
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        attack = SquareAttack(classifier, eps=eps, max_iter=queries, batch_size=batch_size, verbose=False)
-        changed = attack.generate(_values(images).numpy(), labels.numpy())
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
-        model.train(was_training)
+    _check(images, labels, eps)
+    checks.whole(queries, "queries", 1)
+    parameter, state = next(model.parameters()), np.random.get_state()  # noqa: NPY002 (ART draws from this generator)
+    with evaluating(model):
+        with torch.no_grad():
+            n_classes = model(_values(images[:1]).to(parameter)).shape[1]
+        classifier = PyTorchClassifier(
+            model,
+            nn.CrossEntropyLoss(),
+            images.shape[1:],
+            n_classes,
+            clip_values=(0, 1),
+            preprocessing=tuple(np.reshape(np.float32(v), (-1, 1, 1)) for v in (mean, std)),
+            device_type="gpu" if parameter.is_cuda else "cpu",
+        )
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            attack = SquareAttack(classifier, eps=eps, max_iter=queries, batch_size=batch_size, verbose=False)
+            changed = attack.generate(_values(images).numpy(), labels.numpy())
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
     return torch.from_numpy(changed)
 
 
@@ -135,3 +136,8 @@ class Pipeline(nn.Module):
 
 def _values(images):
     return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def _check(images, labels, eps):
+    checks.labels(labels, len(checks.images(images)))
+    checks.number(eps, "eps", 0, 1)

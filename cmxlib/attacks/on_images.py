@@ -15,8 +15,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from ..lock import checks
 from ..lock.patch import PatchCipher, to_blocks
-from .matching import assign, distances, leading, match_moments, polar
+from .matching import assign, check_images, check_steps, distances, leading, match_moments, polar
 
 # How much a neighbour's covariance counts beside that within the patch, to its right and below it. Different numbers,
 # for natural images look nearly alike when mirrored or transposed, and the two directions must not be exchanged.
@@ -29,7 +30,7 @@ def patch_moments(images: torch.Tensor, patch_size: int) -> tuple[np.ndarray, np
     The covariances are of a patch with itself, with the one to its right, and with the one below it, n = C p p; those
     between neighbours are 0 where an image is a single row or column of patches.
     """
-    scale = 255 if images.dtype == torch.uint8 else 1
+    scale = 255 if check_images(images, patch_size).dtype == torch.uint8 else 1
     average = images.sum(0, keepdim=True, dtype=torch.float64) / (len(images) * scale)
     mean = to_blocks(average, patch_size)[0].mean(0)
     rows, columns = images.shape[2] // patch_size, images.shape[3] // patch_size
@@ -70,7 +71,8 @@ def ciphertext_only(
     principal axes, which leaves their signs; these come from the covariances between neighbours, as does a last
     refinement by alternating orthogonal Procrustes problems.
     """
-    _check_steps(steps)
+    check_steps(steps)
+    checks.whole(restarts, "restarts", 1)
     encrypted_mean, encrypted_moments = patch_moments(encrypted, patch_size)
     public_mean, public_moments = public if isinstance(public, tuple) else patch_moments(public, patch_size)
     if (neighbours or tuple(steps) == ("orthogonal",)) and not encrypted_moments.any((1, 2)).all():
@@ -99,7 +101,7 @@ def known_plaintext(
     negative, and a linear assignment takes the closest. Orthogonal: least squares over all patches, among orthogonal
     matrices (the Procrustes problem, Schönemann 1966), so that n patches in general position are enough.
     """
-    _check_steps(steps)
+    check_steps(steps)
     if plain.shape != encrypted.shape:
         raise ValueError(f"Images and encrypted images must pair up, not {plain.shape} with {encrypted.shape}.")
     x, y = (_entries(images, patch_size) for images in (plain, encrypted))  # (n, number of patches)
@@ -129,7 +131,7 @@ def chosen_image(patch_size: int = 4, channels: int = 3, steps: tuple[str, ...] 
     that no code is the negative of another (uint8). Orthogonal: patch i is the unit vector i, whose encryption is
     column i of the matrix (float32).
     """
-    _check_steps(steps)
+    check_steps(steps)
     n = channels * patch_size**2
     if tuple(steps) == ("orthogonal",):
         patches = torch.eye(n)
@@ -180,10 +182,5 @@ def _whitening_axes(covariance):
 
 
 def _entries(images, patch_size):
-    values = images.double() / (255 if images.dtype == torch.uint8 else 1)
+    values = check_images(images, patch_size).double() / (255 if images.dtype == torch.uint8 else 1)
     return to_blocks(values, patch_size).flatten(0, 1).T.numpy()
-
-
-def _check_steps(steps):
-    if tuple(steps) != ("orthogonal",) and not (set(steps) <= {"shuffle", "flip"} and steps):
-        raise ValueError(f'steps must be "shuffle", "flip", both, or ("orthogonal",) alone, not {steps}.')

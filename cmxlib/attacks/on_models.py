@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from ..learn.data import Dataset
 from ..learn.evaluate import logits, normalise
 from ..learn.train import TrainSettings, fit
+from ..lock import checks
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, find_embedding
 from ..lock.patch import PatchCipher, to_blocks
@@ -47,6 +48,8 @@ def random_keys(
     seed: int = 10_000,
 ) -> PatchCipher:
     """The best of ``trials`` random ciphers, by the loss of the encrypted model on labelled plain images."""
+    checks.whole(trials, "trials", 1)
+    checks.labels(labels, len(checks.images(images)))
     size = find_embedding(model)[1].kernel_size[0]
     ciphers = (PatchCipher(SecretKey.for_experiment(seed + trial), size, steps=steps) for trial in range(trials))
     best = min(ciphers, key=lambda cipher: key_loss(model, cipher, images, labels, mean=mean, std=std))
@@ -70,6 +73,8 @@ def hill_climb(
     A step exchanges two entries, or flips one; ``trials`` of them are tried, in random order, each for one pass of the
     images through the network. Returns the cipher and its loss after each trial.
     """
+    checks.whole(trials, "trials", 1)
+    checks.labels(labels, len(checks.images(images)))
     size, rng = find_embedding(model)[1].kernel_size[0], np.random.default_rng(seed)
     start = start or PatchCipher(SecretKey.for_experiment(10_000 + seed), size, steps=steps)
     best, losses = start, [key_loss(model, start, images, labels, mean=mean, std=std)]
@@ -107,6 +112,8 @@ def gradient_search(
     the flips are known, for instance from ``from_statistics``, give them as ``flipped`` (n,): then only the
     permutation is learned. Returns the cipher and the (relaxed) loss of each iteration.
     """
+    checks.whole(iterations, "iterations", 1)
+    checks.labels(labels, len(checks.images(images)))
     name, conv = find_embedding(model)
     size, n = conv.kernel_size[0], conv.weight[0].numel()
     generator = torch.Generator().manual_seed(seed)
@@ -158,6 +165,8 @@ def from_statistics(
     Returns the cipher and its mismatch, the mean over channels of the squared difference of the means, in standard
     deviations, plus that of the logarithms of the standard deviations.
     """
+    checks.whole(trials, "trials", 1)
+    checks.images(images)
     conv = find_embedding(model)[1]
     layers = [module for module in model.modules() if not list(module.children())]
     activation, norm = layers[layers.index(conv) + 1 :][:2]
@@ -228,6 +237,8 @@ def retrain(
     train: "everything", or "embedding" for the patch embedding alone; ``model`` is changed in place. With a new model
     this is training from nothing. n_steps: the budget, in batches of ``settings.batch_size``; images are repeated.
     """
+    checks.whole(n_steps, "n_steps", 1)
+    checks.whole(n_images, "n_images", 1, len(data.train_images))
     if train not in ("everything", "embedding"):
         raise ValueError(f'train must be "everything" or "embedding", not {train!r}.')
     kept = {"everything": model, "embedding": find_embedding(model)[1]}[train]

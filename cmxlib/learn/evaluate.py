@@ -1,6 +1,7 @@
 """Logits, accuracies, and what they become under correct, wrong and missing keys."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +30,18 @@ def normalise(
     if images.dtype == torch.uint8:
         values /= 255
     return values.sub_(mean).div_(std) if values is not images else (values - mean) / std
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; afterwards, also after an error, every module is in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @torch.no_grad()
@@ -60,18 +73,14 @@ def logits(
     held = (value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point())
     like = next(held, torch.empty(0))  # a model that holds nothing computes in float32, on the CPU
     at = torch.device(device or like.device)
-    modes = {module: module.training for module in model.modules()}
     found = []
-    try:
-        model.to(at).eval()
+    model.to(at)
+    with evaluating(model):
         with torch.autocast(at.type, torch.bfloat16, enabled=autocast):
             # Of no images, one that is thrown away tells the number of classes.
             for batch in (images if len(images) else images.new_zeros(1, *images.shape[1:])).split(batch_size):
                 batch = normalise(batch.to(at), mean, std, like.dtype)
                 found.append(logits_of(model(batch.contiguous(memory_format=torch.channels_last))).to(like.dtype))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return torch.cat(found)[: len(images)].cpu()
 
 
