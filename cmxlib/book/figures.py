@@ -237,7 +237,7 @@ def where_time_goes(rows: "pd.DataFrame") -> "Figure":
         ):
             axis.barh(part.index + offset, 1e3 * part[column], 0.38, color=colour, hatch=hatch, label=name)
         axis.set_yticks(part.index, part.layer)
-        axis.set(title=f"patches of {size}", xlabel="ms of a training step", xscale="log")
+        axis.set(title=f"patches of {size}", xlabel="ms of a training step")
     panels[0, 0].invert_yaxis()
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
