@@ -22,8 +22,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..learn.evaluate import evaluating, normalise
+from ..learn.evaluate import normalise
 from ..lock import checks
+from ..lock.pixels import to_values
+from ..lock.probe import evaluating
 
 EPS = 8 / 255
 
@@ -54,7 +56,7 @@ def pgd(
     with evaluating(model):
         for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
             change = ((torch.rand(batch.shape, generator=generator) * 2 - 1) * eps).to(device)
-            plain, truth = _values(batch).to(device), truth.to(device)
+            plain, truth = to_values(batch).to(device), truth.to(device)
             for _ in range(steps):
                 tried = (plain + change).clamp(0, 1).requires_grad_()
                 loss = F.cross_entropy(model(normalise(tried, mean, std)), truth, reduction="sum")
@@ -90,7 +92,7 @@ def square(
     parameter, state = next(model.parameters()), np.random.get_state()  # noqa: NPY002 (ART draws from this generator)
     with evaluating(model):
         with torch.no_grad():
-            n_classes = model(_values(images[:1]).to(parameter)).shape[1]
+            n_classes = model(to_values(images[:1]).to(parameter)).shape[1]
         classifier = PyTorchClassifier(
             model,
             nn.CrossEntropyLoss(),
@@ -103,7 +105,7 @@ def square(
         np.random.seed(seed)  # noqa: NPY002
         try:
             attack = SquareAttack(classifier, eps=eps, max_iter=queries, batch_size=batch_size, verbose=False)
-            changed = attack.generate(_values(images).numpy(), labels.numpy())
+            changed = attack.generate(to_values(images).numpy(), labels.numpy())
         finally:
             np.random.set_state(state)  # noqa: NPY002
     return torch.from_numpy(changed)
@@ -112,12 +114,7 @@ def square(
 def noise(images: torch.Tensor, *, eps: float = EPS, seed: int = 0) -> torch.Tensor:
     """The control: each value changed by eps up or down at random, as much as any attack here may change it."""
     signs = torch.randint(0, 2, images.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    return (_values(images) + eps * signs).clamp(0, 1)
-
-
-def to_bytes(images: torch.Tensor) -> torch.Tensor:
-    """Images as a file holds them: float in [0, 1] -> uint8. Within 8 / 255 of byte images they stay so."""
-    return (images * 255).round().to(torch.uint8)
+    return (to_values(images) + eps * signs).clamp(0, 1)
 
 
 class Pipeline(nn.Module):
@@ -132,10 +129,6 @@ class Pipeline(nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return self.model(normalise(self.cipher.encrypt(values), *self.norm))
-
-
-def _values(images):
-    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def _check(images, labels, eps):

@@ -17,6 +17,7 @@ import torch
 
 from ..lock import checks
 from ..lock.patch import PatchCipher, to_blocks
+from ..lock.pixels import to_values
 from .matching import assign, check_images, check_steps, distances, leading, match_moments, polar
 
 # How much a neighbour's covariance counts beside that within the patch, to its right and below it. Different numbers,
@@ -182,5 +183,5 @@ def _whitening_axes(covariance):
 
 
 def _entries(images, patch_size):
-    values = check_images(images, patch_size).double() / (255 if images.dtype == torch.uint8 else 1)
+    values = to_values(check_images(images, patch_size), torch.float64)
     return to_blocks(values, patch_size).flatten(0, 1).T.numpy()

@@ -17,6 +17,7 @@ import torch
 
 from ..lock.bits import from_bits
 from ..lock.patch import PatchCipher, to_blocks
+from ..lock.pixels import to_values
 from ..lock.position import PositionCipher, PositionEmbedding
 from .matching import assign, distances, polar
 from .on_images import chosen_image, ciphertext_only, known_plaintext
@@ -179,8 +180,7 @@ def _patches(images, size):
 
 def _all_covariances(images, size):
     """Of each patch with each other one: (positions, positions, n, n)."""
-    values = images.float() / 255 if images.dtype == torch.uint8 else images
-    blocks = to_blocks(values, size)
+    blocks = to_blocks(to_values(images), size)
     _, positions, n = blocks.shape
     flat = (blocks - blocks.mean(0)).flatten(1)
     return (flat.T @ flat / len(flat)).view(positions, n, positions, n).transpose(1, 2).double().numpy()

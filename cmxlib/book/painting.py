@@ -35,11 +35,6 @@ def fitted(picture: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(picture.crop((0, 0, width, height)))).permute(2, 0, 1)
 
 
-def to_bytes(images: torch.Tensor) -> torch.Tensor:
-    """Images as uint8; floats outside [0, 1] are clipped."""
-    return images if images.dtype == torch.uint8 else (255 * images.clamp(0, 1)).round().to(torch.uint8)
-
-
 def enlarged(image: Any, side: int = SIDE) -> Image.Image:
     """An image (3, H, W), uint8, each pixel enlarged to a square so that ``side`` is filled as far as it goes."""
     picture = Image.fromarray(np.ascontiguousarray(np.moveaxis(np.asarray(image), 0, -1)))

@@ -27,6 +27,7 @@ from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model, find_embedding
 from ..lock.near import partway
 from ..lock.patch import PatchCipher
+from ..lock.pixels import to_bytes
 from . import painting
 from .painting import BLUE, GREY, ORANGE, SIDE, SMALL
 
@@ -50,7 +51,7 @@ def key_lab(pictures: dict[str, torch.Tensor], key: SecretKey) -> "Piece":
         plain = pictures[picture]
         cipher = PatchCipher(keys[key], patch_size=block_size, steps=STEPS[steps])
         encrypted = cipher.encrypt(plain)
-        shown = [plain, painting.to_bytes(encrypted), painting.to_bytes(cipher.decrypt(encrypted))]
+        shown = [plain, to_bytes(encrypted), to_bytes(cipher.decrypt(encrypted))]
         matrix = painting.signed(cipher.matrix()[0], SIDE // cipher.n)
         titles = ["plain", "encrypted", "decrypted", f"A, {cipher.n} × {cipher.n}"]
         alike = [round(ssim(plain[None], found[None])[0], 2) + 0 for found in shown[1:]]

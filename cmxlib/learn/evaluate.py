@@ -1,7 +1,6 @@
 """Logits, accuracies, and what they become under correct, wrong and missing keys."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +10,7 @@ from ..lock import checks
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.patch import PatchCipher
+from ..lock.probe import evaluating
 from ..paths import need
 from .data import Dataset
 
@@ -30,18 +30,6 @@ def normalise(
     if images.dtype == torch.uint8:
         values /= 255
     return values.sub_(mean).div_(std) if values is not images else (values - mean) / std
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; afterwards, also after an error, every module is in the mode that it was in."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @torch.no_grad()
@@ -75,12 +63,11 @@ def logits(
     at = torch.device(device or like.device)
     found = []
     model.to(at)
-    with evaluating(model):
-        with torch.autocast(at.type, torch.bfloat16, enabled=autocast):
-            # Of no images, one that is thrown away tells the number of classes.
-            for batch in (images if len(images) else images.new_zeros(1, *images.shape[1:])).split(batch_size):
-                batch = normalise(batch.to(at), mean, std, like.dtype)
-                found.append(logits_of(model(batch.contiguous(memory_format=torch.channels_last))).to(like.dtype))
+    with evaluating(model), torch.autocast(at.type, torch.bfloat16, enabled=autocast):
+        # Of no images, one that is thrown away tells the number of classes.
+        for batch in (images if len(images) else images.new_zeros(1, *images.shape[1:])).split(batch_size):
+            batch = normalise(batch.to(at), mean, std, like.dtype)
+            found.append(logits_of(model(batch.contiguous(memory_format=torch.channels_last))).to(like.dtype))
     return torch.cat(found)[: len(images)].cpu()
 
 

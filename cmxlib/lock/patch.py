@@ -13,6 +13,7 @@ import torch
 
 from . import checks
 from .keys import SecretKey, check_key
+from .pixels import to_values
 
 STEPS = ("shuffle", "flip", "orthogonal")
 
@@ -140,8 +141,7 @@ class PatchCipher:
         return moved.view(images.shape)
 
     def _mix(self, images, matrix, offset):
-        if images.dtype == torch.uint8:
-            images = images.float() / 255
+        images = to_values(images)
         matrix, offset = (torch.from_numpy(a).to(images) for a in (matrix, offset))
         blocks = to_blocks(images.reshape(-1, *images.shape[-3:]), self.block_size)
         return from_blocks(blocks @ matrix.T + offset, self.block_size, images.shape[-3:]).view(images.shape)

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,7 @@ def check_sees_image(model: nn.Module, found: Embedding, channels: int) -> None:
         spy = _Spy(found.layer)
         model.set_submodule(found.name, spy)
         try:
-            with _as_evaluated(model):
+            with evaluating(model):
                 try:
                     one = _run(model, first)
                 except Exception:  # whatever a model says of a size or a kind of input that it does not take
@@ -122,7 +123,7 @@ def linear_embeddings(model: nn.Module, channels: int, name: str | None) -> Any:
     for image, _ in (pair for size in sizes for pair in _probes(model, channels, size, parameter)):
         hooks = [watch(*item) for item in layers.items()]
         try:
-            with _as_evaluated(model), contextlib.suppress(Exception):
+            with evaluating(model), contextlib.suppress(Exception):
                 _run(model, image)
         finally:
             for hook in hooks:
@@ -174,8 +175,8 @@ def _probes(model, channels, size, like):
 
 
 @contextlib.contextmanager
-def _as_evaluated(model):
-    """Evaluation mode, module by module as it was afterwards."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; afterwards, also after an error, every module is in the mode that it was in."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

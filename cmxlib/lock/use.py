@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from . import checks
+from .pixels import to_values
 
 
 class Encrypt(nn.Module):
@@ -51,7 +52,7 @@ def verify(
     for net, batch in ((model, images), (encrypted, cipher.encrypt(images)), (encrypted, images)):
         like = next(net.parameters())
         mu, sigma = (torch.from_numpy(v).view(-1, 1, 1) for v in (mean, std))
-        values = batch.double().cpu() / (255 if batch.dtype == torch.uint8 else 1)
+        values = to_values(batch, torch.float64).cpu()
         output = net(((values - mu) / sigma).to(like.device, like.dtype))
         found.append(getattr(output, "logits", output).double().cpu())
     plain, locked, missing = found

@@ -7,13 +7,14 @@ pipelines classify differently; own_accuracy is that of the attacker's stand-in 
 import dataclasses
 
 from ..attacks import on_models
-from ..attacks.adversarial import Pipeline, noise, pgd, square, to_bytes
+from ..attacks.adversarial import Pipeline, noise, pgd, square
 from ..attacks.matching import share_recovered
 from ..attacks.on_images import ciphertext_only
 from ..learn.evaluate import accuracy, logits
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.patch import PatchCipher
+from ..lock.pixels import to_bytes
 from . import records
 from .scales import Scale, new_model, trained_model
 from .stolen import chosen_rate

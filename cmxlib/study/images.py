@@ -13,6 +13,7 @@ from ..learn.evaluate import accuracy
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.patch import PatchCipher, to_blocks
+from ..lock.pixels import to_bytes
 from .scales import CIPHERS, Scale, trained_model
 from .table import Table, of_attack
 
@@ -41,16 +42,11 @@ def drawn(images: torch.Tensor, count: int, draw: int) -> torch.Tensor:
 
 def _visibility(scale: Scale, unit: dict):
     images = scale.data().test_images[:VISIBLE_IMAGES]
-    shown = _shown(_cipher(unit).encrypt(images))
+    shown = to_bytes(_cipher(unit).encrypt(images))
     contrast = [to_blocks(each.float(), unit["patch_size"]).std(2).numpy() for each in (images, shown)]
     correlated = [np.corrcoef(a, b)[0, 1] for a, b in zip(*contrast, strict=True) if a.std() and b.std()]
     found = {"ssim": ssim(images, shown), "psnr": psnr(images, shown), "contrast_correlation": correlated}
     return [{"measure": name, "value": np.mean(values)} for name, values in found.items()]
-
-
-def _shown(images):
-    """Values as an image would show them: cut to [0, 1] where an orthogonal map leaves it, uint8."""
-    return images if images.dtype == torch.uint8 else (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _sizes_and_steps(scale: Scale) -> list[dict]:
@@ -137,7 +133,7 @@ def _images(scale: Scale, unit: dict):
     plain = drawn(_pool(scale, unit["public"]), unit["n_encrypted"], draw)
     seen, public = cipher.encrypt(plain), _public(scale, unit["public"], size)
     estimate = ciphertext_only(seen, public, **_options(unit), neighbours=unit["neighbours"], seed=draw)
-    shown = _shown(estimate.decrypt(seen[:SHOWN]))
+    shown = to_bytes(estimate.decrypt(seen[:SHOWN]))
     found = {"share_recovered": share_recovered(estimate, cipher)}
     found |= {"ssim": ssim(plain[:SHOWN], shown).mean(), "mse": np.mean(10 ** (-psnr(plain[:SHOWN], shown) / 10))}
     if near and unit["neighbours"] and size == scale.patch_sizes[0] and draw == 0:
@@ -156,7 +152,7 @@ def photo_tiles() -> torch.Tensor:
     for photo in (photos.astronaut(), photos.chelsea(), photos.coffee(), photos.rocket()):
         height, width = (side // 64 * 32 for side in photo.shape[:2])
         small = resize(photo, (height, width), anti_aliasing=True)
-        small = torch.from_numpy((small * 255).round().astype(np.uint8)).permute(2, 0, 1)
+        small = to_bytes(torch.from_numpy(small)).permute(2, 0, 1)
         tiles.append(small.unfold(1, 32, 32).unfold(2, 32, 32).permute(1, 2, 0, 3, 4).flatten(0, 1))
     return torch.cat(tiles)
 

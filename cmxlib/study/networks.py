@@ -12,6 +12,7 @@ from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.near import damaged, scrambled_in_part
 from ..lock.patch import PatchCipher
+from ..lock.pixels import to_values
 from .scales import Scale, new_model, trained_model
 from .table import Table, in_turns, of_network
 
@@ -110,7 +111,7 @@ def _anatomy(scale: Scale, unit: dict):
         found = accuracy(opened, images, labels, **norm, autocast=bf16_is_faster(default_device()))
         yield {"kind": kind, "wrong": wrong, "measure": "accuracy", "value": found}
     if trial == 0:  # what is left when a patch is nothing but its mean colour: the coarsest picture that it can carry
-        coarse = torch.nn.functional.avg_pool2d(images.float() / 255, size).repeat_interleave(size, 2)
+        coarse = torch.nn.functional.avg_pool2d(to_values(images), size).repeat_interleave(size, 2)
         found = accuracy(model, coarse.repeat_interleave(size, 3), labels, **norm)
         yield {"kind": "mean colour only", "wrong": 0, "measure": "accuracy", "value": found}
 

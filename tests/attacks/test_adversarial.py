@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from cmxlib import PatchCipher, SecretKey, accuracy, encrypt_model
-from cmxlib.attacks.adversarial import Pipeline, noise, pgd, square, to_bytes
+from cmxlib.attacks.adversarial import Pipeline, noise, pgd, square
+from cmxlib.lock.pixels import to_bytes
 
 NORM = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 EPS = 8 / 255
