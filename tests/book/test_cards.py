@@ -9,7 +9,6 @@ import torch
 from cmxlib import ConvMixer, paths
 from cmxlib.book import cards, readme
 from cmxlib.study import scales
-from cmxlib.study.accuracy import finer
 from cmxlib.study.scales import SCALES
 
 COMMITTED = cards.models()
@@ -61,7 +60,7 @@ def test_a_card_says_what_its_json_says(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "scale", [*SCALES.values(), finer(SCALES["paper"])], ids=["quick", "small", "paper", "paper, patches of 2"]
+    "scale", [*SCALES.values(), SCALES["paper"].at(2)], ids=["quick", "small", "paper", "paper, patches of 2"]
 )
 def test_a_scale_whose_model_comes_with_the_book_trains_nothing(scale, monkeypatch, tmp_path):
     monkeypatch.setenv("CMX_CACHE", str(tmp_path))
