@@ -1,12 +1,35 @@
 """What the attacks share: matching what is seen with what is known, and the measure of how much of a key was found."""
 
 import numpy as np
+import torch
 from scipy.optimize import linear_sum_assignment, quadratic_assignment
 
+from ..lock import checks
 from ..lock.patch import PatchCipher
 
+STEPS = (("shuffle",), ("flip",), ("shuffle", "flip"), ("flip", "shuffle"), ("orthogonal",))  # that attacks know
 
-def assign(same: np.ndarray, flipped: np.ndarray, steps) -> tuple[np.ndarray, np.ndarray]:
+
+def check_steps(steps: tuple[str, ...]) -> tuple[str, ...]:
+    """``steps``, when they are those of a cipher that an attack knows; TypeError or ValueError otherwise."""
+    found = checks.steps(steps, ("shuffle", "flip", "orthogonal"))
+    if found not in STEPS:
+        raise ValueError(f'steps must be "shuffle", "flip", both, or ("orthogonal",) alone, not {found}.')
+    return found
+
+
+def check_images(images: torch.Tensor, patch_size: int, name: str = "images") -> torch.Tensor:
+    """``images`` (N, C, H, W), when there are some and patches of this size fill them; an error otherwise."""
+    size = checks.whole(patch_size, "patch_size", 1)
+    height, width = checks.images(images, name=name).shape[2:]
+    if not len(images) or min(height, width) < size or height % size or width % size:
+        raise ValueError(
+            f"{name} must hold at least one image that patches of {size} fill, but this is {tuple(images.shape)}."
+        )
+    return images
+
+
+def assign(same: np.ndarray, flipped: np.ndarray, steps: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The shuffle and flips (n,), (n,) of least cost: a linear assignment where ``steps`` has "shuffle".
 
     same, flipped: (n, n), the cost of taking encrypted entry i for plain entry j as it is, and flipped.
@@ -17,12 +40,15 @@ def assign(same: np.ndarray, flipped: np.ndarray, steps) -> tuple[np.ndarray, np
     return permutation, flipped[entries] < same[entries] if "flip" in steps else np.zeros(len(cost), bool)
 
 
-def match_moments(target: np.ndarray, source: np.ndarray, steps, rng, restarts: int) -> tuple[np.ndarray, np.ndarray]:
+def match_moments(
+    target: np.ndarray, source: np.ndarray, steps: tuple[str, ...], rng: np.random.Generator, restarts: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The shuffle and signs (n,), (n,) that take one matrix of second moments (n, n) to the other, up to all signs.
 
     A quadratic assignment, solved by the FAQ algorithm of scipy from ``restarts`` starting points. Flips change signs
     only, so absolute values are matched first; then come the signs that agree best, a leading eigenvector.
     """
+    checks.whole(restarts, "restarts", 1)
     permutation, signs = np.arange(len(target)), np.ones(len(target))
     if "shuffle" in steps:
         size, found = np.abs if "flip" in steps else np.array, []

@@ -3,11 +3,13 @@
 Both compare pixels, not content: a low value is no proof that nothing can be recognised.
 """
 
+from typing import Any
+
 import numpy as np
 from skimage.metrics import structural_similarity
 
 
-def psnr(a, b) -> np.ndarray:
+def psnr(a: Any, b: Any) -> np.ndarray:
     """Peak signal-to-noise ratio in dB, (N,): 10 log10(1 / mean squared difference); inf where images are equal.
 
     a, b: images (N, C, H, W), uint8 or float in [0, 1], as tensors or arrays.
@@ -17,7 +19,7 @@ def psnr(a, b) -> np.ndarray:
         return -10 * np.log10(((a - b) ** 2).mean((1, 2, 3)))
 
 
-def ssim(a, b) -> np.ndarray:
+def ssim(a: Any, b: Any) -> np.ndarray:
     """Structural similarity, (N,): 1 for equal images, about 0 for unrelated ones (Wang et al., 2004).
 
     a, b: as for ``psnr``, at least 7 x 7 pixels: windows of that size are compared, and averaged over the channels.

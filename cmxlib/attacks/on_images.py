@@ -10,24 +10,27 @@ A patch cipher is one affine map x' = A x + b for every patch of every image, so
 the attacks use is that a covariance M of plain patches becomes A M A^T, within a patch and between neighbours.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
+from ..lock import checks
 from ..lock.patch import PatchCipher, to_blocks
-from .matching import assign, distances, leading, match_moments, polar
+from .matching import assign, check_images, check_steps, distances, leading, match_moments, polar
 
 # How much a neighbour's covariance counts beside that within the patch, to its right and below it. Different numbers,
 # for natural images look nearly alike when mirrored or transposed, and the two directions must not be exchanged.
 _RIGHT, _BELOW = 0.5, 0.25
 
 
-def patch_moments(images, patch_size) -> tuple[np.ndarray, np.ndarray]:
+def patch_moments(images: torch.Tensor, patch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean (n,) and covariances (3, n, n) of the patches of images (N, C, H, W), uint8 or float in [0, 1].
 
     The covariances are of a patch with itself, with the one to its right, and with the one below it, n = C p p; those
     between neighbours are 0 where an image is a single row or column of patches.
     """
-    scale = 255 if images.dtype == torch.uint8 else 1
+    scale = 255 if check_images(images, patch_size).dtype == torch.uint8 else 1
     average = images.sum(0, keepdim=True, dtype=torch.float64) / (len(images) * scale)
     mean = to_blocks(average, patch_size)[0].mean(0)
     rows, columns = images.shape[2] // patch_size, images.shape[3] // patch_size
@@ -43,7 +46,14 @@ def patch_moments(images, patch_size) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ciphertext_only(
-    encrypted, public, patch_size=4, steps=("shuffle", "flip"), *, neighbours=True, restarts=10, seed=0
+    encrypted: torch.Tensor,
+    public: torch.Tensor | tuple[np.ndarray, np.ndarray],
+    patch_size: int = 4,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+    *,
+    neighbours: bool = True,
+    restarts: int = 10,
+    seed: int = 0,
 ) -> PatchCipher:
     """Estimate the cipher from encrypted images and from unrelated plain images of the same kind.
 
@@ -61,7 +71,8 @@ def ciphertext_only(
     principal axes, which leaves their signs; these come from the covariances between neighbours, as does a last
     refinement by alternating orthogonal Procrustes problems.
     """
-    _check_steps(steps)
+    check_steps(steps)
+    checks.whole(restarts, "restarts", 1)
     encrypted_mean, encrypted_moments = patch_moments(encrypted, patch_size)
     public_mean, public_moments = public if isinstance(public, tuple) else patch_moments(public, patch_size)
     if (neighbours or tuple(steps) == ("orthogonal",)) and not encrypted_moments.any((1, 2)).all():
@@ -81,14 +92,16 @@ def ciphertext_only(
     return PatchCipher.from_entries(permutation, signs < 0, patch_size, channels)
 
 
-def known_plaintext(plain, encrypted, *, patch_size=4, steps=("shuffle", "flip")) -> PatchCipher:
+def known_plaintext(
+    plain: torch.Tensor, encrypted: torch.Tensor, *, patch_size: int = 4, steps: tuple[str, ...] = ("shuffle", "flip")
+) -> PatchCipher:
     """Estimate the cipher from images (N, C, H, W) and the same images encrypted.
 
     Shuffles and flips: each encrypted entry, as a vector over all patches, is compared with each plain entry and its
     negative, and a linear assignment takes the closest. Orthogonal: least squares over all patches, among orthogonal
     matrices (the Procrustes problem, Schönemann 1966), so that n patches in general position are enough.
     """
-    _check_steps(steps)
+    check_steps(steps)
     if plain.shape != encrypted.shape:
         raise ValueError(f"Images and encrypted images must pair up, not {plain.shape} with {encrypted.shape}.")
     x, y = (_entries(images, patch_size) for images in (plain, encrypted))  # (n, number of patches)
@@ -99,20 +112,26 @@ def known_plaintext(plain, encrypted, *, patch_size=4, steps=("shuffle", "flip")
     return PatchCipher.from_entries(*assign(same, flipped, steps), patch_size, channels)
 
 
-def chosen_plaintext(encrypt, *, patch_size=4, channels=3, steps=("shuffle", "flip")) -> PatchCipher:
+def chosen_plaintext(
+    encrypt: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    patch_size: int = 4,
+    channels: int = 3,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+) -> PatchCipher:
     """Estimate the cipher from one image of our choice: ``encrypt`` is called once, with ``chosen_image``."""
     image = chosen_image(patch_size, channels, steps)
     return known_plaintext(image, encrypt(image), patch_size=patch_size, steps=steps)
 
 
-def chosen_image(patch_size=4, channels=3, steps=("shuffle", "flip")) -> torch.Tensor:
+def chosen_image(patch_size: int = 4, channels: int = 3, steps: tuple[str, ...] = ("shuffle", "flip")) -> torch.Tensor:
     """One square image (1, C, S, S), as small as it can be, whose encryption shows the whole cipher.
 
     Shuffles and flips: each entry has a code of its own, its number written in digits 0 .. 126, one digit a patch, so
     that no code is the negative of another (uint8). Orthogonal: patch i is the unit vector i, whose encryption is
     column i of the matrix (float32).
     """
-    _check_steps(steps)
+    check_steps(steps)
     n = channels * patch_size**2
     if tuple(steps) == ("orthogonal",):
         patches = torch.eye(n)
@@ -163,10 +182,5 @@ def _whitening_axes(covariance):
 
 
 def _entries(images, patch_size):
-    values = images.double() / (255 if images.dtype == torch.uint8 else 1)
+    values = check_images(images, patch_size).double() / (255 if images.dtype == torch.uint8 else 1)
     return to_blocks(values, patch_size).flatten(0, 1).T.numpy()
-
-
-def _check_steps(steps):
-    if tuple(steps) != ("orthogonal",) and not (set(steps) <= {"shuffle", "flip"} and steps):
-        raise ValueError(f'steps must be "shuffle", "flip", both, or ("orthogonal",) alone, not {steps}.')

@@ -13,6 +13,8 @@ a key, as the attacks on images do: ``decrypt_model(encrypted_model, estimate, .
 import copy
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,16 +23,33 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from ..learn.data import Dataset
 from ..learn.evaluate import logits, normalise
 from ..learn.train import TrainSettings, fit
+from ..lock import checks
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, find_embedding
 from ..lock.patch import PatchCipher, to_blocks
 from .matching import match_moments
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def random_keys(model, images, labels, *, mean, std, trials, steps=("shuffle", "flip"), seed=10_000) -> PatchCipher:
+
+def random_keys(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    trials: int,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+    seed: int = 10_000,
+) -> PatchCipher:
     """The best of ``trials`` random ciphers, by the loss of the encrypted model on labelled plain images."""
+    checks.whole(trials, "trials", 1)
+    checks.labels(labels, len(checks.images(images)))
     size = find_embedding(model)[1].kernel_size[0]
     ciphers = (PatchCipher(SecretKey.for_experiment(seed + trial), size, steps=steps) for trial in range(trials))
     best = min(ciphers, key=lambda cipher: key_loss(model, cipher, images, labels, mean=mean, std=std))
@@ -38,13 +57,24 @@ def random_keys(model, images, labels, *, mean, std, trials, steps=("shuffle", "
 
 
 def hill_climb(
-    model, images, labels, *, mean, std, trials, steps=("shuffle", "flip"), start=None, seed=0
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    trials: int,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+    start: PatchCipher | None = None,
+    seed: int = 0,
 ) -> tuple[PatchCipher, list[float]]:
     """Change a shuffle-and-flip cipher step by step while that lowers the loss on labelled plain images.
 
     A step exchanges two entries, or flips one; ``trials`` of them are tried, in random order, each for one pass of the
     images through the network. Returns the cipher and its loss after each trial.
     """
+    checks.whole(trials, "trials", 1)
+    checks.labels(labels, len(checks.images(images)))
     size, rng = find_embedding(model)[1].kernel_size[0], np.random.default_rng(seed)
     start = start or PatchCipher(SecretKey.for_experiment(10_000 + seed), size, steps=steps)
     best, losses = start, [key_loss(model, start, images, labels, mean=mean, std=std)]
@@ -63,7 +93,17 @@ def hill_climb(
 
 
 def gradient_search(
-    model, images, labels, *, mean, std, iterations, flipped=None, batch_size=128, lr=0.1, seed=0
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    iterations: int,
+    flipped: np.ndarray | None = None,
+    batch_size: int = 128,
+    lr: float = 0.1,
+    seed: int = 0,
 ) -> tuple[PatchCipher, list[float]]:
     """Learn a shuffle-and-flip cipher by gradient descent on the loss of the encrypted model on labelled plain images.
 
@@ -72,6 +112,8 @@ def gradient_search(
     the flips are known, for instance from ``from_statistics``, give them as ``flipped`` (n,): then only the
     permutation is learned. Returns the cipher and the (relaxed) loss of each iteration.
     """
+    checks.whole(iterations, "iterations", 1)
+    checks.labels(labels, len(checks.images(images)))
     name, conv = find_embedding(model)
     size, n = conv.kernel_size[0], conv.weight[0].numel()
     generator = torch.Generator().manual_seed(seed)
@@ -102,7 +144,15 @@ def gradient_search(
 
 
 def from_statistics(
-    model, images, *, mean, std, trials, steps=("shuffle", "flip"), n_patches=500, seed=0
+    model: nn.Module,
+    images: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    trials: int,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+    n_patches: int = 500,
+    seed: int = 0,
 ) -> tuple[PatchCipher, float]:
     """Estimate a shuffle-and-flip cipher from what the model remembers of its training images; no labels are needed.
 
@@ -115,6 +165,8 @@ def from_statistics(
     Returns the cipher and its mismatch, the mean over channels of the squared difference of the means, in standard
     deviations, plus that of the logarithms of the standard deviations.
     """
+    checks.whole(trials, "trials", 1)
+    checks.images(images)
     conv = find_embedding(model)[1]
     layers = [module for module in model.modules() if not list(module.children())]
     activation, norm = layers[layers.index(conv) + 1 :][:2]
@@ -151,7 +203,15 @@ def from_statistics(
     return PatchCipher.from_entries(order, signs < 0, conv.kernel_size[0]), loss
 
 
-def from_filters(model, other, *, std, steps=("shuffle", "flip"), restarts=10, seed=0) -> PatchCipher:
+def from_filters(
+    model: nn.Module,
+    other: nn.Module,
+    *,
+    std: Sequence[float],
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+    restarts: int = 10,
+    seed: int = 0,
+) -> PatchCipher:
     """Estimate the cipher from the encrypted filters alone, given another, plain model of the same patch size.
 
     Trained filters are smooth: the products of their columns, W^T W, are alike from model to model, and encryption
@@ -162,12 +222,23 @@ def from_filters(model, other, *, std, steps=("shuffle", "flip"), restarts=10, s
     return PatchCipher.from_entries(permutation, signs < 0, find_embedding(model)[1].kernel_size[0])
 
 
-def retrain(model, data, n_images, settings: TrainSettings, *, n_steps, train="everything", progress=False):
+def retrain(
+    model: nn.Module,
+    data: Dataset,
+    n_images: int,
+    settings: TrainSettings,
+    *,
+    n_steps: int,
+    train: str = "everything",
+    progress: bool = False,
+) -> "pd.DataFrame":
     """Train on the first ``n_images`` plain training images; the history of ``fit``.
 
     train: "everything", or "embedding" for the patch embedding alone; ``model`` is changed in place. With a new model
     this is training from nothing. n_steps: the budget, in batches of ``settings.batch_size``; images are repeated.
     """
+    checks.whole(n_steps, "n_steps", 1)
+    checks.whole(n_images, "n_images", 1, len(data.train_images))
     if train not in ("everything", "embedding"):
         raise ValueError(f'train must be "everything" or "embedding", not {train!r}.')
     kept = {"everything": model, "embedding": find_embedding(model)[1]}[train]
@@ -186,7 +257,15 @@ def retrain(model, data, n_images, settings: TrainSettings, *, n_steps, train="e
     return history
 
 
-def key_loss(model, cipher, images, labels, *, mean, std) -> float:
+def key_loss(
+    model: nn.Module,
+    cipher: PatchCipher,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> float:
     """Cross-entropy of the encrypted model on plain images (N, C, H, W) that ``cipher`` encrypts."""
     opened = decrypt_model(model, cipher, mean=mean, std=std)
     return F.cross_entropy(logits(opened, images, mean=mean, std=std), labels).item()

@@ -9,6 +9,9 @@ And the eight filter entries of the bits of one value are the same but for power
 the repaired cipher falls back to one patch cipher for all patches, which `ciphertext_only` finds.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -22,7 +25,13 @@ from .on_images import chosen_image, ciphertext_only, known_plaintext
 
 
 def ciphertext_only_by_position(
-    encrypted, public, patch_size=4, steps=("shuffle", "flip"), *, restarts=5, rounds=5
+    encrypted: torch.Tensor,
+    public: torch.Tensor,
+    patch_size: int = 4,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+    *,
+    restarts: int = 5,
+    rounds: int = 5,
 ) -> PositionCipher:
     """Estimate a PositionCipher of shuffles and flips, from images as for ``ciphertext_only``.
 
@@ -40,17 +49,20 @@ def ciphertext_only_by_position(
         # Decrypting the second patch of each pair as far as its key is known.
         matrices = np.stack([each.matrix()[0] for each in estimates])
         half = observed @ matrices
-        estimates = [_closest(*_others(half, known, i), patch_size, steps) for i in range(count)]
+        pairs = [_others(half, known, i) for i in range(count)]
+        estimates = [_closest(seen, plain, patch_size, steps) for seen, plain in pairs]
     return PositionCipher.from_ciphers(estimates)
 
 
-def known_plaintext_by_position(plain, encrypted, patch_size=4, steps=("shuffle", "flip")) -> PositionCipher:
+def known_plaintext_by_position(
+    plain: torch.Tensor, encrypted: torch.Tensor, patch_size: int = 4, steps: tuple[str, ...] = ("shuffle", "flip")
+) -> PositionCipher:
     """Estimate a PositionCipher from images and the same images encrypted: ``known_plaintext`` at each position."""
     pairs = zip(_patches(plain, patch_size), _patches(encrypted, patch_size), strict=True)
     return PositionCipher.from_ciphers([known_plaintext(*pair, patch_size=patch_size, steps=steps) for pair in pairs])
 
 
-def chosen_image_by_position(patch_size=4, channels=3, image_size=32) -> torch.Tensor:
+def chosen_image_by_position(patch_size: int = 4, channels: int = 3, image_size: int = 32) -> torch.Tensor:
     """One image (1, C, S, S) that shows every position's shuffle and flips: ``chosen_image`` at each of them."""
     one = chosen_image(patch_size, channels)
     if one.shape[-1] != patch_size:
@@ -58,7 +70,14 @@ def chosen_image_by_position(patch_size=4, channels=3, image_size=32) -> torch.T
     return one.repeat(1, 1, image_size // patch_size, image_size // patch_size)
 
 
-def relative_cipher(weight, other, *, std, patch_size, steps=("shuffle", "flip")) -> PatchCipher:
+def relative_cipher(
+    weight: torch.Tensor,
+    other: torch.Tensor,
+    *,
+    std: Sequence[float],
+    patch_size: int,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+) -> PatchCipher:
     """The map from images under one key to images under another, from encrypted filters alone.
 
     weight, other: the same patch embedding (dim, n), or (dim, C, p, p), encrypted with either key. Where its filters
@@ -72,7 +91,13 @@ def relative_cipher(weight, other, *, std, patch_size, steps=("shuffle", "flip")
 
 
 def ciphertext_and_model_by_position(
-    encrypted, embedding: PositionEmbedding, public, steps=("shuffle", "flip"), *, std, **options
+    encrypted: torch.Tensor,
+    embedding: PositionEmbedding,
+    public: torch.Tensor,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+    *,
+    std: Sequence[float],
+    **options: Any,
 ) -> PositionCipher:
     """Estimate a PositionCipher from encrypted images and the encrypted embedding: first to one key, then that key."""
     size, first = embedding.patch_size, embedding.weight[0]
@@ -85,7 +110,7 @@ def ciphertext_and_model_by_position(
 # -- single bits ---------------------------------------------------------------------------------------------------
 
 
-def chosen_image_of_bits(patch_size=4, channels=3) -> torch.Tensor:
+def chosen_image_of_bits(patch_size: int = 4, channels: int = 3) -> torch.Tensor:
     """One square image (1, C, S, S), uint8, that shows a shuffle and flips of single bits.
 
     Bit i of a patch spells the number i, one binary digit a patch, after a digit 0 that tells a number from its
@@ -99,7 +124,7 @@ def chosen_image_of_bits(patch_size=4, channels=3) -> torch.Tensor:
     return from_bits(grid.reshape(1, 8 * channels, side * patch_size, side * patch_size).float())
 
 
-def bits_in_order(weight, patch_size=4) -> PatchCipher:
+def bits_in_order(weight: torch.Tensor, patch_size: int = 4) -> PatchCipher:
     """A cipher of bits whose decryption brings the bits of each value together, from encrypted filters (dim, 8 n).
 
     Entries of one value are told by their direction, bits by their size (each twice the next), flips by their sign.
@@ -121,7 +146,9 @@ def bits_in_order(weight, patch_size=4) -> PatchCipher:
     return PatchCipher.from_entries(bits, flipped, patch_size, len(sizes) // pixels)
 
 
-def ciphertext_and_model_of_bits(encrypted, weight, public, patch_size=4, **options) -> PatchCipher:
+def ciphertext_and_model_of_bits(
+    encrypted: torch.Tensor, weight: torch.Tensor, public: torch.Tensor, patch_size: int = 4, **options: Any
+) -> PatchCipher:
     """Estimate a PatchCipher of bits from encrypted bits (N, 8 C, H, W) and the encrypted filters of a bit model."""
     order = bits_in_order(weight, patch_size)
     estimate = ciphertext_only(from_bits(order.decrypt(encrypted)), public, patch_size, **options)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .style import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, STEPS, Looks, curves, guide, marks, subplots
-from .summaries import KNOWLEDGE, of_measure, wilson
+from .summaries import KNOWLEDGE, equal_budgets, of_measure, wilson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,11 +100,11 @@ def visibility(rows: pd.DataFrame) -> Figure:
 def stolen_model(rows: pd.DataFrame) -> Figure:
     """What a thief gets out of an encrypted model, from rows of the table `stolen_model`.
 
-    Accuracy against the number of plain images, with the full budget; and against the seconds of one attack, where
-    several budgets were measured. Mean and range over draws; dotted: the encrypted model as it is, without a key.
+    Accuracy against the number of plain images, with the budget that a method had at every number; and against the
+    seconds of one attack, where several budgets were measured. Mean and range over draws; dotted: the encrypted model
+    as it is, without a key.
     """
     shown = of_measure(rows, "accuracy")
-    full = shown[shown.budget == shown.groupby(["method", "n_plain"]).budget.transform("max")]
     count = shown[shown.method.isin(THEFTS)].groupby("n_plain").budget.nunique().idxmax()
     spent = of_measure(rows, "attack_seconds").groupby(["method", "n_plain", "budget"]).value.mean().rename("spent")
     several = shown[shown.n_plain == count].join(spent, on=["method", "n_plain", "budget"])
@@ -112,7 +112,7 @@ def stolen_model(rows: pd.DataFrame) -> Figure:
     words, looks = {name: way[0] for name, way in THEFTS.items()}, {way[0]: way[1:] for way in THEFTS.values()}
     figure, [axes] = subplots(1, 2, figsize=(10, 4), sharey=True)
     no_key = 100 * shown[shown.method == "no key"].value.mean()
-    for axis, part, x in ((axes[0], full, "n_plain"), (axes[1], several, "spent")):
+    for axis, part, x in ((axes[0], equal_budgets(shown), "n_plain"), (axes[1], several, "spent")):
         axis.set_xscale("log")
         curves(axis, part.assign(method=part.method.map(words)), x, "method", looks)
         axis.axhline(no_key, color=GREY, linestyle=":")

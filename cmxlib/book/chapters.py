@@ -46,7 +46,7 @@ def load(path: Path) -> dict:
         raise ValueError(f"{Path(path).name} is not a notebook of format 4") from None
 
 
-def joined(text) -> str:
+def joined(text: str | list[str]) -> str:
     """A notebook keeps a text as a string or as a list of lines: the string."""
     return text if isinstance(text, str) else "".join(text)
 
@@ -174,7 +174,9 @@ def count_table() -> str:
 
     `seconds` are those of the last `cmx book` on this machine at quick scale.
     """
-    rows = [("notebook", "exercises", "hints", "cells that print", "compared", "share", "seconds")]
+    rows: list[tuple[str, ...]] = [
+        ("notebook", "exercises", "hints", "cells that print", "compared", "share", "seconds")
+    ]
     total = dict.fromkeys(("exercises", "hints", "printing", "compared"), 0)
     for path in chapters(folder=FOLDER, solutions=True):
         found = counts(load(path))

@@ -30,7 +30,7 @@ from .style import (
     subplots,
 )
 from .style import use_style as use_style  # chapters take it from here
-from .summaries import conventional_table, duration, of_measure
+from .summaries import conventional_table, duration, of_measure, speed_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,20 +210,18 @@ def cost(rows: pd.DataFrame) -> Figure:
 def where_time_goes(rows: pd.DataFrame) -> Figure:
     """Milliseconds of each kind of layer in a training step, ours beside stock modules, from rows of `benchmarks`.
 
-    One panel a patch size. A black line marks the floor: operations at the rate of matrix products, or arrays at that
-    of copying, whichever takes longer.
+    One panel a patch size.
     """
-    parts = _by_patch_size(rows[rows.layer.notna()])
+    parts = _by_patch_size(speed_table(rows[rows.case == "layer"]).reset_index())
     figure, [panels] = subplots(1, len(parts), figsize=(4.2 * len(parts), 2.9), sharey=True)
     for axis, (size, _, part) in zip(panels, parts, strict=True):
-        part = part.reset_index()
-        axis.barh(part.index - 0.2, 1e3 * part.reference, 0.38, color=ORANGE, hatch="//", label="stock modules")
-        axis.barh(part.index + 0.2, 1e3 * part.ours, 0.38, color=BLUE, label="cmxlib")
-        axis.vlines(1e3 * part.floor, part.index, part.index + 0.4, color="black", linewidth=2, label="floor")
-        axis.set_yticks(part.index, part.layer)
+        places = np.arange(len(part))
+        axis.barh(places - 0.2, 1e3 * part.stock, 0.38, color=ORANGE, hatch="//", label="stock modules")
+        axis.barh(places + 0.2, 1e3 * part.cmxlib, 0.38, color=BLUE, label="cmxlib")
+        axis.set_yticks(places, part.layer)
         axis.set(title=f"patches of {size}", xlabel="ms of a training step", xscale="log")
     panels[0].invert_yaxis()
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
@@ -323,7 +321,7 @@ def draw_claim(folder: Path | None = None) -> list[Path]:
     from ..study.scales import trained_model
 
     data, (model, _) = load_dataset("fontdigits"), trained_model("quick")
-    norm = {"mean": data.mean, "std": data.std}
+    norm = data.norm
     plain_filters = find_embedding(model)[1].weight
     cipher = PatchCipher(SecretKey.for_experiment(0), plain_filters.shape[-1])
     encrypted_model = encrypt_model(model, cipher, **norm)

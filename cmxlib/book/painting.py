@@ -4,8 +4,10 @@ A plot by Matplotlib takes a tenth of a second, too long for something that is t
 """
 
 import io
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,7 +18,7 @@ SIDE, SMALL, GAP, LINE = 192, 96, 8, 20  # in pixels: a large and a small pictur
 BLUE, ORANGE, RED, GREY = (0, 114, 178), (230, 159, 0), (213, 94, 0), (150, 150, 150)  # as in figures.py
 
 
-def read(content) -> Image.Image:
+def read(content: bytes) -> Image.Image:
     """The picture in a file's bytes, upright and in RGB; ValueError, a sentence without its subject, where none is."""
     try:
         return ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
@@ -24,7 +26,7 @@ def read(content) -> Image.Image:
         raise ValueError("is no picture that can be read: choose a PNG or JPEG file.") from None
 
 
-def fitted(picture) -> torch.Tensor:
+def fitted(picture: Image.Image) -> torch.Tensor:
     """A picture as uint8 (3, H, W), shrunk to at most SIDE pixels, and cut so that blocks of 8 fill it."""
     picture.thumbnail((SIDE, SIDE))
     width, height = (length // 8 * 8 for length in picture.size)
@@ -33,26 +35,26 @@ def fitted(picture) -> torch.Tensor:
     return torch.from_numpy(np.array(picture.crop((0, 0, width, height)))).permute(2, 0, 1)
 
 
-def to_bytes(images):
+def to_bytes(images: torch.Tensor) -> torch.Tensor:
     """Images as uint8; floats outside [0, 1] are clipped."""
     return images if images.dtype == torch.uint8 else (255 * images.clamp(0, 1)).round().to(torch.uint8)
 
 
-def enlarged(image, side=SIDE) -> Image.Image:
+def enlarged(image: Any, side: int = SIDE) -> Image.Image:
     """An image (3, H, W), uint8, each pixel enlarged to a square so that ``side`` is filled as far as it goes."""
     picture = Image.fromarray(np.ascontiguousarray(np.moveaxis(np.asarray(image), 0, -1)))
     factor = max(side // max(picture.size), 1)
     return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
 
 
-def signed(values, cell, top=None) -> Image.Image:
+def signed(values: np.ndarray, cell: int, top: float | None = None) -> Image.Image:
     """Numbers (rows, columns) as squares of ``cell`` pixels: blue above 0, red below, full colour at ``top``."""
     strength = np.abs(values)[..., None] / (top or np.abs(values).max())
     colours = 255 - strength * (255 - np.where(values[..., None] > 0, BLUE, RED))
     return enlarged(np.moveaxis(colours.round().astype(np.uint8), -1, 0), cell * max(values.shape))
 
 
-def weights_of_filter(weights, size, marked=None) -> Image.Image:
+def weights_of_filter(weights: np.ndarray, size: int, marked: int | None = None) -> Image.Image:
     """A filter (3 * size * size,) as three squares, for red, green and blue; one entry may be marked by a frame."""
     cell, top = SMALL // size, np.abs(weights).max()
     squares = [signed(channel, cell, top) for channel in weights.reshape(3, size, size)]
@@ -63,7 +65,7 @@ def weights_of_filter(weights, size, marked=None) -> Image.Image:
     return row([ImageOps.expand(square, 1, GREY) for square in squares])
 
 
-def bars(values, colours, width, top=None) -> Image.Image:
+def bars(values: np.ndarray, colours: Any, width: int, top: float | None = None) -> Image.Image:
     """Bars in groups (groups, bars) with colours (groups, bars), from a line at 0; below it the groups' numbers."""
     top, low = top or max(values.max(), 0), min(values.min(), 0)
     step, scale = width / len(values), (SMALL - LINE) / (top - low)
@@ -80,14 +82,14 @@ def bars(values, colours, width, top=None) -> Image.Image:
     return canvas
 
 
-def text(words, size=13) -> Image.Image:
+def text(words: str, size: int = 13) -> Image.Image:
     """A line of text."""
     canvas = Image.new("RGB", (int(_font(size).getlength(words)) + 1, LINE), "white")
     ImageDraw.Draw(canvas).text((0, 1), words, "black", _font(size))
     return canvas
 
 
-def row(parts, titles=None, gap=GAP) -> Image.Image:
+def row(parts: list, titles: Sequence[str] | None = None, gap: int = GAP) -> Image.Image:
     """Pictures side by side, each below its title."""
     if titles:
         parts = [column([text(title), part]) for title, part in zip(titles, parts, strict=True)]
@@ -99,7 +101,7 @@ def row(parts, titles=None, gap=GAP) -> Image.Image:
     return canvas
 
 
-def column(parts, gap=GAP // 2) -> Image.Image:
+def column(parts: list, gap: int = GAP // 2) -> Image.Image:
     """Pictures below one another."""
     canvas = Image.new("RGB", (max(part.width for part in parts), sum(p.height + gap for p in parts) - gap), "white")
     top = 0

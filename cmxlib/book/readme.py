@@ -6,6 +6,8 @@ chapter; the function that `BLOCKS` has under NAME gives its Markdown.
 
 import json
 import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 from ..paths import checkout, write_text
 from ..study.records import read, table_path
@@ -116,13 +118,18 @@ def speed() -> str:
     """How long training takes on a CPU, ours and the plain recipe, from the rows of the benchmarks."""
     if not table_path("paper", "benchmarks").exists():
         return "No benchmark is recorded yet: run `make bench`."
+    from .summaries import speed_table
+
     rows = read("paper", "benchmarks")
-    epoch = rows[rows.measure == "epoch with augmentation, times quicker"].iloc[0]
-    steps = rows[rows.measure == "training step, times quicker"].sort_values("patch_size", ascending=False)
-    ratios = _list([f"{row.value:.1f} times quicker at patches of {row.patch_size:.0f}" for row in steps.itertuples()])
+    found, (device, *_) = speed_table(rows), rows.device
+    epoch, steps = found.loc[("epoch", 4, "")], found.loc["step"].sort_index(level="patch_size", ascending=False)
+    ratios = [f"{row.least:.1f} times at patches of {row.Index[0]}" for row in steps.itertuples()]
+    scale = 50_000 // 128  # steps of an epoch
     return (
-        f"On two cores ({epoch.device}), an epoch of the largest network with patches of 4 takes {epoch.ours:.0f} s, "
-        f"where the plain recipe takes {epoch.reference:.0f} s; a training step is {ratios}. "
+        f"On a CPU ({device}) a training step of the largest network is quicker than by torch's own modules, "
+        f"{_list(ratios)}: the least of {steps.starts.min()} starts, the reference in a process that never imports "
+        f"cmxlib. An epoch with patches of 4 takes {scale * epoch.cmxlib:.0f} s, by the plain recipe "
+        f"{scale * epoch.stock:.0f} s. "
         "[Chapter 2](notebooks/02_training.ipynb) shows where the time goes, `make bench` measures it anew."
     )
 
@@ -137,7 +144,7 @@ BLOCKS = {
 }
 
 
-def render(text: str, blocks=BLOCKS) -> str:
+def render(text: str, blocks: Mapping[str, Callable[[], str]] = BLOCKS) -> str:
     """The text with each generated part made anew; ValueError for a part that is unknown, nested or has no end."""
     marks = re.findall(r"<!-- (generated: \w+|end) -->", text)
     if any((mark == "end") != bool(index % 2) for index, mark in enumerate(marks)) or len(marks) % 2:
@@ -162,7 +169,7 @@ def render_notebook(text: str) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"  # as nbformat writes it
 
 
-def update(paths=(README, START, MODEL_CARDS), check: bool = False) -> bool:
+def update(paths: Iterable[Path] = (README, START, MODEL_CARDS), check: bool = False) -> bool:
     """Make the generated parts of the files anew, or with `check` only look; True when all were current."""
     current = True
     for path in paths:

@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from ..paths import checkout, write_text
 from ..study.records import build_dir
@@ -23,7 +24,7 @@ LIMITS = {"quick": (2 * MINUTE, 5 * MINUTE), "small": (4 * HOUR, 6 * HOUR), "pap
 SAVED_WITH = 2  # threads: those that the saved outputs were made with
 # A server of processes imports papermill once for all chapters, which takes seconds; where there is none, each does.
 HOW = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-PROCESSES = multiprocessing.get_context(HOW)
+PROCESSES: Any = multiprocessing.get_context(HOW)
 
 
 class ChapterError(Exception):

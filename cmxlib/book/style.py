@@ -92,7 +92,7 @@ def marks(axis: Axes, rows: pd.DataFrame, x: str, by: str, looks: Looks, **optio
 
 
 def points(
-    axis: Axes, rows: pd.DataFrame, x: str, y: str, colours: Mapping[str, str], middle: str, scale: str = "linear"
+    axis: Axes, rows: pd.DataFrame, x: str, y: str, colours: Mapping[str, str], middle: str, scale: str | None = None
 ) -> None:
     """Every row as a point at its ``x``, in the line of its name in ``y``, with a bar at their mean or median."""
     import seaborn.objects as so
@@ -100,7 +100,7 @@ def points(
     dots = so.Dot(pointsize=3, alpha=0.6, edgewidth=0)
     plot = so.Plot(rows, x=x, y=y).add(dots, so.Jitter(0.4, seed=0), color=y, legend=False)
     plot = plot.add(so.Dash(color="black", linewidth=1.5, width=0.6), so.Agg(middle), orient="y", legend=False)
-    plot.scale(x=scale, y=so.Nominal(order=list(colours)), color=colours).on(axis).plot()
+    plot.scale(x=scale or so.Continuous(), y=so.Nominal(order=list(colours)), color=colours).on(axis).plot()
     axis.set(ylabel="", ylim=(len(colours) - 0.5, -0.6))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ CONVENTIONAL = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX")  # in the order of
 FOUND = 0.9  # of a key: the share from which on it counts as found
 
 
-def summary(values) -> dict:
+def summary(values: Any) -> dict:
     """Mean, sample standard deviation, min, max, n, and the mean's 95 % interval (Student's t) of some values."""
     from scipy import stats
 
@@ -229,7 +229,7 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def needed(n) -> str:
+def needed(n: float) -> str:
     """A cell of ``repairs_table`` as text: "not found" where the attack failed, "" where it was not tried."""
     return "" if np.isnan(n) else "not found" if np.isinf(n) else f"{n:,.0f}"
 
@@ -238,12 +238,30 @@ def _at(rows, steps, patch_size):
     return rows[(rows.steps == steps) & (rows.patch_size == patch_size)]
 
 
-def of_measure(rows, name):
+def of_measure(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     return rows[rows.measure == name]
 
 
-def found_from(rows, by):
+def found_from(rows: pd.DataFrame, by: str) -> int | None:
     """The smallest number from which on at least ``FOUND`` of the key is found on average, or None."""
     enough = rows.groupby(by).value.mean().sort_index() >= FOUND
     lasting = enough[::-1].cummin()[::-1]
     return int(lasting.idxmax()) if lasting.any() else None
+
+
+def equal_budgets(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of rows of `stolen_model`, those of the budget that a method had with every number of images: side by side, more
+    images then differ by nothing else. Without it, the longer trainings at 1,000 images stand beside shorter ones."""
+    largest = rows.groupby(["method", "n_plain"]).budget.max().groupby("method").min()
+    return rows[rows.budget == rows.method.map(largest)]
+
+
+def speed_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Seconds of cmxlib and of stock modules, from rows of the table `benchmarks`: medians over starts, and how many
+    times quicker cmxlib is, the least and the largest ratio over starts. Index: case, patch_size, layer."""
+    timed = rows[(rows.measure == "seconds") & rows.contender.isin(["cmxlib", "stock"])]
+    by = ["case", "patch_size", "layer"]
+    wide = timed.fillna({"layer": ""}).pivot(index=[*by, "start"], columns="contender", values="value")
+    starts = wide.assign(ratio=wide.stock / wide.cmxlib).groupby(by, sort=False)
+    found = starts[["cmxlib", "stock"]].median()
+    return found.assign(least=starts.ratio.min(), largest=starts.ratio.max(), starts=starts.size())

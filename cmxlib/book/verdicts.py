@@ -5,14 +5,20 @@ sentence) with one of ``VERDICTS``. The sentence gives the numbers that the verd
 docstrings, with their reasons.
 """
 
-from .summaries import FOUND, found_from, of_measure
+import json
+from typing import TYPE_CHECKING
+
+from .summaries import FOUND, equal_budgets, found_from, of_measure
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERDICTS = SUPPORTED, LIMITS, REFUTED = "supported", "supported with limits", "not supported"
 GUESSING = 0.1  # ten classes
 MANY = 1000  # encrypted images, or plain ones: what a service sees in a day, or a thief can collect by hand
 
 
-def privacy(images, pairs, *, patch_size: int) -> tuple[str, str]:
+def privacy(images: "pd.DataFrame", pairs: "pd.DataFrame", *, patch_size: int) -> tuple[str, str]:
     """Whether encrypted images keep their content from somebody who sees many of them, but has no key.
 
     images, pairs: rows of `attack_images` and `attack_pairs`. Judged for attackers with public images of the same kind
@@ -23,8 +29,10 @@ def privacy(images, pairs, *, patch_size: int) -> tuple[str, str]:
     Not supported: every choice of steps falls at 1,000 images or fewer. With limits: some stand, or fall only to
     larger numbers or to known plaintext. Supported: none falls, to known plaintext neither.
     """
-    images, pairs = (of_measure(rows[rows.patch_size == patch_size], "share_recovered") for rows in (images, pairs))
+    images, pairs = (of_measure(rows, "share_recovered") for rows in (images, pairs))
     near = images[(images.public == "same data set") & images.neighbours]
+    elsewhere = _standing(near[near.patch_size != patch_size])
+    near, pairs = (rows[rows.patch_size == patch_size] for rows in (near, pairs))
     falls = {steps: found_from(rows, "n_encrypted") for steps, rows in near.groupby("steps", sort=False)}
     known = pairs[pairs.attack == "known plaintext"]
     paired = {steps: found_from(rows, "pairs") for steps, rows in known.groupby("steps", sort=False)}
@@ -35,12 +43,25 @@ def privacy(images, pairs, *, patch_size: int) -> tuple[str, str]:
         verdict = LIMITS
     else:
         verdict = SUPPORTED
-    return verdict, f"From encrypted images alone, {_found_at(falls, 'images')}; from known plaintext, " + (
-        f"{_found_at(paired, 'image pairs')}."
+    held = f"{json.loads(near.settings.iloc[0])['public']:,} public images of the same data set"
+    return verdict, (
+        f"Patches of {patch_size}: from encrypted images alone, with {held}, {_found_at(falls, 'images')}; from known "
+        f"plaintext, {_found_at(paired, 'image pairs')}.{elsewhere}"
     )
 
 
-def model_protection(stolen, keys, *, patch_size: int) -> tuple[str, str]:
+def _standing(images) -> str:
+    """In words, what no number of images gave away at other patch sizes."""
+    said = []
+    for (size, steps), rows in images.groupby(["patch_size", "steps"]):
+        if not found_from(rows, "n_encrypted"):
+            most = rows[rows.n_encrypted == rows.n_encrypted.max()]
+            said.append(f"{steps}, of which {most.n_encrypted.iloc[0]:,} images gave {most.value.mean():.0%}")
+            said[-1] = f" Patches of {size}: never found: {said[-1]}."
+    return "".join(said)
+
+
+def model_protection(stolen: "pd.DataFrame", keys: "pd.DataFrame", *, patch_size: int) -> tuple[str, str]:
     """Whether the encrypted model is of use to a thief who has no key, but plain images of the same kind.
 
     stolen: rows of `stolen_model`, of a network with these patches; keys: rows of `keys`, which tell its plain
@@ -51,9 +72,8 @@ def model_protection(stolen, keys, *, patch_size: int) -> tuple[str, str]:
     the model, for the price of a collection made by hand. Supported: with every number of images the best method is at
     most 5 points of accuracy better than a new model: the theft was for nothing. With limits: between these.
     """
-    rows = of_measure(stolen, "accuracy")
-    full = rows.groupby(["method", "n_plain"]).budget.transform("max")
-    means = rows[rows.budget == full].groupby(["method", "n_plain"]).value.mean()
+    rows = equal_budgets(of_measure(stolen, "accuracy"))
+    means, budgets = rows.groupby(["method", "n_plain"]).value.mean(), rows.groupby("method").budget.first()
     own = of_measure(keys[keys.patch_size == patch_size], "accuracy")
     plain = own[own.case == "plain"].value.mean()
     new = means["from nothing"]
@@ -68,13 +88,14 @@ def model_protection(stolen, keys, *, patch_size: int) -> tuple[str, str]:
         verdict, n = (SUPPORTED if (gain <= 0.05).all() else LIMITS), gain.idxmax()
     name = thieves.xs(n, level="n_plain").idxmax()
     return verdict, (
-        f"With {n:,} plain images and no key, a thief gets {best[n]:.1%} out of the encrypted model ({WAYS[name]}); "
-        f"a new model gets {new[n]:.1%} from the same images, and the plain one has {plain:.1%}. "
+        f"With {n:,} plain images and no key, a thief gets {best[n]:.1%} out of the encrypted model ({WAYS[name]}; "
+        f"{budgets[name]:,} steps); a new model gets {new[n]:.1%} from the same images and {budgets['from nothing']:,} "
+        f"steps, and the plain one has {plain:.1%}. "
         f"Without images the encrypted model gives {means['no key'].iloc[0]:.1%}."
     )
 
 
-def adversarial_defence(adversarial) -> tuple[str, str]:
+def adversarial_defence(adversarial: "pd.DataFrame") -> tuple[str, str]:
     """Whether encryption keeps adversarial examples (8 grey levels) from the model, made by attackers without its key.
 
     adversarial: rows of the table of that name, all of one network. The measure is the accuracy of the encrypted

@@ -12,9 +12,14 @@ import copy
 import html
 import io
 import textwrap
+from collections.abc import Sequence
+from typing import Any
 
 import ipywidgets
 import numpy as np
+import torch
+from PIL import Image
+from torch import nn
 
 from ..attacks.metrics import ssim
 from ..learn.evaluate import logits
@@ -33,7 +38,7 @@ STEPS = {
 }
 
 
-def key_lab(pictures, key: SecretKey):
+def key_lab(pictures: dict[str, torch.Tensor], key: SecretKey) -> "Piece":
     """Encrypt a picture of one's choice, with steps, a block size and keys of one's choice (chapter 3).
 
     pictures: {name: uint8 (3, H, W)}; large ones are shrunk. key: the first key; a button draws new ones.
@@ -87,13 +92,15 @@ def key_lab(pictures, key: SecretKey):
     return piece
 
 
-def look_inside(model, image, cipher: PatchCipher, *, mean, std):
+def look_inside(
+    model: nn.Module, image: torch.Tensor, cipher: PatchCipher, *, mean: Sequence[float], std: Sequence[float]
+) -> "Piece":
     """Encrypt a model entry by entry, and see where each weight of a filter goes (chapter 4).
 
     model: a plain classifier; image: one (3, H, W), uint8; cipher: shuffles and flips, of the model's patch size.
     Filters are shown in units of plain pixel values, as rows of W D^-1, which encryption only moves and negates.
     """
-    norm = {"mean": mean, "std": std}
+    norm: dict[str, Any] = {"mean": mean, "std": std}
     model, image = copy.deepcopy(model).double(), image[None].double() / 255
     plain_logits = logits(model, image, **norm)[0]
     nothing = PatchCipher.from_entries(np.arange(cipher.n), np.zeros(cipher.n, bool), cipher.patch_size)
@@ -137,13 +144,22 @@ def look_inside(model, image, cipher: PatchCipher, *, mean, std):
     )
 
 
-def turn_the_key(model, images, labels, cipher: PatchCipher, wrong_cipher: PatchCipher, *, mean, std):
+def turn_the_key(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    cipher: PatchCipher,
+    wrong_cipher: PatchCipher,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> "Piece":
     """Turn a correct key into a wrong one, entry by entry, and see what an encrypted model predicts (chapter 5).
 
     model: the plain classifier; images (N, 3, H, W), uint8, and labels (N,): all count for the accuracy, and the first
     eight are shown. Both ciphers: shuffles and flips of the model's patch size.
     """
-    norm = {"mean": mean, "std": std}
+    norm: dict[str, Any] = {"mean": mean, "std": std}
     encrypted_model = encrypt_model(model, cipher, **norm)
 
     def draw(turned):
@@ -169,7 +185,7 @@ def turn_the_key(model, images, labels, cipher: PatchCipher, wrong_cipher: Patch
     return Piece(draw, turned=_slider("entries turned", 0, cipher.n))
 
 
-def break_it(images, recovered):
+def break_it(images: torch.Tensor, recovered: dict[int, torch.Tensor]) -> "Piece":
     """See how many observed images an attack needs (chapter 7).
 
     images: originals, uint8 (k, 3, H, W), k about 8. recovered: {number of observed images: uint8 (k, 3, H, W)}, what
@@ -187,7 +203,7 @@ def break_it(images, recovered):
     return Piece(draw, observed=_wide(slider))
 
 
-def stills(piece, *settings):
+def stills(piece: "Piece", *settings: dict) -> Image.Image:
     """The pictures of a piece for several settings of its controls, each below its sentence, as one picture."""
     parts = []
     for values in settings:
@@ -211,7 +227,7 @@ class Piece(ipywidgets.VBox):
     def __repr__(self):  # what a notebook shows in place of the piece before it is run
         return "An interactive piece: run the chapter to move it. The picture below shows some of its positions."
 
-    def update(self, _=None):
+    def update(self, _: Any = None) -> None:
         """Show what ``draw`` gives now."""
         drawn, words = self.draw(**{name: control.value for name, control in self._controls.items()})
         file = io.BytesIO()

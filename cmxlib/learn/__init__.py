@@ -4,7 +4,7 @@ data            Dataset, any labelled images; load_dataset; channel_statistics
 cifar10         CIFAR-10's files, found, checked and decoded, or downloaded
 fontdigits      a small data set that is drawn
 augment         shifts, mirror images and RandAugment of whole batches
-convmixer       ConvMixer, the network of the book
+convmixer       ConvMixer, the network of the book; engine: how it computes on a CPU
 train           TrainSettings, and fit, the one training loop
 checkpoint      files of trainings and of trained models
 evaluate        logits, accuracy, and trials of keys

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -125,7 +125,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     return found
 
 
-def save_model(path: Path, model: nn.Module, history: "pd.DataFrame", recipe) -> None:
+def save_model(path: Path, model: nn.Module, history: "pd.DataFrame", recipe: Any) -> None:
     """Write path.safetensors and path.json (recipe, history and the weights' SHA-256), each at one stroke, the JSON
     last."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}

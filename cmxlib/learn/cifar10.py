@@ -81,7 +81,7 @@ def read_checked(files: list[Path]) -> dict[str, bytes]:
             raise DatasetError(f"{file} ({size:,} bytes) is damaged or incomplete: its MD5 sum is wrong. {_WAY_OUT}")
     if TAR in content:
         with tarfile.open(fileobj=io.BytesIO(content[TAR])) as tar:
-            return {name: tar.extractfile(f"{FOLDER}/{name}").read() for name in FILES}
+            return {name: tar.extractfile(f"{FOLDER}/{name}").read() for name in FILES}  # type: ignore[union-attr]
     return content
 
 

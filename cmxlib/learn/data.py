@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,11 @@ class Dataset:
         for name, values in zip(("mean", "std"), checks.statistics(self.mean, self.std, channels), strict=True):
             object.__setattr__(self, name, tuple(values.tolist()))
 
+    @property
+    def norm(self) -> dict[str, Any]:
+        """``mean`` and ``std``, as functions take them: ``logits(model, images, **data.norm)``."""
+        return {"mean": self.mean, "std": self.std}
+
     def fingerprint(self) -> str:
         """A checksum of all that is in it, to tell data sets apart; it is no secret and no proof against forgery."""
         tensors, fields = _parts(self)
@@ -102,7 +108,8 @@ def _load_cifar10(named: str | os.PathLike | None) -> Dataset:
     files, origin = cifar10.find_files(named) if named else (None, None)
 
     def build() -> Dataset:
-        return _dataset("cifar10", *cifar10.decode(cifar10.read_checked(files or [cifar10.download(cache_dir())])))
+        *arrays, classes = cifar10.decode(cifar10.read_checked(files or [cifar10.download(cache_dir())]))
+        return _dataset("cifar10", arrays, classes)
 
     return _cached("cifar10", origin, build)
 
@@ -111,7 +118,7 @@ def _load_fontdigits() -> Dataset:
     from . import fontdigits
 
     def build() -> Dataset:
-        return _dataset("fontdigits", *fontdigits.draw_fontdigits(), classes=tuple("0123456789"))
+        return _dataset("fontdigits", fontdigits.draw_fontdigits(), tuple("0123456789"))
 
     # Drawn anew whenever the drawing, or what it is drawn with, has changed.
     code = zlib.crc32(Path(fontdigits.__file__).read_bytes())
@@ -121,9 +128,11 @@ def _load_fontdigits() -> Dataset:
     return _cached("fontdigits", json.dumps([code, versions]), build)
 
 
-def _dataset(name: str, train_images, train_labels, test_images, test_labels, classes: tuple[str, ...]) -> Dataset:
-    tensors = [torch.from_numpy(array) for array in (train_images, train_labels, test_images, test_labels)]
-    return Dataset(name, *tensors, classes, *channel_statistics(tensors[0]))
+def _dataset(name: str, arrays, classes: tuple[str, ...]) -> Dataset:
+    """The data set of four arrays: images and labels for training, then for testing."""
+    train_images, train_labels, test_images, test_labels = map(torch.from_numpy, arrays)
+    mean, std = channel_statistics(train_images)
+    return Dataset(name, train_images, train_labels, test_images, test_labels, classes, mean, std)
 
 
 # The decoded cache: one safetensors file a data set, with what it was made from and a checksum in its metadata.
@@ -161,10 +170,10 @@ def _read_cache(path: Path, origin: str | None) -> Dataset | None:
 
 def _write_cache(path: Path, origin: str | None, data: Dataset) -> None:
     tensors, fields = _parts(data)
-    fields = json.dumps({"origin": origin, **fields})
+    text = json.dumps({"origin": origin, **fields})
     save = need("safetensors.torch", "files").save
     with replacing(path) as file:
-        file.write(save(tensors, metadata={"fields": fields, "crc32": checksum(tensors, fields)}))
+        file.write(save(tensors, metadata={"fields": text, "crc32": checksum(tensors, text)}))
 
 
 def _parts(data: Dataset) -> tuple[dict[str, torch.Tensor], dict]:

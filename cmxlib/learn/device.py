@@ -14,7 +14,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def device_name(device="cpu") -> str:
+def device_name(device: torch.device | str = "cpu") -> str:
     """The processor's model and its cores, or the GPU's name for a CUDA device."""
     if str(device).startswith("cuda"):
         return torch.cuda.get_device_name(device)

@@ -1,7 +1,8 @@
 """Logits, accuracies, and what they become under correct, wrong and missing keys."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def normalise(images: torch.Tensor, mean, std, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def normalise(
+    images: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """(v - mean) / std per channel, for images (N, C, H, W) or (C, H, W), where v in [0, 1] is the float value or
     uint8 / 255."""
     mean, std = checks.statistics(mean, std, checks.images(images, ndim=(3, 4)).shape[-3])
@@ -29,13 +32,25 @@ def normalise(images: torch.Tensor, mean, std, dtype: torch.dtype = torch.float3
     return values.sub_(mean).div_(std) if values is not images else (values - mean) / std
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; afterwards, also after an error, every module is in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 @torch.no_grad()
 def logits(
     model: nn.Module,
     images: torch.Tensor,
     *,
-    mean,
-    std,
+    mean: Sequence[float],
+    std: Sequence[float],
     batch_size: int = 500,
     device: str | torch.device | None = None,
     autocast: bool = False,
@@ -57,23 +72,19 @@ def logits(
     checks.whole(batch_size, "batch_size", 1)
     held = (value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point())
     like = next(held, torch.empty(0))  # a model that holds nothing computes in float32, on the CPU
-    device = torch.device(device or like.device)
-    modes = {module: module.training for module in model.modules()}
+    at = torch.device(device or like.device)
     found = []
-    try:
-        model.to(device).eval()
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+    model.to(at)
+    with evaluating(model):
+        with torch.autocast(at.type, torch.bfloat16, enabled=autocast):
             # Of no images, one that is thrown away tells the number of classes.
             for batch in (images if len(images) else images.new_zeros(1, *images.shape[1:])).split(batch_size):
-                batch = normalise(batch.to(device), mean, std, like.dtype)
+                batch = normalise(batch.to(at), mean, std, like.dtype)
                 found.append(logits_of(model(batch.contiguous(memory_format=torch.channels_last))).to(like.dtype))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     return torch.cat(found)[: len(images)].cpu()
 
 
-def logits_of(output, n_classes: int = 1) -> torch.Tensor:
+def logits_of(output: Any, n_classes: int = 1) -> torch.Tensor:
     """The logits (N, classes) in a model's output: itself, or its ``logits``. ValueError where there are none, or
     fewer than ``n_classes``."""
     output = getattr(output, "logits", output)
@@ -83,7 +94,15 @@ def logits_of(output, n_classes: int = 1) -> torch.Tensor:
     return output
 
 
-def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, mean, std, **options) -> float:
+def accuracy(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    **options: Any,
+) -> float:
     """The share, in [0, 1], of images that the model classifies as labelled; ``options`` go to ``logits``."""
     return _share(logits(model, images, mean=mean, std=std, **options), labels)
 
@@ -113,7 +132,7 @@ def key_trials(
     *,
     n_images: int | None = None,
     seed: int = 0,
-    **options,
+    **options: Any,
 ) -> "pd.DataFrame":
     """Accuracy of a plain model and of its encrypted twin, under correct, wrong and missing keys.
 
@@ -166,7 +185,7 @@ def wrong_key_accuracy(
     *,
     n_images: int | None = None,
     seed: int = 0,
-    **options,
+    **options: Any,
 ) -> float:
     """Accuracy on test images encrypted with SecretKey.for_experiment(key_seed), of the model encrypted with
     for_experiment(seed); arguments as for ``key_trials``."""
@@ -209,7 +228,7 @@ def _locked(model, data, cipher, seed):
 
 def _right(model, locked, data, cipher, n_images, seed):
     """The rows of all cases but wrong keys, and the plain model's logits."""
-    images, norm = _images(data, n_images), {"mean": data.mean, "std": data.std}
+    images, norm = _images(data, n_images), data.norm
     encrypted = _made(cipher, seed).encrypt(images)
     seed = -1 if _is_cipher(cipher) else seed
     plain = logits(model, images, **norm)
@@ -225,7 +244,7 @@ def _right(model, locked, data, cipher, n_images, seed):
 def _wrong_logits(locked, data, cipher, key_seed, n_images, options):
     """Logits of images encrypted with a wrong key. The wrong map folds into the encrypted model's embedding, so that
     each key costs one forward pass and no encryption of images."""
-    norm = {"mean": data.mean, "std": data.std}
+    norm = data.norm
     opened = decrypt_model(locked, _made(cipher, key_seed), **norm)
     return logits(opened, _images(data, n_images), **norm, **options)
 

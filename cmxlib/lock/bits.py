@@ -3,6 +3,8 @@
 The cipher itself is a PatchCipher of 8 C channels; its attacks are in `cmxlib.attacks.on_repairs`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -28,7 +30,7 @@ def from_bits(bits: torch.Tensor) -> torch.Tensor:
     return (bits.round().to(torch.uint8).unflatten(1, (-1, 8)) << _PLACES).sum(2, dtype=torch.uint8)
 
 
-def bit_model(model: nn.Module, *, mean, std) -> nn.Module:
+def bit_model(model: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
     """A copy of ``model`` that takes ``to_bits(images)``, not normalised, and gives the same logits.
 
     Its embedding has 8 times the weights; encrypt it with a PatchCipher of 8 C channels, mean 0 and std 1.

@@ -5,13 +5,19 @@ that names it and says the way out, instead of giving a wrong number later.
 """
 
 import operator
+from typing import Any
 
 import numpy as np
 import torch
 
 
 def images(
-    value, channels: int | None = None, *, name: str = "images", ndim: tuple[int, ...] = (4,), bytes_only: bool = False
+    value: Any,
+    channels: int | None = None,
+    *,
+    name: str = "images",
+    ndim: tuple[int, ...] = (4,),
+    bytes_only: bool = False,
 ) -> torch.Tensor:
     """``value``, when it is images: a tensor (N, C, H, W), uint8 (0 to 255) or floating (0 to 1).
 
@@ -33,7 +39,7 @@ def images(
     return value
 
 
-def labels(value, n: int, *, name: str = "labels") -> torch.Tensor:
+def labels(value: Any, n: int, *, name: str = "labels") -> torch.Tensor:
     """``value``, when it is one class number an image: an integer tensor (n,)."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor, but this is {type(value).__name__}: use torch.as_tensor(...).")
@@ -44,7 +50,7 @@ def labels(value, n: int, *, name: str = "labels") -> torch.Tensor:
     return value
 
 
-def statistics(mean, std, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation a channel, float64 (channels,), of values in [0, 1].
 
     ValueError where they are not ``channels`` finite numbers each, or where a std is not above 1e-6.
@@ -67,7 +73,7 @@ def statistics(mean, std, channels: int) -> tuple[np.ndarray, np.ndarray]:
     return found[0], found[1]
 
 
-def whole(value, name: str, low: int, high: int | None = None) -> int:
+def whole(value: Any, name: str, low: int, high: int | None = None) -> int:
     """``value`` as an int, when it is a whole number (of Python or NumPy, no truth value, no float) in [low, high]."""
     try:
         number = operator.index(value)
@@ -81,7 +87,7 @@ def whole(value, name: str, low: int, high: int | None = None) -> int:
     return number
 
 
-def number(value, name: str, low: float, high: float = float("inf")) -> float:
+def number(value: Any, name: str, low: float, high: float = float("inf")) -> float:
     """``value`` as a float, when it is a finite number in [low, high]."""
     if isinstance(value, (bool, np.bool_, str)) or not np.isscalar(value):
         raise TypeError(f"{name} must be a number, but this is {value!r}.")
@@ -91,7 +97,7 @@ def number(value, name: str, low: float, high: float = float("inf")) -> float:
     return float(value)
 
 
-def steps(value, known: tuple[str, ...]) -> tuple[str, ...]:
+def steps(value: Any, known: tuple[str, ...]) -> tuple[str, ...]:
     """``value`` as a tuple of different names out of ``known``; a text is taken for one that lacks its comma."""
     if isinstance(value, str):
         raise TypeError(f'steps must be a tuple of names, such as ("{value}",), not the text {value!r}.')

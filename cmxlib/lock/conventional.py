@@ -24,6 +24,7 @@ independently.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ METHODS = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX")
 CHANNELS = 3
 
 
-def make_cipher(method: str, key: SecretKey, *, block_size: int = 4, image_size: tuple[int, int] = (32, 32)):
+def make_cipher(method: str, key: SecretKey, *, block_size: int = 4, image_size: tuple[int, int] = (32, 32)) -> Any:
     """The cipher of a conventional method: an object with ``encrypt(images)`` and ``decrypt(images)``.
 
     Both take and give uint8 images (N, 3, H, W) or (3, H, W) on any device, and decrypting gives back every bit.
@@ -58,7 +59,8 @@ def make_cipher(method: str, key: SecretKey, *, block_size: int = 4, image_size:
         return ValueCipher(key.permutation(256, purpose="FFX"), key.half(n, purpose="FFX half"), block_size, image_size)
     draw = {"LE": _le, "ELE": _ele, "EtC": _etc, "PE": _pe}[method]
     blocks = block_entries(1 if method == "PE" else block_size, (CHANNELS, *image_size))
-    return EntryCipher(*draw(key, blocks), image_size)
+    source, turned = draw(key, blocks)
+    return EntryCipher(source, turned, image_size)
 
 
 def key_space_bits(method: str, *, block_size: int = 4, image_size: tuple[int, int] = (32, 32)) -> float:

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives import hashes
@@ -174,7 +175,7 @@ class SecretKey:
         )
 
 
-def check_key(key) -> SecretKey:
+def check_key(key: Any) -> SecretKey:
     """``key``, when it is a SecretKey: what every cipher asks first."""
     if not isinstance(key, SecretKey):
         raise TypeError(

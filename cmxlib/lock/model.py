@@ -9,6 +9,7 @@ exactly what the plain one does with plain images, and its first layer is the on
 """
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,7 +22,9 @@ from .patch import PatchCipher, check_affine
 __all__ = ["decrypt_model", "encrypt_model", "find_embedding"]
 
 
-def encrypt_model(model: nn.Module, cipher: PatchCipher, *, mean, std, embedding: str | None = None) -> nn.Module:
+def encrypt_model(
+    model: nn.Module, cipher: PatchCipher, *, mean: Sequence[float], std: Sequence[float], embedding: str | None = None
+) -> nn.Module:
     """A copy of ``model`` whose patch embedding expects images that ``cipher`` encrypted.
 
     Args:
@@ -48,7 +51,9 @@ def encrypt_model(model: nn.Module, cipher: PatchCipher, *, mean, std, embedding
     return _fold(model, cipher, mean, std, embedding, undo=True)
 
 
-def decrypt_model(model: nn.Module, cipher: PatchCipher, *, mean, std, embedding: str | None = None) -> nn.Module:
+def decrypt_model(
+    model: nn.Module, cipher: PatchCipher, *, mean: Sequence[float], std: Sequence[float], embedding: str | None = None
+) -> nn.Module:
     """Undo ``encrypt_model``, to rounding; arguments as there.
 
     With the wrong cipher this gives a model that does with plain images what ``model`` does with images encrypted

@@ -6,7 +6,7 @@ from . import checks
 from .patch import PatchCipher
 
 
-def damaged(cipher: PatchCipher, positions: int, signs: int, rng) -> PatchCipher:
+def damaged(cipher: PatchCipher, positions: int, signs: int, rng: np.random.Generator) -> PatchCipher:
     """A nearly right shuffle-and-flip cipher: so many entries exchanged in a ring, so many flips the other way.
 
     ``positions`` is 0 or at least 2, since one entry alone cannot be in the wrong place. ``rng`` is a numpy Generator.
@@ -21,7 +21,7 @@ def damaged(cipher: PatchCipher, positions: int, signs: int, rng) -> PatchCipher
     return PatchCipher.from_entries(permutation, flipped, cipher.block_size, cipher.channels)
 
 
-def scrambled_in_part(cipher: PatchCipher, kind: str, rng) -> PatchCipher:
+def scrambled_in_part(cipher: PatchCipher, kind: str, rng: np.random.Generator) -> PatchCipher:
     """The cipher followed by a further shuffle of the plain entries that leaves something in place.
 
     kind: "pixels" moves whole pixels, their channels together; "within channels" shuffles each channel by itself, so

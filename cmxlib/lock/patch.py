@@ -6,6 +6,7 @@ sets b = 1 where it flips; a random orthogonal A mixes all values (arXiv 2301.03
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class PatchCipher:
         self._set_entries(permutation, flipped)
 
     @classmethod
-    def from_entries(cls, permutation, flipped, patch_size: int = 4, channels: int = 3) -> "PatchCipher":
+    def from_entries(cls, permutation: Any, flipped: Any, patch_size: int = 4, channels: int = 3) -> "PatchCipher":
         """The cipher with a given permutation (n,) and flips (n,) of the blocks, without a key."""
         self = cls.__new__(cls)
         self._set_sizes(patch_size, channels, None)
@@ -72,7 +73,7 @@ class PatchCipher:
         return self
 
     @classmethod
-    def from_affine(cls, matrix, offset, patch_size: int = 4, channels: int = 3) -> "PatchCipher":
+    def from_affine(cls, matrix: Any, offset: Any, patch_size: int = 4, channels: int = 3) -> "PatchCipher":
         """The cipher x' = matrix x + offset with any invertible matrix (n, n) and any offset (n,), without a key.
 
         ValueError where the matrix is singular: what it did could not be undone.
@@ -197,7 +198,7 @@ class PatchCipher:
             )
 
 
-def check_affine(matrix, offset, n: int) -> tuple[np.ndarray, np.ndarray]:
+def check_affine(matrix: Any, offset: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """A matrix (n, n) and an offset (n,) as float64, when they are finite and float64 can undo the matrix."""
     matrix, offset = np.asarray(matrix, np.float64), np.asarray(offset, np.float64)
     if matrix.shape != (n, n) or offset.shape != (n,):
@@ -219,7 +220,7 @@ def block_entries(size: int, shape: tuple[int, int, int]) -> np.ndarray:
     return places.transpose(1, 3, 0, 2, 4).reshape(-1, c * size * size)
 
 
-def entry_table(places, source, turned) -> tuple[np.ndarray, np.ndarray]:
+def entry_table(places: np.ndarray, source: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(source, turned) in the order of the image, from tables in the order of ``places``: see ``block_entries``."""
     sources, turns = np.empty(places.size, np.int64), np.empty(places.size, bool)
     sources[places], turns[places] = source, turned

@@ -3,6 +3,8 @@
 The attacks on it are in `cmxlib.attacks.on_repairs`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -65,14 +67,16 @@ class PositionEmbedding(nn.Module):
         super().__init__()
         self.weight, self.bias, self.patch_size = nn.Parameter(weight), nn.Parameter(bias), patch_size
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         patches = F.unfold(images, self.patch_size, stride=self.patch_size)  # (N, n, positions)
         embedded = torch.einsum("pdn,bnp->bdp", self.weight, patches) + self.bias.T
         rows = images.shape[2] // self.patch_size
         return embedded.unflatten(2, (rows, -1))
 
 
-def encrypt_model_by_position(model: nn.Module, cipher: PositionCipher, *, mean, std) -> nn.Module:
+def encrypt_model_by_position(
+    model: nn.Module, cipher: PositionCipher, *, mean: Sequence[float], std: Sequence[float]
+) -> nn.Module:
     """A copy of ``model`` whose patch embedding undoes each position's own cipher; all other layers stay."""
     encrypted, found = checked_copy(model, 3, find_embedding(model)[0])
     conv = found.layer

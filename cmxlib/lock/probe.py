@@ -4,6 +4,7 @@ import contextlib
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ def _compare(spy, found, image, model):
         )
 
 
-def linear_embeddings(model, channels, name):
+def linear_embeddings(model: nn.Module, channels: int, name: str | None) -> Any:
     """The Linear layers that get the patches of the image, found by running the model on a probe."""
     layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.LayerNorm)) and _side(m, channels)}
     found, norms = {}, []

@@ -1,6 +1,8 @@
 """An encrypted model in use: encrypt images in a pipeline of transforms, and compare two models in a short report."""
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +31,15 @@ class Encrypt(nn.Module):
 
 
 @torch.no_grad()
-def verify(model: nn.Module, encrypted: nn.Module, cipher, images: torch.Tensor, *, mean, std) -> str:
+def verify(
+    model: nn.Module,
+    encrypted: nn.Module,
+    cipher: Any,
+    images: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> str:
     """A short report of how far an encrypted model with encrypted images is from the plain one with plain images.
 
     images: (N, C, H, W), uint8 or floating, plain. Both models are run as they are, in one batch: put them into

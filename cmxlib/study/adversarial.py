@@ -33,7 +33,7 @@ KNOWLEDGE = (
 
 def _measure(scale: Scale, unit: dict):
     data, size = scale.data(), scale.patch_sizes[0]
-    norm = {"mean": data.mean, "std": data.std}
+    norm = data.norm
     images, labels = data.test_images[: scale.attack.attacked], data.test_labels[: scale.attack.attacked]
     model, cipher = trained_model(scale)[0], PatchCipher(SecretKey.for_experiment(0), size)
     encrypted = encrypt_model(model, cipher, **norm)
@@ -58,7 +58,7 @@ def _measure(scale: Scale, unit: dict):
 
 def _examples(scale, knowledge, model, encrypted, cipher, images, labels):
     """What an attacker with this knowledge makes: ({attack: images}, the model that they were made on, numbers)."""
-    data, size, norm = scale.data(), cipher.patch_size, {"mean": scale.data().mean, "std": scale.data().std}
+    data, size, norm = scale.data(), cipher.patch_size, scale.data().norm
     few, few_labels = images[:200], labels[:200]  # for Square, which takes long
     own = len(data.train_labels) // 5  # labelled images of the attacker
 

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -34,13 +35,13 @@ KINDS = {  # layers of a block, and how many arrays their forward and backward p
     "GELU, BatchNorm": 5,
     "GELU, BatchNorm, residual sum": 6,
 }
-STARTS, TURNS = 3, 5
+STARTS, TURNS = 3, 3
 
 
 # -- our side, as its user would run it --------------------------------------------------------------------------------
 
 
-def step(dim, depth, patch_size, batch, in_a_row):
+def step(dim: int, depth: int, patch_size: int, batch: int, in_a_row: int) -> Callable[[], object]:
     train, images, labels = _trainer(dim, depth, patch_size), torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
     return lambda: [train(images, labels) for _ in range(in_a_row)]
 
@@ -60,7 +61,7 @@ def _trainer(dim, depth, patch_size):
     return train
 
 
-def epoch(dim, depth, patch_size, batch, in_a_row):
+def epoch(dim: int, depth: int, patch_size: int, batch: int, in_a_row: int) -> Callable[[], object]:
     train, images, generator = _trainer(dim, depth, patch_size), reference.random_images(50_000), torch.Generator()
     labels = torch.arange(50_000) % 10
 
@@ -72,12 +73,12 @@ def epoch(dim, depth, patch_size, batch, in_a_row):
     return run
 
 
-def evaluation(dim, depth, patch_size, n):
+def evaluation(dim: int, depth: int, patch_size: int, n: int) -> Callable[[], object]:
     model, images = ConvMixer(dim, depth, reference.KERNEL, patch_size).eval(), reference.random_images(n)
     return lambda: logits(model, images, **NORM, autocast=bf16_is_faster(CPU))
 
 
-def layer(kind, dim, depth, patch_size, batch, in_a_row):
+def layer(kind: str, dim: int, depth: int, patch_size: int, batch: int, in_a_row: int) -> Callable[[], object]:
     """As ConvMixer computes on a CPU: activations (dim, positions), in bfloat16 where that is faster."""
     keep_freed_memory()
     side, dtype = 32 // patch_size, torch.bfloat16 if bf16_is_faster(CPU) else torch.float32
@@ -86,9 +87,11 @@ def layer(kind, dim, depth, patch_size, batch, in_a_row):
         return torch.randn(*shape).to(dtype).requires_grad_()
 
     z, norm, bias = array(dim, batch * side * side), torch.nn.BatchNorm2d(dim), torch.zeros(dim, requires_grad=True)
-    inputs, parameters, run = [z], [bias, *norm.parameters()], lambda z: gelu_norm(z, norm, bias)
+    inputs, parameters = [z], [bias, *norm.parameters()]
+    run: Callable = lambda z: gelu_norm(z, norm, bias)  # noqa: E731
     if "residual" in kind:
-        inputs, run = [z, array(*z.shape)], lambda z, residual: residual + gelu_norm(z, norm, bias)
+        inputs = [z, array(*z.shape)]
+        run = lambda z, residual: residual + gelu_norm(z, norm, bias)  # noqa: E731
     elif kind == "pointwise convolution":
         parameters = [array(dim, dim)]
         run = lambda z: parameters[0] @ z  # noqa: E731
@@ -100,7 +103,7 @@ def layer(kind, dim, depth, patch_size, batch, in_a_row):
     return reference.both_passes(run, inputs, parameters, depth * in_a_row)
 
 
-def encryption(n, in_a_row):
+def encryption(n: int, in_a_row: int) -> Callable[[], object]:
     images, cipher = reference.random_images(n), PatchCipher(SecretKey.for_experiment(0))
     return lambda: [cipher.encrypt(images) for _ in range(in_a_row)]
 
@@ -140,8 +143,8 @@ def turns(contenders: dict[str, tuple[str, str, dict]], n: int) -> dict[str, flo
             running[name] = Contender(*contender)
         seconds = [{name: contender.turn() for name, contender in running.items()} for _ in range(n)]
     finally:
-        for contender in running.values():
-            contender.end()
+        for process in running.values():
+            process.end()
     return {name: statistics.median(turn[name] for turn in seconds) for name in contenders}
 
 
@@ -180,7 +183,7 @@ def _measure(scale: Scale, unit: dict):
     if case != "encryption":
         arguments["patch_size"] = size
     if case == "evaluation":
-        arguments["n"] = 40 if quick else (10_000 if size >= 4 else 2_000)
+        arguments["n"] = 40 if quick else (4_000 if size >= 4 else 1_000)
     if case == "layer":
         arguments["kind"] = unit["layer"]
     if case == "memory":

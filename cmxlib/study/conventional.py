@@ -53,7 +53,7 @@ def _proposed(scale, data, method, block_size, seed):
     for trial in key_trials(model, data, {"patch_size": block_size}, N_WRONG, seed=seed).to_dict("records"):
         if trial["case"] in ("correct key", "wrong key", "no key"):
             yield trial["case"], trial["key_seed"], "accuracy", trial["accuracy"]
-    norm, new_seed = {"mean": data.mean, "std": data.std}, iter(range(seed + 1, seed + 8))
+    norm, new_seed = data.norm, iter(range(seed + 1, seed + 8))
     old = PatchCipher(SecretKey.for_experiment(seed), block_size)
     encrypted = encrypt_model(model, old, **norm)
 
@@ -84,7 +84,7 @@ def _trained_on_encrypted(scale, data, method, sizes, seed):
     """The scale's network, trained on images encrypted with SecretKey.for_experiment(seed), and its history."""
     cipher = make_cipher(method, SecretKey.for_experiment(seed), **sizes)
     settings = dataclasses.replace(scale.train, seed=seed)
-    recipe = json.dumps([scale.dataset, scale.model, vars(settings), method, sizes], sort_keys=True)
+    recipe = json.dumps([data.name, scale.model, vars(settings), method, sizes], sort_keys=True)
     name = f"{scale.name}-{method}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}-seed{seed}"
     model = new_model(scale, seed)
     history = fit(

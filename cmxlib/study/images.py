@@ -141,7 +141,7 @@ def _images(scale: Scale, unit: dict):
     found = {"share_recovered": share_recovered(estimate, cipher)}
     found |= {"ssim": ssim(plain[:SHOWN], shown).mean(), "mse": np.mean(10 ** (-psnr(plain[:SHOWN], shown) / 10))}
     if near and unit["neighbours"] and size == scale.patch_sizes[0] and draw == 0:
-        norm = {"mean": data.mean, "std": data.std}
+        norm = data.norm
         opened = decrypt_model(encrypt_model(trained_model(scale)[0], cipher, **norm), estimate, **norm)
         found["opened_accuracy"] = accuracy(opened, data.test_images[:OPENED], data.test_labels[:OPENED], **norm)
     return [{"measure": name, "value": value} for name, value in found.items()]

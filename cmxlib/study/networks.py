@@ -19,10 +19,6 @@ BLOCKS_WRONG = 20  # wrong keys for each pair of patch and block
 COST_IMAGES, COST_ROUNDS = 2000, 7
 
 
-def _norm(data):
-    return {"mean": data.mean, "std": data.std}
-
-
 # -- training: the curves, one row an epoch and measure --------------------------------------------------------------
 
 
@@ -33,7 +29,7 @@ def _training(scale: Scale, unit: dict):
         for measure in ("lr", "train_loss", "train_accuracy", "test_accuracy", "seconds"):
             yield {"epoch": epoch["epoch"], "measure": measure, "value": epoch[measure]}
     # The last row is the one that the tables rest on: no autocast, every test image.
-    final = accuracy(model, data.test_images, data.test_labels, **_norm(data))
+    final = accuracy(model, data.test_images, data.test_labels, **data.norm)
     yield {"epoch": len(history), "measure": "final_test_accuracy", "value": final}
     yield {"epoch": len(history), "measure": "parameters", "value": sum(p.numel() for p in model.parameters())}
 
@@ -97,7 +93,7 @@ def _chosen_images(scale: Scale):
 
 
 def _anatomy(scale: Scale, unit: dict):
-    size, trial, norm = unit["patch_size"], unit["trial"], _norm(scale.data())
+    size, trial, norm = unit["patch_size"], unit["trial"], scale.data().norm
     model, _ = trained_model(scale.at(size), seed=unit["seeds"])
     images, labels = _chosen_images(scale)
     cipher = PatchCipher(SecretKey.for_experiment(0), size)
@@ -166,7 +162,7 @@ BLOCKS = Table(
 
 def _cost(scale: Scale, unit: dict):
     size, data = unit["patch_size"], scale.data()
-    norm, (model, _) = _norm(data), trained_model(scale.at(size))
+    norm, (model, _) = data.norm, trained_model(scale.at(size))
     one, other = (PatchCipher(SecretKey.for_experiment(seed), size) for seed in (0, 1))
     encrypted, images = encrypt_model(model, one, **norm), data.test_images[:COST_IMAGES]
     encrypted_images = one.encrypt(images)
@@ -207,7 +203,7 @@ def _engine(scale: Scale, unit: dict):
     # The same layers, called by torch one after the other: none of cmxlib's ways to compute them.
     ours = unit["engine"] == "cmxlib"
     fit(model if ours else torch.nn.Sequential(*model), data, scale.train, autocast=None if ours else False)
-    final = accuracy(model, data.test_images, data.test_labels, **_norm(data))
+    final = accuracy(model, data.test_images, data.test_labels, **data.norm)
     yield {"measure": "accuracy", "value": final}
 
 

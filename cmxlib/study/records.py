@@ -19,7 +19,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..paths import checkout, write_text
 
@@ -66,7 +66,17 @@ def table_path(scale: str, table: str) -> Path:
 # -- where rows come from ------------------------------------------------------------------------------------------
 
 
-def provenance(*, scale, dataset, settings, seeds, n_images, seconds, n_keys=0, device="cpu") -> dict:
+def provenance(
+    *,
+    scale: str,
+    dataset: str,
+    settings: Any,
+    seeds: Any,
+    n_images: int,
+    seconds: float,
+    n_keys: int = 0,
+    device: Any = "cpu",
+) -> dict:
     """The columns that say where rows came from.
 
     settings: a dataclass or mapping of what the measurement depends on, kept as JSON. seeds: one or several.
@@ -111,7 +121,7 @@ def _git(*command: str) -> str:
         return ""
 
 
-def uninterrupted(seconds) -> float:
+def uninterrupted(seconds: Any) -> float:
     """How long a training takes, from the seconds of its epochs: as many times the median, as one may hold a pause."""
     return float(statistics.median(seconds) * len(seconds))
 
@@ -167,7 +177,7 @@ def _checked(rows: Iterable[Mapping], origin: Mapping | None) -> list[dict[str, 
 
 def _text(value) -> str:
     """The text of a cell: the shortest that gives the same number back; settings as JSON; several values spaced."""
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     if isinstance(value, Mapping):
         return json.dumps(value, sort_keys=True, default=str)

@@ -9,6 +9,7 @@ them. The process prints "ready", and then, for each line that it reads, the sec
 import json
 import sys
 import time
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -23,11 +24,11 @@ class Residual(nn.Module):
         super().__init__()
         self.fn = fn
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.fn(x)
 
 
-def convmixer(dim, depth, patch_size):
+def convmixer(dim: int, depth: int, patch_size: int) -> nn.Sequential:
     """ConvMixer of torch's own modules, called one after the other."""
 
     def after(conv):
@@ -46,11 +47,11 @@ def convmixer(dim, depth, patch_size):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten(), nn.Linear(dim, 10))
 
 
-def random_images(n):
+def random_images(n: int) -> torch.Tensor:
     return torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8)
 
 
-def trainer(dim, depth, patch_size):
+def trainer(dim: int, depth: int, patch_size: int) -> Callable:
     """A function that does one training step on a normalised batch."""
     model = convmixer(dim, depth, patch_size)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
@@ -63,7 +64,7 @@ def trainer(dim, depth, patch_size):
     return step
 
 
-def step(dim, depth, patch_size, batch, in_a_row):
+def step(dim: int, depth: int, patch_size: int, batch: int, in_a_row: int) -> Callable[[], object]:
     """Training steps on data at hand; in a row, for the first after another's turn finds nothing in the caches."""
     train, images, labels = trainer(dim, depth, patch_size), torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
     return lambda: [train(images, labels) for _ in range(in_a_row)]
@@ -80,7 +81,7 @@ class _PILImages(torch.utils.data.Dataset):
         return self.transform(self.images[i]), i % 10
 
 
-def epoch(dim, depth, patch_size, batch, in_a_row):
+def epoch(dim: int, depth: int, patch_size: int, batch: int, in_a_row: int) -> Callable[[], object]:
     """Steps with their augmentation: a turn is a whole pass over as many images, so that no worker works ahead."""
     from torchvision import transforms
 
@@ -92,7 +93,7 @@ def epoch(dim, depth, patch_size, batch, in_a_row):
     return lambda: [train(*ready) for ready in loader]
 
 
-def evaluation(dim, depth, patch_size, n):
+def evaluation(dim: int, depth: int, patch_size: int, n: int) -> Callable[[], object]:
     model, images = convmixer(dim, depth, patch_size).eval(), random_images(n)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
 
@@ -103,7 +104,7 @@ def evaluation(dim, depth, patch_size, n):
     return run
 
 
-def layer(kind, dim, depth, patch_size, batch, in_a_row):
+def layer(kind: str, dim: int, depth: int, patch_size: int, batch: int, in_a_row: int) -> Callable[[], object]:
     """All layers of a kind in one training step, forward and backward, in the layout (batch, dim, side, side)."""
     side = 32 // patch_size
     x = torch.randn(batch, dim, side, side, requires_grad=True)
@@ -121,19 +122,19 @@ def layer(kind, dim, depth, patch_size, batch, in_a_row):
     return both_passes(run, inputs, module.parameters(), depth * in_a_row)
 
 
-def both_passes(run, inputs, parameters, times):
+def both_passes(run: Callable, inputs: Iterable, parameters: Iterable, times: int) -> Callable[[], object]:
     """A function that applies ``run`` and computes all gradients, so many times."""
     wanted, grad = [*inputs, *parameters], torch.randn_like(run(*inputs))
     return lambda: [torch.autograd.grad(run(*inputs), wanted, grad) for _ in range(times)]
 
 
-def copy(n, in_a_row):
+def copy(n: int, in_a_row: int) -> Callable[[], object]:
     images = random_images(n)
     twin = torch.empty_like(images)
     return lambda: [twin.copy_(images) for _ in range(in_a_row)]
 
 
-def encryption(n, in_a_row):
+def encryption(n: int, in_a_row: int) -> Callable[[], object]:
     """Shuffle and flip by reshaping, permuting, indexing and reshaping back, in float32."""
     images, b = random_images(n).float() / 255, 4
     permutation, flipped = torch.randperm(3 * b * b), torch.randint(2, (3 * b * b,)).bool()
@@ -148,7 +149,7 @@ def encryption(n, in_a_row):
     return lambda: [encrypt() for _ in range(in_a_row)]
 
 
-def serve(contenders):
+def serve(contenders: dict[str, Callable]) -> None:
     """Be one contender: make it, say so, and take a turn for each line that is read."""
     run = contenders[sys.argv[1]](**json.loads(sys.argv[2]))
     run()  # once without being counted

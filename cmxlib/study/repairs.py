@@ -6,6 +6,7 @@ model of the scale, to the cipher of shuffles and flips, and (rekey_ratio) to th
 
 import statistics
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,8 @@ class _Repair:
 
     def __post_init__(self):
         data, size = self.scale.data(), self.scale.patch_sizes[0]
-        self.norm = self.plain_norm = {"mean": data.mean, "std": data.std}
+        self.norm: dict[str, Any] = data.norm
+        self.plain_norm = data.norm
         self.model, key = trained_model(self.scale)[0], SecretKey.for_experiment(0)
         if self.name in CIPHERS:
             self.cipher = CIPHERS[self.name](key, size)
@@ -179,7 +181,7 @@ def _worth(estimate, cipher, locked, data, prepare, norm) -> dict[str, float]:
 def _new_keys(scale: Scale, count: int, draw: int) -> dict[str, float]:
     """A new key for each image: one image is seen under each key, with the model of each key at hand."""
     data, size = scale.data(), scale.patch_sizes[0]
-    norm, model = {"mean": data.mean, "std": data.std}, trained_model(scale)[0]
+    norm, model = data.norm, trained_model(scale)[0]
     ciphers = [PatchCipher(SecretKey.for_experiment(seed), size) for seed in range(count)]
     embeddings = [encrypt_model(nn.Sequential(model[0]), cipher, **norm)[0].weight for cipher in ciphers]
     maps = [relative_cipher(embeddings[0], each, std=data.std, patch_size=size) for each in embeddings]

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +19,9 @@ from ..learn.device import default_device
 from ..learn.train import TrainSettings, fit
 from ..lock.patch import PatchCipher
 from . import records
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CIPHERS = {  # name in rows: key, patch size -> the cipher
     "+".join(steps): functools.partial(PatchCipher, steps=steps)
@@ -151,7 +155,9 @@ def new_model(scale: Scale, seed: int = 0) -> ConvMixer:
         return ConvMixer(**scale.model)
 
 
-def trained_model(scale: str | Scale, *, seed: int = 0, device=None, progress: bool = True):
+def trained_model(
+    scale: str | Scale, *, seed: int = 0, device: torch.device | str | None = None, progress: bool = True
+) -> tuple[ConvMixer, "pd.DataFrame"]:
     """The model of a scale, trained on plain images, and its history: from the book, from the cache, or trained now.
 
     Args:

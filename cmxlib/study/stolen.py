@@ -6,6 +6,7 @@ All images of the attacker are images that the victim trained with, the best tha
 import dataclasses
 import time
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,16 +21,15 @@ from . import records
 from .scales import Scale, new_model, trained_model
 from .table import Table, of_attack
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 TRIALS = 8000  # of the annealing on statistics, thrice: each computes the first layer of 500 patches only
 DRAWS = 2
 LONGER = "embedding anew", "from nothing"
 GENTLE = 0.005  # a learning rate as one takes it to go on training what is trained already
 RATES = 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32
 UNUSED_DRAW = 9  # images and key of a draw that the table `stolen_model` has not
-
-
-def _norm(data):
-    return {"mean": data.mean, "std": data.std}
 
 
 def _held(data, draw):
@@ -57,11 +57,11 @@ def _rates(scale: Scale, unit: dict):
     data, count, (train, new) = scale.data(), unit["n_plain"], _TRAINED[unit["method"]]
     cipher = PatchCipher(SecretKey.for_experiment(UNUSED_DRAW), scale.patch_sizes[0])
     held, others = _held(data, UNUSED_DRAW), slice(count, 3 * count)
-    locked = encrypt_model(trained_model(scale)[0], cipher, **_norm(data))
+    locked = encrypt_model(trained_model(scale)[0], cipher, **data.norm)
     model = new_model(scale, seed=100 + UNUSED_DRAW) if new else locked
     how = dataclasses.replace(scale.train, seed=UNUSED_DRAW, max_lr=unit["rate"])
     on_models.retrain(model, held, count, how, n_steps=unit["budget"], train=train)
-    value = accuracy(model, held.train_images[others], held.train_labels[others], **_norm(data))
+    value = accuracy(model, held.train_images[others], held.train_labels[others], **data.norm)
     return [{"measure": "accuracy", "value": value}]
 
 
@@ -78,7 +78,7 @@ STOLEN_RATES = Table(
 )
 
 
-def chosen_rate(rates, method: str) -> float:
+def chosen_rate(rates: "pd.DataFrame", method: str) -> float:
     """The learning rate for a method of ``stolen_rates``, from that table's rows: the lowest that comes within half a
     point of the best. LookupError where the method has no rows."""
     found = rates[(rates.method == method) & (rates.measure == "accuracy")].set_index("rate").value.sort_index()
@@ -131,13 +131,13 @@ def _stolen(scale: Scale, unit: dict):
     test, truth = data.test_images[: settings.opened], data.test_labels[: settings.opened]
     cipher, held = PatchCipher(SecretKey.for_experiment(draw), scale.patch_sizes[0]), _held(data, draw)
     method, rate = _methods(scale, records.read(scale.name, "stolen_rates"))[unit["method"]]
-    locked, start = encrypt_model(trained_model(scale)[0], cipher, **_norm(data)), time.perf_counter()
+    locked, start = encrypt_model(trained_model(scale)[0], cipher, **data.norm), time.perf_counter()
     found = method(locked, held, unit["n_plain"], unit["budget"], draw)
     spent = time.perf_counter() - start
     if isinstance(found, PatchCipher):
         yield {"measure": "share_recovered", "value": share_recovered(found, cipher)}
-        found = decrypt_model(locked, found, **_norm(data))
-    yield {"measure": "accuracy", "value": accuracy(found, test, truth, **_norm(data))}
+        found = decrypt_model(locked, found, **data.norm)
+    yield {"measure": "accuracy", "value": accuracy(found, test, truth, **data.norm)}
     yield {"measure": "attack_seconds", "value": spent}
     if rate:
         yield {"measure": "learning_rate", "value": rate}
@@ -160,7 +160,7 @@ def _methods(scale: Scale, rates):
     def search(method, **more):
         def run(locked, data, count, budget, draw):
             images, labels = data.train_images[:count], data.train_labels[:count]
-            found = method(locked, images, labels, **_norm(data), **{more["budget"]: budget}, seed=10_000 * (1 + draw))
+            found = method(locked, images, labels, **data.norm, **{more["budget"]: budget}, seed=10_000 * (1 + draw))
             return found[0] if isinstance(found, tuple) else found
 
         return run
@@ -171,7 +171,7 @@ def _methods(scale: Scale, rates):
         how = {"crop_padding": scale.train.crop_padding, "flip": scale.train.flip}
         images = augment(images, torch.Generator().manual_seed(draw), **how)
         tries = [
-            on_models.from_statistics(locked, images, **_norm(data), trials=budget, seed=3 * draw + i) for i in range(3)
+            on_models.from_statistics(locked, images, **data.norm, trials=budget, seed=3 * draw + i) for i in range(3)
         ]
         return min(tries, key=lambda found: found[1])[0]
 

@@ -72,11 +72,12 @@ def attack_pairs(flip=1.0):
     return frame(*rows, columns=("steps", "pairs", "value"), attack="known plaintext", measure="share_recovered")
 
 
-def repairs(differ=0, positions=0.5, bits=0.2):
+def repairs(differ=0, positions=0.5, bits=0.2, with_model=1.0):
     rows = [("by position", "", 0, "differ", differ), ("single bits", "", 0, "differ", 0)]
     rows += [(repair, "", 0, "max_logit_difference", 1e-6) for repair in ("by position", "single bits")]
-    rows += [("by position", "ciphertext only", 10, "share_recovered", 0.1)]
-    rows += [("by position", "ciphertext and model", 100, "share_recovered", positions)]
+    rows += [("by position", "ciphertext only", 10, "share_recovered", 0.95)]  # but not with all larger numbers
+    rows += [("by position", "ciphertext only", 100, "share_recovered", positions)]
+    rows += [("by position", "ciphertext and model", 100, "share_recovered", with_model)]
     rows += [("single bits", "ciphertext only", 100, "share_recovered", bits)]
     rows += [("single bits", "known plaintext", 1, "share_recovered", 1.0)]  # which is not what the claim is about
     return frame(*rows, columns=("repair", "attack", "seen", "measure", "value"), n_images=500)
@@ -121,6 +122,8 @@ def repairs(differ=0, positions=0.5, bits=0.2):
         (claims.repairs_hold, [repairs()], SUPPORTED),
         (claims.repairs_hold, [repairs(positions=0.95)], LIMITS),
         (claims.repairs_hold, [repairs(positions=0.95, bits=1.0)], REFUTED),
+        (claims.repairs_hold_with_model, [repairs()], REFUTED),
+        (claims.repairs_hold_with_model, [repairs(with_model=0.5)], SUPPORTED),
         (claims.published_level, [training()], SUPPORTED),
         (claims.published_level, [pd.concat([training(0.85), training(patch_size=2)])], SUPPORTED),
         (claims.published_level, [training(0.92)], LIMITS),
@@ -143,7 +146,10 @@ def test_the_sentences_name_the_figures():
     assert (
         "10 ms against 3.33 min of training, about 20,000 times" in claims.quick_change(training(), conventional())[1]
     )
-    assert "by position to 100 images, single bits to none" in claims.repairs_hold(repairs(positions=0.95))[1]
+    found = claims.repairs_hold(repairs(positions=0.95, bits=0.2))[1]
+    assert "by position from 10 images on; not found up to 100 images: single bits." in found
+    found = claims.repairs_hold_with_model(repairs())[1]
+    assert "by position from 100 images on; not measured: single bits." in found
     assert "shuffle 1, flip 2" in claims.known_pairs(attack_pairs())[1]
 
 

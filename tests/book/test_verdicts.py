@@ -17,6 +17,7 @@ def images(shares, patch_size=4, neighbours=True, public="same data set"):
             "steps": steps,
             "n_encrypted": count,
             "value": share + delta,
+            "settings": '{"public": 5000}',
         }
         for steps, by_count in shares.items()
         for count, share in by_count.items()
@@ -30,6 +31,7 @@ def privacy_tables(shares, paired):
         images({"shuffle": {10: 1}, "orthogonal": {10: 1}}, patch_size=2),
         images({"shuffle": {10: 0}, "orthogonal": {10: 1}}, public="photos"),
         images({"shuffle": {10: 0}}, neighbours=False),
+        images({"shuffle": {100: 0.1}}, patch_size=8),
     ]
     pairs = [
         {"attack": attack, "measure": "share_recovered", "patch_size": 4, "steps": steps, "pairs": 1, "value": value}
@@ -66,8 +68,10 @@ def test_privacy(shuffle, orthogonal, known, verdict):
 def test_the_sentence_on_privacy_gives_the_numbers():
     rows = privacy_tables({"shuffle": EARLY, "orthogonal": NEVER}, {"shuffle": 1, "orthogonal": 0.2})
     assert verdicts.privacy(*rows, patch_size=4)[1] == (
-        "From encrypted images alone, at least 90% of the key takes 10 (shuffle) images; never found: orthogonal; "
-        "from known plaintext, at least 90% of the key takes 1 (shuffle) image pairs; never found: orthogonal."
+        "Patches of 4: from encrypted images alone, with 5,000 public images of the same data set, at least 90% of the "
+        "key takes 10 (shuffle) images; never found: orthogonal; from known plaintext, at least 90% of the key takes 1 "
+        "(shuffle) image pairs; never found: orthogonal. Patches of 8: never found: shuffle, of which 100 images gave "
+        "10%."
     )
 
 
@@ -93,7 +97,9 @@ def stolen_rows(by_method, budget=300):
 def test_model_protection(everything, new, verdict):
     methods = {"no key": {0: 0.13}, "everything": everything, "from nothing": new, "filters": {10000: 0.2}}
     rows = stolen_rows(methods) + stolen_rows({"everything": {1000: 0.99}}, budget=100)  # a smaller budget: no matter
+    rows += stolen_rows({"everything": {1000: 0.99}}, budget=900)  # nor a larger one, that other numbers did not have
     keys = pd.DataFrame({"measure": "accuracy", "case": "plain", "patch_size": [4, 2], "value": [0.9, 0.96]})
     found, sentence = verdicts.model_protection(pd.DataFrame(rows), keys, patch_size=4)
     assert found == verdict
-    assert "13.0%" in sentence and "the plain one has 90.0%" in sentence and "fine-tuning" in sentence
+    assert "13.0%" in sentence and "fine-tuning" in sentence
+    assert "and 300 steps, and the plain one has 90.0%" in sentence

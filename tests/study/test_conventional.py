@@ -7,56 +7,33 @@ import pandas as pd
 import pytest
 import torch
 
-from cmxlib import paths
+from cmxlib import SecretKey
+from cmxlib.book.summaries import CONVENTIONAL as SHOWN
 from cmxlib.book.summaries import conventional_table, duration, published_table
-from cmxlib.learn.data import Dataset
-from cmxlib.learn.train import TrainSettings
-from cmxlib.lock.conventional import METHODS
-from cmxlib.study import conventional as conventional_study
-from cmxlib.study import records, scales
-from cmxlib.study.conventional import N_WRONG, conventional
-from cmxlib.study.scales import Scale
-
-TINY = Scale(
-    name="quick",
-    dataset="fontdigits",
-    model={"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 4},
-    train=TrainSettings(epochs=1, batch_size=16),
-    n_wrong=2,
-)
+from cmxlib.lock.conventional import METHODS, make_cipher
+from cmxlib.study import conventional, records
+from cmxlib.study.conventional import CONVENTIONAL, N_WRONG
+from cmxlib.study.scales import SCALES
+from cmxlib.study.table import record
 
 
-@pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    rng = np.random.default_rng(0)
-    images = torch.from_numpy(rng.integers(0, 256, (96, 3, 32, 32), np.uint8))
-    labels = torch.from_numpy(rng.integers(0, 10, 96))
-    data = Dataset(
-        "fontdigits", images[:64], labels[:64], images[64:], labels[64:], tuple("0123456789"), (0.5,) * 3, (0.3,) * 3
-    )
-    for module in (conventional_study, scales):
-        monkeypatch.setattr(module, "load_dataset", lambda name: data)
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    monkeypatch.setenv("CMX_CACHE", str(tmp_path / "cache"))
-    return TINY
+def test_what_is_shown_is_what_is_measured():
+    assert SHOWN == METHODS
 
 
-def test_measures_every_method_once_and_skips_what_is_recorded(tiny, monkeypatch):
-    trained_on = {}
-    fit = conventional_study.fit
+def test_measures_every_method_once_on_images_of_the_right_key(toy, monkeypatch):
+    trained, fit = {}, conventional.fit
 
     def watched(model, data, settings, **options):
-        trained_on[options["checkpoint"].name] = data.test_images
-        batch = data.test_images.clone()
-        assert not torch.equal(options["transform"](batch), batch)
+        trained[options["checkpoint"].name.split("-")[1]] = data, options["transform"]
         return fit(model, data, settings, **{**options, "progress": False})
 
-    monkeypatch.setattr(conventional_study, "fit", watched)
-    said = []
-    conventional(tiny, said.append, seeds=(3,))
-    rows = records.read("quick", "conventional")
+    monkeypatch.setattr(conventional, "fit", watched)
+    scale = dataclasses.replace(toy, compared_seeds=(3,))
+    record(CONVENTIONAL, scale, lambda text: None)
+    rows = records.read("toy", "conventional")
     assert list(rows.method.unique()) == ["plain", "proposed", *METHODS]
-    assert len(trained_on) == len(METHODS) == len(said) - 2  # a network of its own for each method
+    assert set(trained) == set(METHODS)  # a network of its own for each method
     for method in ("proposed", *METHODS):
         mine = rows[rows.method == method]
         counts = {"correct key": 1, "wrong key": N_WRONG, "no key": 1, "key change": 1, "key space": 1}
@@ -64,48 +41,21 @@ def test_measures_every_method_once_and_skips_what_is_recorded(tiny, monkeypatch
         assert (mine[mine.case == "correct key"].key_seed == 3).all()
         assert 3 not in set(mine[mine.case == "wrong key"].key_seed)
         assert set(mine.n_keys) == {N_WRONG}
-
-    monkeypatch.setattr(conventional_study, "fit", None)  # nothing is trained again
-    conventional(tiny, said.append, seeds=(3,))
-    assert len(records.read("quick", "conventional")) == len(rows)
+    plain = toy.data()
+    for method, (encrypted, transform) in trained.items():
+        right = make_cipher(method, SecretKey.for_experiment(3), block_size=4, image_size=(32, 32))
+        assert torch.equal(encrypted.test_images, right.encrypt(plain.test_images))
+        assert torch.equal(transform(plain.test_images), encrypted.test_images)
+        assert torch.equal(encrypted.train_images, plain.train_images)  # encrypted after augmentation, batch by batch
 
     table = conventional_table(rows).set_index("method")
     assert table.loss["proposed"] == 0  # exact, also with random weights and images
     assert table.loc["LE", "n_wrong"] == N_WRONG
 
 
-def test_the_paper_scale_has_one_seed(tiny, monkeypatch):
-    monkeypatch.setattr(conventional_study, "_plain", lambda *_, **__: iter([("plain", -1, "accuracy", 0.9)]))
-    for name in ("paper", "small"):
-        conventional(dataclasses.replace(tiny, name=name), lambda text: None, methods=("plain",))
-    assert records.read("paper", "conventional").seed.tolist() == [0]
-    assert records.read("small", "conventional").seed.tolist() == [0, 1, 2]
-
-
-def test_networks_learn_from_and_are_tested_on_images_of_the_right_key(tiny, monkeypatch):
-    data = conventional_study.load_dataset("fontdigits")
-    seen = []
-
-    def accuracy(model, images, labels, *, mean, std):
-        seen.append(images)
-        return 0.5
-
-    monkeypatch.setattr(conventional_study, "accuracy", accuracy)
-    trained = []
-
-    def fit(model, encrypted, settings, **options):
-        trained.append((encrypted, options["transform"]))
-        return pd.DataFrame({"seconds": [1.0, 2.0]})
-
-    monkeypatch.setattr(conventional_study, "fit", fit)
-    found = list(conventional_study._conventional(tiny, data, "ELE", 4, 0))
-    (encrypted, transform) = trained[0]
-    assert torch.equal(transform(data.test_images), encrypted.test_images)
-    assert torch.equal(encrypted.train_images, data.train_images)  # encrypted after augmentation, batch by batch
-    assert torch.equal(seen[0], encrypted.test_images)
-    assert torch.equal(seen[-1], data.test_images)
-    assert len({images.numpy().tobytes() for images in seen}) == N_WRONG + 2
-    assert ("key change", 0, "seconds", 3.0) in found
+def test_the_paper_scale_has_one_seed():
+    seeds = {name: {unit["seed"] for unit in CONVENTIONAL.units(SCALES[name])} for name in ("paper", "small")}
+    assert seeds == {"paper": {0}, "small": {0, 1, 2}}
 
 
 def test_the_table_sums_up_over_seeds_and_keys():

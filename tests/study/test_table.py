@@ -1,0 +1,176 @@
+"""The runner: every unit is measured once, whatever stops it, and every recorded unit counts as done."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from cmxlib import paths
+from cmxlib.study import records, scales
+from cmxlib.study.table import Table, collect, missing, record
+from cmxlib.study.tables import TABLES, status, study
+
+
+def toy_table(measure):
+    def over(scale, unit):
+        return {"dataset": "none", "settings": {}, "seeds": 0, "n_images": 1}
+
+    return Table("toy", lambda scale: [{"a": a, "b": b} for a in (1, 2) for b in "xyz"], measure, over)
+
+
+def one_row(scale, unit):
+    yield {"measure": "m", "value": unit["a"]}
+
+
+def rows_of(scale):
+    rows = records.read(scale.name, "toy")
+    return list(zip(rows.a, rows.b, strict=True))
+
+
+EVERY = [(a, b) for a in (1, 2) for b in "xyz"]
+
+
+def test_a_table_that_is_stopped_in_the_middle_goes_on_and_has_every_row_once(toy):
+    measured = []
+
+    def measure(scale, unit):
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append(unit)
+        yield from one_row(scale, unit)
+
+    with pytest.raises(KeyboardInterrupt):
+        record(toy_table(measure), toy, lambda text: None)
+    assert rows_of(toy) == EVERY[:3]
+    before = records.table_path("toy", "toy").read_text().splitlines()
+    record(toy_table(one_row), toy, lambda text: None)
+    assert rows_of(toy) == EVERY
+    assert records.table_path("toy", "toy").read_text().splitlines()[:4] == before
+    record(toy_table(lambda scale, unit: pytest.fail("measured twice")), toy, lambda text: None)
+
+
+def test_rows_stand_in_the_order_of_the_units_whatever_was_measured_first(toy):
+    last = dataclasses.replace(toy_table(one_row), units=lambda scale: [{"a": 2, "b": "z"}])
+    record(last, toy, lambda text: None)
+    record(toy_table(one_row), toy, lambda text: None)
+    assert rows_of(toy) == [(2, "z"), *EVERY[:-1]]  # the row that was there stays where it was
+
+
+def test_a_unit_that_fails_keeps_what_was_measured_before_it(toy):
+    def measure(scale, unit):
+        yield {"measure": "m", "value": 1 / (2 - unit["a"])}
+
+    with pytest.raises(ZeroDivisionError):
+        record(toy_table(measure), toy, lambda text: None)
+    assert rows_of(toy) == EVERY[:3] and len(missing(toy_table(measure), toy)) == 3
+
+
+PROCESS = """
+import dataclasses, pathlib, sys, time
+from cmxlib import paths
+from cmxlib.study import records
+from cmxlib.study.table import Table, record
+from cmxlib.study.scales import SCALES
+paths.ROOT = pathlib.Path(sys.argv[1])
+def measure(scale, unit):
+    time.sleep(0.05)
+    yield {"measure": "m", "value": 1}
+over = lambda scale, unit: {"dataset": "none", "settings": {}, "seeds": 0, "n_images": 1}
+toy = dataclasses.replace(SCALES["quick"], name="toy")
+record(Table("toy", lambda scale: [{"a": a} for a in range(12)], measure, over), toy)
+"""
+
+
+def test_two_processes_at_once_measure_each_unit_once(tmp_path, monkeypatch):
+    command = [sys.executable, "-c", PROCESS, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    assert sorted(records.read("toy", "toy").a) == list(range(12))
+    assert sum(text.count("toy: ") for text in said) == 12  # what the one measured, the other did not
+
+
+def test_a_process_that_is_killed_leaves_whole_units_and_the_next_goes_on(tmp_path, monkeypatch):
+    process = subprocess.Popen([sys.executable, "-u", "-c", PROCESS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    for _ in range(4):
+        process.stdout.readline()
+    process.kill()
+    process.wait()
+    done = subprocess.run([sys.executable, "-c", PROCESS, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    assert sorted(records.read("toy", "toy").a) == list(range(12))
+    assert done.stdout.count("toy: ") <= 8
+
+
+def test_a_part_of_a_unit_that_is_no_longer_asked_for_is_collected_too(toy):
+    table = toy_table(one_row)
+    record(table, toy, lambda text: None)
+    wider = dataclasses.replace(table, units=lambda scale: [{"a": 3, "b": "x"}])
+    monkey = dataclasses.replace(wider, measure=one_row)
+    record(monkey, toy, lambda text: None)
+    collect(table, toy)
+    assert rows_of(toy) == [*EVERY, (3, "x")]
+
+
+# -- the tables of the book --------------------------------------------------------------------------------------------
+
+
+def test_every_table_is_measured_for_real_at_a_scale_of_ones_own(toy):
+    """Attacks and benchmarks included; nothing stands in for anything. A second run finds every unit done."""
+    said = []
+    left_out = {"blocks", "benchmarks", "conventional"}  # which have tests of their own: they train more networks
+    for table in (table for table in TABLES if table.name not in left_out):
+        record(table, toy, said.append)
+        rows = records.read("toy", table.name)
+        assert len(rows) and rows.value.notna().all() and set(rows.scale) == {"toy"}, table.name
+        assert not missing(table, toy)
+    kinds = set(records.read("toy", "stolen_model").method)
+    assert len(kinds) == 12 and "embedding, then everything" in kinds
+    before, n_said = {p.name: p.read_bytes() for p in records.results_dir("toy").glob("*.csv")}, len(said)
+    for table in (table for table in TABLES if table.name not in left_out):
+        record(table, toy, said.append)
+    assert before == {p.name: p.read_bytes() for p in records.results_dir("toy").glob("*.csv")}
+    assert len(said) == n_said
+
+
+def test_more_keys_and_seeds_add_what_is_missing_and_no_more(toy, monkeypatch):
+    monkeypatch.setitem(scales.SCALES, "toy", dataclasses.replace(toy, ciphers={"flip": toy.ciphers["flip"]}))
+    said = []
+    study("toy", "keys", say=lambda text: None)
+    study("toy", "keys", n_keys=3, say=said.append)
+    assert len(said) == 2  # one unit, and that the table is recorded
+    study("toy", "keys", n_keys=3, seeds=(0, 1), say=said.append)
+    rows = records.read("toy", "keys")
+    wrong = rows[rows.case == "wrong key"].groupby("seeds").key_seed.apply(list).to_dict()
+    assert wrong == {"0": [1, 2, 3], "1": [1, 2, 3]}
+    assert status("toy", "keys", n_keys=3, seeds=(0, 1)) == [("keys", 8, 8)]
+
+
+COMPLETE = {
+    "small": {table.name for table in TABLES} - {"benchmarks"},
+    "paper": {"training", "keys", "anatomy", "cost"},
+}
+
+
+@pytest.mark.parametrize("scale", COMPLETE)
+def test_every_recorded_unit_counts_as_done(scale, monkeypatch):
+    """The declarations name the rows that were recorded before there were declarations."""
+    lens = {"same data set": range(10_000)}
+    monkeypatch.setattr("cmxlib.study.images._pool", lambda scale, public: lens.get(public, range(5_000)))
+    for table in TABLES:
+        path = records.table_path(scale, table.name)
+        if path.exists():
+            units, recorded = list(table.units(scales.SCALES[scale])), records.Recorded(path)
+            assert any(unit in recorded for unit in units), table.name
+            if table.name in COMPLETE[scale]:
+                assert [unit for unit in units if unit not in recorded] == [], table.name
+
+
+def test_an_unknown_table_or_scale_is_named():
+    with pytest.raises(ValueError, match=r"no table 'kyes': choose one of training, keys, .*conventional"):
+        study("small", "kyes")
+    with pytest.raises(ValueError, match="no scale 'smal': SCALE is one of quick, small, paper"):
+        study("smal")
