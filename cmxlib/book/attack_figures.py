@@ -57,7 +57,7 @@ def attacks(rows: pd.DataFrame, *, patch_size: int = 4) -> Figure:
     near, at = rows[rows.public == "same data set"], rows[rows.patch_size == patch_size]
     more = near.steps.map({"shuffle+flip": "", "orthogonal": ", orthogonal"})  # of other steps: no name
     sizes = near.patch_size.astype(str)
-    figure, [axes] = subplots(1, 3, figsize=(11, 3.8), sharey=True)
+    figure, [axes] = subplots(1, 3, figsize=(11, 4), sharey=True)
     for axis, part, by, looks, title in (
         (axes[0], near[near.patch_size == patch_size], "steps", STEPS, f"by steps, patches of {patch_size}"),
         (
@@ -130,7 +130,7 @@ def adversarial(rows: pd.DataFrame) -> Figure:
     """
     rows = of_measure(rows[rows.pipeline == "encrypted"], "accuracy")
     known = [name for name in KNOWLEDGE if name in set(rows.knowledge)]
-    figure, [[axis]] = subplots(figsize=(9, 1.3 + 0.45 * len(known)))
+    figure, [[axis]] = subplots(figsize=(10, 1.3 + 0.45 * len(known)))
     for attack, label, colour, marker, shift in (
         ("noise", "random noise", GREY, "x", 0),
         ("pgd", "PGD (gradients)", BLUE, "o", -0.13),
@@ -146,7 +146,7 @@ def adversarial(rows: pd.DataFrame) -> Figure:
     axis.set_yticks(range(len(known)), [KNOWLEDGE[name] for name in known])
     axis.set(xlabel="accuracy of the encrypted pipeline, %", xlim=(-2, 102), ylim=(len(known) - 0.5, -0.5))
     axis.set_title("what the attacker has", loc="right", x=-0.02)
-    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize="small", columnspacing=1, handletextpad=0.3)
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize="small", columnspacing=1, handletextpad=0.3)
     return figure
 
 

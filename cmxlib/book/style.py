@@ -125,14 +125,14 @@ def save(figure: Figure, name: str, folder: Path | str) -> list[Path]:
     paths = []
     with mpl.rc_context(STYLE):
         # Lay it out for good: the solver's last digits differ from time to time, and SVG ids follow from them.
-        figure.set_dpi(150)
+        figure.set_dpi(150)  # as it will be saved: the widths of words depend on it
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         for axis in figure.axes:
             axis.set_position(np.round(axis.get_position(original=True).bounds, 6))
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             file = io.BytesIO()
-            figure.savefig(file, format=kind, metadata=metadata)
+            figure.savefig(file, format=kind, dpi=150, metadata=metadata)
             paths.append(Path(folder) / f"{name}.{kind}")
             write_bytes(paths[-1], file.getvalue())
     plt.close(figure)
