@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -48,14 +48,14 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def subplots(*args: int, **options) -> tuple[Figure, np.ndarray]:
+def subplots(*args: int, **options: Any) -> tuple[Figure, np.ndarray]:
     """`pyplot.subplots`, but always with an array (rows, columns) of axes."""
     import matplotlib.pyplot as plt
 
     return plt.subplots(*args, squeeze=False, **options)
 
 
-def curves(axis: Axes, rows: pd.DataFrame, x: str, by: str, looks: Looks, **options) -> None:
+def curves(axis: Axes, rows: pd.DataFrame, x: str, by: str, looks: Looks, **options: Any) -> None:
     """Mean of the rows' values in per cent against the column ``x``, their range as a band: a curve for each name in
     ``by`` that has a look, in the looks' order. Further options go to `seaborn.lineplot`."""
     import seaborn
@@ -65,29 +65,26 @@ def curves(axis: Axes, rows: pd.DataFrame, x: str, by: str, looks: Looks, **opti
         return
     colours, markers, lines = ({name: looks[name][part] for name in names} for part in range(3))
     dashes = {name: {"--": (4, 1.5), ":": (1, 1.5)}.get(line, "") for name, line in lines.items()}
-    how = {"hue_order": names, "palette": colours, "style_order": names, "markers": markers, "dashes": dashes}
-    how |= {
-        "errorbar": ("pi", 100),
-        "err_kws": {"alpha": 0.12, "linewidth": 0},
-        "legend": False,
-        "ax": axis,
-        "markeredgewidth": 0,
-    }
-    seaborn.lineplot(rows.assign(value=100 * rows.value), x=x, y="value", hue=by, style=by, **how, **options)
+    looked = {"hue_order": names, "style_order": names, "palette": colours, "markers": markers, "dashes": dashes}
+    band: dict[str, Any] = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.12, "linewidth": 0}}
+    rows = rows.assign(value=100 * rows.value)
+    plain = {"legend": False, "markeredgewidth": 0}
+    seaborn.lineplot(rows, x=x, y="value", hue=by, style=by, ax=axis, **looked, **band, **plain, **options)
     for line, name in zip(axis.lines[before:], names, strict=True):
         line.set_label(name)
     axis.set(xlabel="", ylabel="")
 
 
-def marks(axis: Axes, rows: pd.DataFrame, x: str, by: str, looks: Looks, **options) -> None:
+def marks(axis: Axes, rows: pd.DataFrame, x: str, by: str, looks: Looks, **options: Any) -> None:
     """Mean of the rows' values at each ``x``, a mark beside another for each name in ``by``, their range as a bar.
     Further options go to `seaborn.pointplot`."""
     import seaborn
 
     names = [name for name in looks if name in set(rows[by])]
-    how = {"palette": [looks[name][0] for name in names], "markers": [looks[name][1] for name in names]}
-    how |= {"errorbar": ("pi", 100), "err_kws": {"linewidth": 1.5}, "capsize": 0.1, "linestyle": "none", "ax": axis}
-    seaborn.pointplot(rows, x=x, y="value", hue=by, hue_order=names, markersize=6, **how, **options)
+    colours, markers, _ = zip(*(looks[name] for name in names), strict=True)
+    looked = {"hue_order": names, "palette": colours, "markers": list(markers), "markersize": 6, "linestyle": "none"}
+    bar: dict[str, Any] = {"errorbar": ("pi", 100), "err_kws": {"linewidth": 1.5}, "capsize": 0.1}
+    seaborn.pointplot(rows, x=x, y="value", hue=by, ax=axis, **looked, **bar, **options)
     axis.set(xlabel="", ylabel="")
 
 
