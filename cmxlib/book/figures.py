@@ -219,7 +219,7 @@ def where_time_goes(rows: pd.DataFrame) -> Figure:
         axis.barh(places - 0.2, 1e3 * part.stock, 0.38, color=ORANGE, hatch="//", label="stock modules")
         axis.barh(places + 0.2, 1e3 * part.cmxlib, 0.38, color=BLUE, label="cmxlib")
         axis.set_yticks(places, part.layer)
-        axis.set(title=f"patches of {size}", xlabel="ms of a training step", xscale="log")
+        axis.set(title=f"patches of {size}", xlabel="ms of a training step")
     panels[0].invert_yaxis()
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure

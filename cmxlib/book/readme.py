@@ -122,15 +122,12 @@ def speed() -> str:
 
     rows = read("paper", "benchmarks")
     found, (device, *_) = speed_table(rows), rows.device
-    epoch, steps = found.loc[("epoch", 4, "")], found.loc["step"].sort_index(level="patch_size", ascending=False)
+    steps = found.loc["step"].sort_index(level="patch_size", ascending=False)
     ratios = [f"{row.least:.1f} times at patches of {row.Index[0]}" for row in steps.itertuples()]
-    scale = 50_000 // 128  # steps of an epoch
     return (
         f"On a CPU ({device}) a training step of the largest network is quicker than by torch's own modules, "
         f"{_list(ratios)}: the least of {steps.starts.min()} starts, the reference in a process that never imports "
-        f"cmxlib. An epoch with patches of 4 takes {scale * epoch.cmxlib:.0f} s, by the plain recipe "
-        f"{scale * epoch.stock:.0f} s. "
-        "[Chapter 2](notebooks/02_training.ipynb) shows where the time goes, `make bench` measures it anew."
+        "cmxlib. [Chapter 2](notebooks/02_training.ipynb) shows where the time goes, `make bench` measures it anew."
     )
 
 
