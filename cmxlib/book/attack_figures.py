@@ -105,7 +105,8 @@ def stolen_model(rows: pd.DataFrame) -> Figure:
     as it is, without a key.
     """
     shown = of_measure(rows, "accuracy")
-    count = shown[shown.method.isin(THEFTS)].groupby("n_plain").budget.nunique().idxmax()
+    budgets = shown[shown.method.isin(THEFTS)].groupby("n_plain").budget.nunique()
+    count = budgets.idxmax() if len(budgets) else 0
     spent = of_measure(rows, "attack_seconds").groupby(["method", "n_plain", "budget"]).value.mean().rename("spent")
     several = shown[shown.n_plain == count].join(spent, on=["method", "n_plain", "budget"])
     several = several[several.groupby("method").budget.transform("nunique") > 1]

@@ -138,8 +138,8 @@ def wrong_keys(rows: pd.DataFrame) -> Figure:
     for axis, (_, title, part) in zip(panels[:, 0], parts, strict=True):
         wrong = part[part.case == "wrong key"]
         points(axis, wrong, "percent", "steps", colours, "mean")
-        found = wrong.groupby("steps").percent.agg(["mean", "size"]).loc[list(colours)]
-        beside(axis, [f"mean {row.mean:.1f} %, n = {row.size}" for row in found.itertuples(index=False)])
+        found = wrong.groupby("steps").percent.agg(["mean", "size"]).reindex(colours)
+        beside(axis, [f"mean {mean:.1f} %, n = {n:.0f}" if n > 0 else "" for mean, n in found.to_numpy()])
         guide(axis, part[part.case == "correct key"].percent.mean(), "correct key", "--", "right")
         guide(axis, 10, "guessing")
         axis.set(xlabel="accuracy, %", xlim=(0, 100), title=title)

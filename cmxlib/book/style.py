@@ -75,16 +75,19 @@ def curves(axis: Axes, rows: pd.DataFrame, x: str, by: str, looks: Looks, **opti
     axis.set(xlabel="", ylabel="")
 
 
-def marks(axis: Axes, rows: pd.DataFrame, x: str, by: str, looks: Looks, **options: Any) -> None:
+def marks(axis: Axes, rows: pd.DataFrame, x: str, by: str, looks: Looks, dodge: float, legend: bool = True) -> None:
     """Mean of the rows' values at each ``x``, a mark beside another for each name in ``by``, their range as a bar.
-    Further options go to `seaborn.pointplot`."""
+    dodge: from the first to the last of those beside one another, where the next x is 1 away."""
     import seaborn
 
     names = [name for name in looks if name in set(rows[by])]
+    if not names:
+        return
     colours, markers, _ = zip(*(looks[name] for name in names), strict=True)
     looked = {"hue_order": names, "palette": colours, "markers": list(markers), "markersize": 6, "linestyle": "none"}
     bar: dict[str, Any] = {"errorbar": ("pi", 100), "err_kws": {"linewidth": 1.5}, "capsize": 0.1}
-    seaborn.pointplot(rows, x=x, y="value", hue=by, ax=axis, **looked, **bar, **options)
+    apart = {"dodge": len(names) > 1 and dodge}  # seaborn divides by the number of gaps
+    seaborn.pointplot(rows, x=x, y="value", hue=by, ax=axis, legend=legend, **looked, **bar, **apart)
     axis.set(xlabel="", ylabel="")
 
 

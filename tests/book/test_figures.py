@@ -72,6 +72,15 @@ def test_wrong_keys_stand_by_their_steps_beside_their_mean():
     assert words["mean 30.0 %, n = 2"] == words["mean 10.0 %, n = 1"] == 1.01  # beside the panel, where no line is
 
 
+def test_a_study_that_stopped_on_the_way_is_drawn_as_far_as_it_came():
+    rows = [("correct key", "shuffle", 0.9), ("wrong key", "shuffle", 0.2), ("correct key", "flip", 0.9)]
+    rows = pd.DataFrame(rows, columns=["case", "steps", "value"]).assign(measure="accuracy", patch_size=4)
+    words = [text.get_text() for text in figures.wrong_keys(rows).axes[0].texts]
+    assert "mean 20.0 %, n = 1" in words and not any("nan" in text for text in words)
+    for table in ("stolen_model", "attack_images", "repairs", "blocks", "anatomy", "visibility"):
+        assert figures.RECORDED[table](records.read("small", table).head(3)).axes
+
+
 def conventional_rows():
     rows = [("plain", 0, "plain", 0.9), ("LE", 0, "correct key", 0.85), ("LE", 0, "no key", 0.2)]
     rows += [("LE", 0, "wrong key", 0.1), ("LE", 0, "wrong key", 0.3)]
