@@ -38,8 +38,8 @@ def encrypt_model(
     "Exactly" means: in exact arithmetic. The fold is computed in float64 and rounded once to the type of the layer. Of
     2,000 predictions of the quick model, with 5 keys for each of shuffle, flip, both and orthogonal, float64 and
     float32 changed none (logits agree to 6e-16 and 9e-7 of their scale; orthogonal images are float32 where they were
-    bytes), float16 0 or 1 (3e-3) and bfloat16 2 to 9 (2e-2), which is about what the type itself costs: bfloat16
-    alone changed 3 (1e-2). Where every prediction counts, leave the embedding in float32.
+    bytes), float16 0 or 1 (3e-3) and bfloat16 2 to 9 (2e-2), which is up to three times what the type itself costs:
+    bfloat16 alone changed 3 (1e-2). Where every prediction counts, leave the embedding in float32.
 
     A weight that is shared with another layer is no longer shared in the copy, and a layer without a bias gets one:
     code that builds such a model anew (``from_pretrained`` of CLIP) drops it, so save the module or give the layer a

@@ -102,7 +102,15 @@ class Scale:
 
 _loaded = functools.lru_cache(maxsize=2)(load_dataset)
 
-SCALES = {
+
+class _Scales(dict):
+    """The scales by name; a chapter that is given another name stops with one sentence, not with a KeyError."""
+
+    def __missing__(self, name):
+        raise ValueError(f"There is no scale {name!r}: SCALE is one of {', '.join(self)}.")
+
+
+_SCALES = {
     "quick": Scale(
         name="quick",
         dataset="fontdigits",
@@ -137,15 +145,12 @@ SCALES = {
         compared_seeds=(0,),  # one training takes about an hour of one core
     ),
 }
+SCALES: Mapping[str, Scale] = _Scales(_SCALES)
 
 
 def named(scale: str | Scale) -> Scale:
     """The scale of a name, or the Scale itself. ValueError that lists the names where there is none."""
-    if isinstance(scale, Scale):
-        return scale
-    if scale not in SCALES:
-        raise ValueError(f"There is no scale {scale!r}: SCALE is one of {', '.join(SCALES)}.")
-    return SCALES[scale]
+    return scale if isinstance(scale, Scale) else SCALES[scale]
 
 
 def new_model(scale: Scale, seed: int = 0) -> ConvMixer:

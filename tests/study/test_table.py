@@ -174,3 +174,5 @@ def test_an_unknown_table_or_scale_is_named():
         study("small", "kyes")
     with pytest.raises(ValueError, match="no scale 'smal': SCALE is one of quick, small, paper"):
         study("smal")
+    with pytest.raises(ValueError, match="no scale 'smal': SCALE is one of quick, small, paper"):
+        scales.SCALES["smal"]  # as the first cell of a chapter asks
