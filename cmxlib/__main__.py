@@ -34,7 +34,7 @@ def study(args: argparse.Namespace) -> int:
 
 
 def save(args: argparse.Namespace) -> int:
-    from .book.run import save
+    from .book.saving import save
 
     save(args.only)
     return 0

@@ -2,10 +2,8 @@
 
 import contextlib
 import errno
-import json
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import threading
@@ -14,14 +12,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from ..paths import checkout, write_text
+from ..paths import checkout
 from ..study.records import build_dir
 from . import chapters
 
 MINUTE, HOUR = 60, 3600
 # Seconds that one cell and one chapter may take: far above what they need, so that only a hang meets them.
 LIMITS = {"quick": (2 * MINUTE, 5 * MINUTE), "small": (4 * HOUR, 6 * HOUR), "paper": (100 * HOUR, 150 * HOUR)}
-SAVED_WITH = 2  # threads: those that the saved outputs were made with
 # A server of processes imports papermill once for all chapters, which takes seconds; where there is none, each does.
 HOW = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PROCESSES: Any = multiprocessing.get_context(HOW)
@@ -54,7 +51,7 @@ def run_book(scale: str, only: str = "", folder: Path = chapters.FOLDER, build: 
         seconds = time.perf_counter() - start
         if not interrupted.is_set():
             print(f"[{next(ends)}/{len(paths)}] {path.stem:{width}} {seconds:7.1f} s  {headline}", flush=True)
-        return (path.stem, f"{seconds:.1f}", headline, _shown(copy)), failure
+        return (path.stem, f"{seconds:.1f}", headline, os.path.relpath(copy)), failure
 
     start, interrupted = time.perf_counter(), threading.Event()
     answers = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process to answer
@@ -105,7 +102,7 @@ def run_chapter(
     copy.unlink(missing_ok=True)
 
     answer, says = PROCESSES.Pipe(duplex=False)
-    process = PROCESSES.Process(target=_execute, args=(says, path, copy, scale, cell_limit, _environment(threads)))
+    process = PROCESSES.Process(target=_execute, args=(says, path, copy, scale, cell_limit, environment(threads)))
     process.start()
     says.close()
     try:
@@ -115,10 +112,12 @@ def run_chapter(
     finally:
         _end(process)
     if reason:
-        raise ChapterError(f"{_where(copy)}{reason}; the copy as far as it came is {_shown(copy)}.")
+        raise ChapterError(f"{_where(copy)}{reason}; the copy as far as it came is {os.path.relpath(copy)}.")
     lines = chapters.printed(chapters.tagged(chapters.load(copy), "headline")[0]).strip().splitlines()
     if len(lines) != 1:
-        raise ChapterError(f"its headline cell printed {len(lines)} lines where one is due; see {_shown(copy)}.")
+        raise ChapterError(
+            f"its headline cell printed {len(lines)} lines where one is due; see {os.path.relpath(copy)}."
+        )
     return lines[0]
 
 
@@ -155,59 +154,7 @@ def _execute(says, path: Path, copy: Path, scale: str, cell_limit: float, enviro
     says.send(" ".join(reason.split()))
 
 
-def save(only: str = "", folder: Path = chapters.FOLDER) -> None:
-    """Run chapters and solutions at quick scale where they are, and keep their outputs, as they are committed.
-
-    A notebook that raises is left as it was. What differs between machines or runs is left out: times, versions of
-    Python, the random names of widgets; so that saving anew what has not changed leaves no difference. ValueError
-    where no notebook's name begins with ``only``.
-    """
-    import nbformat
-    from nbclient import NotebookClient
-
-    os.environ.update(_environment(SAVED_WITH))
-    for path in chapters.chapters(only, folder, solutions=True):
-        chapters.load(path)  # ValueError, a sentence, where it is no notebook
-        notebook = nbformat.read(path, as_version=4)
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        notebook.metadata.pop("widgets", None)
-        NotebookClient(
-            notebook,
-            timeout=LIMITS["quick"][0],
-            record_timing=False,
-            coalesce_streams=True,
-            extra_arguments=["--log-level=ERROR"],
-            resources={"metadata": {"path": str(path.parent)}},
-        ).execute()
-        notebook.metadata["language_info"] = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
-        write_text(path, _named_in_order(nbformat.writes(notebook)) + "\n")
-        print(f"saved {_shown(path)}")
-
-
-def _named_in_order(text: str) -> str:
-    """A notebook's JSON whose widgets are named by their order in it, in place of at random.
-
-    Models stand in the order in which the widgets that are shown lead to them; one that nothing leads to is dropped.
-    """
-    notebook = json.loads(text)
-    (state,) = notebook["metadata"].get("widgets", {}).values() or [{}]
-    models = state.get("state", {})
-    names = {}
-
-    def follow(node: object) -> None:
-        for name in re.findall("[0-9a-f]{32}", json.dumps(node, sort_keys=True)):
-            if name in models and name not in names:
-                names[name] = f"{len(names) + 1:032x}"
-                follow(models[name])
-
-    follow(notebook["cells"])
-    if models:
-        state["state"] = {name: models[name] for name in names}
-    text = json.dumps(notebook, indent=1, ensure_ascii=False)
-    return re.sub("[0-9a-f]{32}", lambda match: names.get(match[0], match[0]), text)
-
-
-def _environment(threads: int | None) -> dict[str, str]:
+def environment(threads: int | None) -> dict[str, str]:
     """What a chapter's kernel is told: to be this Python's, and how many threads to use where that is given."""
     environment = {"JUPYTER_PATH": os.path.join(sys.prefix, "share", "jupyter"), "JUPYTER_PREFER_ENV_PATH": "1"}
     return environment | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
@@ -238,7 +185,3 @@ def _where(copy: Path) -> str:
         first = chapters.source(begun[-1]).strip().splitlines()[0]
         return f"cell [{begun[-1]['execution_count'] or '*'}] that begins '{first}': "
     return ""
-
-
-def _shown(path: Path) -> str:
-    return os.path.relpath(path)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cmxlib.book import figures
+from cmxlib.book import chapters, claims, figures
 from cmxlib.book.figures import draw_recorded
 from cmxlib.study import records
+from cmxlib.study.tables import TABLES
 
 mpl.use("Agg")
 
@@ -58,6 +59,28 @@ def test_saved_figures_are_the_same_files_each_time(tmp_path):
     assert len(list((tmp_path / "a").iterdir())) == 2
 
 
+def test_wrong_keys_stand_by_their_steps_beside_their_mean():
+    rows = [("correct key", "shuffle", 0.9), ("wrong key", "shuffle", 0.2), ("wrong key", "shuffle", 0.4)]
+    rows = pd.DataFrame([*rows, ("wrong key", "flip", 0.1)], columns=["case", "steps", "value"])
+    axis = figures.wrong_keys(rows.assign(measure="accuracy", patch_size=4)).axes[0]
+    points, bars = axis.collections
+    assert np.allclose(points.get_offsets()[:, 0], [20, 40, 10])
+    assert points.get_offsets()[:, 1].round().tolist() == [0, 0, 1]
+    assert np.allclose([path.vertices.mean(0) for path in bars.get_paths()], [[30, 0], [10, 1]])
+    words = {text.get_text(): text.xy[0] for text in axis.texts}
+    assert words["correct key"] == 90 and words["guessing"] == 10
+    assert words["mean 30.0 %, n = 2"] == words["mean 10.0 %, n = 1"] == 1.01  # beside the panel, where no line is
+
+
+def test_a_study_that_stopped_on_the_way_is_drawn_as_far_as_it_came():
+    rows = [("correct key", "shuffle", 0.9), ("wrong key", "shuffle", 0.2), ("correct key", "flip", 0.9)]
+    rows = pd.DataFrame(rows, columns=["case", "steps", "value"]).assign(measure="accuracy", patch_size=4)
+    words = [text.get_text() for text in figures.wrong_keys(rows).axes[0].texts]
+    assert "mean 20.0 %, n = 1" in words and not any("nan" in text for text in words)
+    for table in ("stolen_model", "attack_images", "repairs", "blocks", "anatomy", "visibility"):
+        assert figures.RECORDED[table](records.read("small", table).head(3)).axes
+
+
 def conventional_rows():
     rows = [("plain", 0, "plain", 0.9), ("LE", 0, "correct key", 0.85), ("LE", 0, "no key", 0.2)]
     rows += [("LE", 0, "wrong key", 0.1), ("LE", 0, "wrong key", 0.3)]
@@ -77,9 +100,13 @@ def test_conventional_methods_stand_where_their_rows_say():
 def test_cost_shows_every_trial_and_the_median():
     rows = pd.DataFrame({"case": ["a"] * 3 + ["b"], "value": [1.0, 3.0, 2.0, 0.001], "measure": "seconds"})
     axis = figures.cost(rows).axes[0]
-    assert sorted(axis.lines[0].get_xdata()) == [1, 2, 3] and set(axis.lines[1].get_xdata()) == {2}
+    points, bars = axis.collections
+    assert np.allclose(points.get_offsets()[:, 0], [1, 3, 2, 0.001])
+    assert points.get_offsets()[:, 1].round().tolist() == [0, 0, 0, 1]  # scattered within its line
+    assert np.allclose([path.vertices.mean(0) for path in bars.get_paths()], [[2, 0], [0.001, 1]])
     assert [text.get_text() for text in axis.texts] == ["2 s", "1 ms"]
-    assert axis.get_xscale() == "log"
+    left, middle, right = axis.transData.transform([(0.01, 0), (0.1, 0), (1, 0)])[:, 0]
+    assert middle - left == pytest.approx(right - middle)  # a logarithmic axis
 
 
 def test_a_figure_says_what_it_was_measured_over():
@@ -108,3 +135,11 @@ def test_the_committed_figures_are_drawn_from_the_committed_rows(tmp_path):
     for name in sorted(path for path in drawn if path.suffix == ".png"):
         new, old = (np.asarray(Image.open(root / name).convert("L"), int) for root in (tmp_path, folder.parent))
         assert new.shape == old.shape and (abs(new - old) > 64).mean() < 1e-4, f"{name} is not that of its rows"
+
+
+def test_every_table_is_drawn_or_judged_somewhere():
+    """By a figure, a claim, or a cell of a chapter."""
+    judged = {table for claim in claims.CLAIMS for table in claim.tables}
+    cells = "\n".join(path.read_text(encoding="utf-8") for path in chapters.chapters())
+    lost = {table.name for table in TABLES} - set(figures.RECORDED) - judged
+    assert [name for name in sorted(lost) if f', \\"{name}\\")' not in cells] == []

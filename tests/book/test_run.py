@@ -1,5 +1,7 @@
 """The batch runner: what it runs, what it reports, and what it does when a chapter misbehaves."""
 
+import base64
+import io
 import json
 import os
 import signal
@@ -9,8 +11,9 @@ import time
 
 import psutil
 import pytest
+from PIL import Image
 
-from cmxlib.book import chapters
+from cmxlib.book import chapters, saving
 from cmxlib.book import run as runner
 from cmxlib.paths import ROOT
 from cmxlib.study.records import SCALE_NAMES
@@ -138,14 +141,14 @@ def test_ctrl_c_ends_tidily(book):
 
 def test_saving_keeps_outputs_in_place_without_traces_of_the_machine(book, capsys):
     path = book.add("01_one", [*GOOD[:2], ("code", "print(1); print(SCALE)", (), ""), GOOD[-1]])
-    runner.save(folder=book.path)
+    saving.save(folder=book.path)
     notebook = chapters.load(path)
     assert forms.saved_problems(notebook) == []
     assert chapters.printed(chapters.code_cells(notebook)[1]) == "1\nquick\n"
     assert notebook["metadata"]["language_info"]["file_extension"] == ".py"
     assert capsys.readouterr() == (f"saved {os.path.relpath(path)}\n", "")
     before = path.read_bytes()
-    runner.save(folder=book.path)
+    saving.save(folder=book.path)
     assert path.read_bytes() == before
 
 
@@ -155,11 +158,12 @@ sliders = [ipywidgets.IntSlider(value) for value in range(3)]
 ipywidgets.IntSlider(9)  # shown nowhere
 ipywidgets.HBox([ipywidgets.VBox(sliders), ipywidgets.Image(value=b"png")])"""
     figure = "import matplotlib.pyplot as plt\n_ = plt.plot([1, 2])\nplt.show()"
-    path = book.add("01_one", cells(widgets, figure))
-    runner.save(folder=book.path)
+    picture = "from PIL import Image\nImage.radial_gradient('L').convert('RGB')"  # shown as PNG and as JPEG
+    path = book.add("01_one", cells(widgets, figure, picture))
+    saving.save(folder=book.path)
     before = path.read_bytes()
-    assert before.count(b"image/png") and before.count(b'"_model_name": "IntSliderModel"') == 3
-    runner.save(folder=book.path)
+    assert before.count(b'"_model_name": "IntSliderModel"') == 3
+    saving.save(folder=book.path)
     assert path.read_bytes() == before
     (state,) = chapters.load(path)["metadata"]["widgets"].values()
     (view,) = (
@@ -169,6 +173,13 @@ ipywidgets.HBox([ipywidgets.VBox(sliders), ipywidgets.Image(value=b"png")])"""
         if "data" in out and "application/vnd.jupyter.widget-view+json" in out["data"]
     )
     assert view["application/vnd.jupyter.widget-view+json"]["model_id"] in state["state"]
+    data = [
+        out["data"] for cell in chapters.code_cells(chapters.load(path)) for out in cell["outputs"] if "data" in out
+    ]
+    plot, picture = (one for one in data if "image/png" in one)
+    assert "image/jpeg" not in picture
+    for one in (plot, picture):
+        assert Image.open(io.BytesIO(base64.b64decode(one["image/png"]))).mode == "P"
 
 
 def test_a_broken_notebook_does_not_keep_the_others_from_the_summary(book, capsys):
@@ -183,7 +194,7 @@ def test_a_broken_notebook_does_not_keep_the_others_from_the_summary(book, capsy
 def test_saving_what_is_not_there_is_said(book):
     book.add("01_one")
     with pytest.raises(ValueError, match=r"no chapter's name begins with '99'.*01_one"):
-        runner.save("99", book.path)
+        saving.save("99", book.path)
 
 
 def test_the_runner_imports_where_there_is_no_forkserver():
