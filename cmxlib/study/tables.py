@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from . import records
 from .adversarial import ADVERSARIAL
+from .architectures import MATRIX
 from .benchmarks import BENCHMARKS
 from .conventional import CONVENTIONAL
 from .images import IMAGES, PAIRS, VISIBILITY
@@ -18,7 +19,7 @@ from .table import Table, missing, record
 # In this order: a table stands after those whose rows it reads, and the dearest come last.
 TABLES: tuple[Table, ...] = (
     *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, REPAIRS, STOLEN_RATES, ADVERSARIAL, STOLEN_MODEL),
-    *(BENCHMARKS, BLOCKS, ENGINE, CONVENTIONAL),
+    *(BENCHMARKS, BLOCKS, ENGINE, CONVENTIONAL, MATRIX),
 )
 
 
