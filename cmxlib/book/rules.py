@@ -214,9 +214,10 @@ def _repairs_hold(repairs, attack):
         said.append(f"not found up to {seen.seen.max():,} images: {', '.join(never)}")
     if unmeasured := [name for name in dict.fromkeys(shares.repair) if name not in falls]:
         said.append(f"not measured: {', '.join(unmeasured)}")
+    public = json.loads(seen.settings.iloc[0])["public"]
     return _all_or_some(pd.Series([n is None for n in falls.values()])), (
-        f"{FOUND:.0%} of the key found on average over {seen.draw.nunique()} draws, and with every larger number too: "
-        f"{'; '.join(said)}."
+        f"With up to {public:,} public images of the same data set, {FOUND:.0%} of the key found on average over "
+        f"{seen.draw.nunique()} draws, and with every larger number too: {'; '.join(said)}."
     )
 
 
