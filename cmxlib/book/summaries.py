@@ -137,7 +137,7 @@ KNOWLEDGE = {  # rows of `adversarial`, in the order of tables and figures, and 
     "none": "nothing",
     "surrogate": "data of the same kind: a model of one's own",
     "encrypted model, no key": "the encrypted model, as if it took plain images",
-    "encrypted model, first layer relearnt": "the encrypted model, its first layer learnt anew",
+    "encrypted model, first layer relearnt": "the encrypted model, its first layer retrained",
     "answers of the encrypted pipeline": "answers of the encrypted pipeline",
     "encrypted model, estimated key": "the encrypted model and encrypted images: a key estimated from them",
     "encrypted model and encrypted images": "the encrypted model, and a way to change encrypted images",
