@@ -11,7 +11,7 @@ from ..study import records
 if TYPE_CHECKING:  # a figure is drawn from rows that are there: those who draw need not wait for pandas
     import pandas as pd
 
-CONVENTIONAL = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX")  # in the order of tables and figures
+CONVENTIONAL = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX", "SUB")  # in the order of tables and figures
 FOUND = 0.9  # of a key: the share from which on it counts as found
 
 
