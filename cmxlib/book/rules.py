@@ -48,17 +48,17 @@ def only_with_the_key(keys: pd.DataFrame, anatomy: pd.DataFrame) -> tuple[str, s
     """Supported: every wrong key that was tried, and no key, cost more than a point of accuracy; with limits: every
     random one, but not every one of those that differ from the correct key in some entries."""
     found, far, near = [], [], []
-    for size, rows in of_measure(keys, "accuracy").groupby("patch_size"):
-        plain, none = (rows[rows.case == case].value.max() for case in ("plain", "no key"))
-        random = rows[rows.case == "wrong key"].value
+    for size, plain, wrong, none in _without_key(keys):
         damaged = of_measure(anatomy[anatomy.patch_size == size], "accuracy")
-        lost = damaged[damaged.wrong == 0].value.max() - damaged[damaged.wrong > 0].value
-        far.append(max(random.max(), none) < plain - POINT)
-        near.append((lost <= POINT).sum())
-        nearest = f" (up to {damaged.wrong[lost.index[lost <= POINT]].max()} wrong entries)" if near[-1] else ""
+        lost = (damaged[damaged.wrong == 0].value.max() - damaged.value).round(6)  # a point is a point, not 0.0100001
+        close = damaged[(damaged.wrong > 0) & (lost <= POINT)]
+        far.append(max(wrong.value.max(), none.value.max()) < plain - POINT)
+        near.append(len(close))
+        nearest = f" (of up to {close.wrong.max()} wrong entries)" if len(close) else ""
         found.append(
-            f"Patches of {size}: plain {plain:.1%}, the highest of {len(random)} random wrong keys {random.max():.1%}, "
-            f"with no key up to {none:.1%}; {near[-1]} of {len(lost)} damaged keys come within a point{nearest}."
+            f"Patches of {size}: plain {plain:.1%}, the highest of {len(wrong)} random wrong keys "
+            f"{wrong.value.max():.1%}, with no key up to {none.value.max():.1%}; {len(close)} of "
+            f"{(damaged.wrong > 0).sum()} damaged keys{nearest} come within a point."
         )
     return SUPPORTED if all(far) and not any(near) else LIMITS if all(far) else REFUTED, " ".join(found)
 
@@ -101,16 +101,15 @@ def locked(keys: pd.DataFrame) -> tuple[str, str]:
     """Of the accuracy above guessing, wrong keys leave a tenth at most on average: supported under all ciphers, with
     limits under some."""
     kept, found = [], []
-    for size, rows in of_measure(keys, "accuracy").groupby("patch_size"):
-        plain = rows[rows.case == "plain"].value.mean()
-        wrong = rows[rows.case == "wrong key"].groupby("steps", sort=False).value
-        none = rows[rows.case == "no key"].groupby("steps", sort=False).value.mean()
-        left = above_guessing(pd.concat([wrong.mean(), none]), plain)
+    for size, plain, *cases in _without_key(keys):
+        wrong, none = (rows.groupby("steps", sort=False).value for rows in cases)
+        left = above_guessing(pd.concat([wrong.mean(), none.mean()]), plain)
         kept.append(left.groupby(level=0, sort=False).max() <= 0.1)
         means = ", ".join(f"{steps} {value:.1%}" for steps, value in wrong.mean().items())
         found.append(
             f"Patches of {size}, mean accuracy over {wrong.size().min()} wrong keys: {means}, the highest of all "
-            f"{wrong.max().max():.1%}; with no key up to {none.max():.1%}; plain {plain:.1%}, guessing {GUESSING:.0%}."
+            f"{wrong.max().max():.1%}; with no key up to {none.max().max():.1%}; plain {plain:.1%}, guessing "
+            f"{GUESSING:.0%}."
         )
     return _all_or_some(pd.concat(kept)), " ".join(found)
 
@@ -215,9 +214,10 @@ def _repairs_hold(repairs, attack):
         said.append(f"not found up to {seen.seen.max():,} images: {', '.join(never)}")
     if unmeasured := [name for name in dict.fromkeys(shares.repair) if name not in falls]:
         said.append(f"not measured: {', '.join(unmeasured)}")
+    public = json.loads(seen.settings.iloc[0])["public"]
     return _all_or_some(pd.Series([n is None for n in falls.values()])), (
-        f"{FOUND:.0%} of the key found on average over {seen.draw.nunique()} draws, and with every larger number too: "
-        f"{'; '.join(said)}."
+        f"With up to {public:,} public images of the same data set, {FOUND:.0%} of the key found on average over "
+        f"{seen.draw.nunique()} draws, and with every larger number too: {'; '.join(said)}."
     )
 
 
@@ -236,6 +236,13 @@ def published_level(training: pd.DataFrame) -> tuple[str, str]:
         f"{'lies within' if abs(gap) <= chance else 'exceeds'} the sampling error of {n_images:,} test images, "
         f"{100 * chance:.2f}."
     )
+
+
+def _without_key(keys):
+    """(patch size, plain accuracy, rows of wrong keys, rows of no key) for each patch size."""
+    for size, rows in of_measure(keys, "accuracy").groupby("patch_size"):
+        cases = dict(list(rows.groupby("case")))
+        yield size, cases["plain"].value.mean(), cases["wrong key"], cases["no key"]
 
 
 def above_guessing(accuracy: Any, plain: Any) -> Any:

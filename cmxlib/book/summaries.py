@@ -81,10 +81,10 @@ PUBLISHED = (
 def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Sum up rows of the table `conventional`: one row a method, accuracies and losses in per cent and points.
 
-    Columns: method; seeds; correct, correct_sd (over seeds; plain images for "plain"); loss, loss_low, loss_high,
-    loss_max (points against the plain network of the same seed: mean, its 95 % interval from two seeds up, and
-    largest); wrong, wrong_sd, wrong_max, n_wrong (over keys and seeds); no_key; key_change (seconds, mean); bits (of
-    the key space). A network whose plain twin is not measured yet has no loss.
+    Columns: method; seeds; correct (mean over seeds; plain images for "plain"); loss, loss_low, loss_high (points
+    against the plain network of the same seed: mean, and its 95 % interval from two seeds up); wrong, wrong_max,
+    n_wrong (over keys and seeds); no_key; key_change (seconds, mean); bits (of the key space). A network whose plain
+    twin is not measured yet has no loss.
     """
     import pandas as pd
 
@@ -96,19 +96,16 @@ def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
         cases = {case: part.set_index("seed").value for case, part in group.groupby("case")}
         correct, none = cases["plain" if method == "plain" else "correct key"], pd.Series(dtype=float)
         wrong, lost = 100 * cases.get("wrong key", none), 100 * (plain - correct).dropna()
-        loss = summary(lost) if len(lost) else dict.fromkeys(("mean", "low", "high", "max"), float("nan"))
+        loss = summary(lost) if len(lost) else dict.fromkeys(("mean", "low", "high"), np.nan)
         found.append(
             {
                 "method": method,
                 "seeds": len(correct),
                 "correct": 100 * correct.mean(),
-                "correct_sd": 100 * correct.std(),
                 "loss": loss["mean"],
                 "loss_low": loss["low"],
                 "loss_high": loss["high"],
-                "loss_max": loss["max"],
                 "wrong": wrong.mean(),
-                "wrong_sd": wrong.std(),
                 "wrong_max": wrong.max(),
                 "n_wrong": len(wrong),
                 "no_key": 100 * cases.get("no key", none).mean(),
