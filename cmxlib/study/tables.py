@@ -8,6 +8,7 @@ from . import records
 from .adversarial import ADVERSARIAL
 from .benchmarks import BENCHMARKS
 from .conventional import CONVENTIONAL
+from .generality import GENERALITY
 from .images import IMAGES, PAIRS, VISIBILITY
 from .networks import ANATOMY, BLOCKS, COST, ENGINE, KEYS, TRAINING
 from .repairs import REPAIRS
@@ -18,7 +19,7 @@ from .table import Table, missing, record
 # In this order: a table stands after those whose rows it reads, and the dearest come last.
 TABLES: tuple[Table, ...] = (
     *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, REPAIRS, STOLEN_RATES, ADVERSARIAL, STOLEN_MODEL),
-    *(BENCHMARKS, BLOCKS, ENGINE, CONVENTIONAL),
+    *(BENCHMARKS, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL),
 )
 
 
