@@ -154,7 +154,7 @@ _SCALES = {
             ),
             "MLP-Mixer": (
                 {"network": "MLP-Mixer", **_PATCHES, "num_blocks": 4, "mlp_ratio": (0.5, 2)},
-                {"epochs": 6, "max_lr": 0.002},
+                {"epochs": 4, "max_lr": 0.002},
             ),
         },
     ),
