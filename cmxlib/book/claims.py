@@ -15,8 +15,8 @@ import pandas as pd
 from ..study import records
 from ..study.records import uninterrupted
 from . import verdicts
-from .summaries import CONVENTIONAL, FOUND, conventional_table, duration, found_from
-from .verdicts import GUESSING, LIMITS, REFUTED, SUPPORTED
+from .summaries import CONVENTIONAL, FOUND, GUESSING, conventional_table, duration, found_from, share_left
+from .verdicts import LIMITS, REFUTED, SUPPORTED
 
 UNMEASURED = "not measured"
 SCALES = ("paper", "small")  # the first at which a claim's tables are recorded counts
@@ -103,7 +103,7 @@ def locked(keys: "pd.DataFrame") -> tuple[str, str]:
         plain = rows[rows.case == "plain"].value.mean()
         wrong = rows[rows.case == "wrong key"].groupby("steps", sort=False).value
         none = rows[rows.case == "no key"].groupby("steps", sort=False).value.mean()
-        left = (pd.concat([wrong.mean(), none]) - GUESSING) / (plain - GUESSING)
+        left = share_left(pd.concat([wrong.mean(), none]), plain)
         kept.append(left.groupby(level=0, sort=False).max() <= 0.1)
         means = ", ".join(f"{steps} {value:.1%}" for steps, value in wrong.mean().items())
         found.append(
@@ -186,17 +186,19 @@ def free_blocks(blocks: "pd.DataFrame") -> tuple[str, str]:
 
 
 def slope(anatomy: "pd.DataFrame") -> tuple[str, str]:
-    """Supported: with two wrong positions, and with two wrong flips, more than half of the accuracy is left."""
+    """Supported: with two wrong positions, and with two wrong flips, more than half of the accuracy above guessing is
+    left."""
     kept, sentences = [], []
     for size, rows in anatomy[anatomy.measure == "accuracy"].groupby("patch_size"):
         mean = rows.groupby(["kind", "wrong"]).value.mean()
-        left = {kind: mean[kind, 2] / mean[kind, 0] for kind in ("positions", "signs")}
+        right, last = mean["positions", 0], mean["positions"].iloc[-1]
+        left = {kind: share_left(mean[kind, 2], right) for kind in ("positions", "signs")}
         kept += [share > 0.5 for share in left.values()]
         sentences.append(
             f"patches of {size}: two wrong positions leave {left['positions']:.0%}, two wrong flips "
-            f"{left['signs']:.0%}, all positions wrong {mean['positions'].iloc[-1] / mean['positions', 0]:.0%}"
+            f"{left['signs']:.0%}, all positions wrong {share_left(last, right):.0%}"
         )
-    return _all_or_some(pd.Series(kept)), "Of the accuracy, with " + "; with ".join(sentences) + "."
+    return _all_or_some(pd.Series(kept)), "Of the accuracy above guessing, with " + "; with ".join(sentences) + "."
 
 
 def known_pairs(attack_pairs: "pd.DataFrame") -> tuple[str, str]:

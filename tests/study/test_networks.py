@@ -7,7 +7,7 @@ import torch
 
 from cmxlib import ConvMixer, PatchCipher, SecretKey
 from cmxlib.book.figures import RECORDED, draw_recorded
-from cmxlib.book.summaries import main_table, recorded_differences, summary
+from cmxlib.book.summaries import main_table, recorded_differences, share_left, summary
 from cmxlib.lock.near import damaged, restricted, scrambled_in_part
 from cmxlib.study import networks, records
 from cmxlib.study.anatomy import ANATOMY, RESTRICTED
@@ -57,6 +57,10 @@ def test_summary_against_hand_made_values():
     expected = {"n": 3, "mean": 2, "sd": 1, "min": 1, "max": 3, "low": 2 - 2.4841, "high": 2 + 2.4841}
     assert found == pytest.approx(expected, abs=1e-3)
     assert summary([5.0])["mean"] == 5 and np.isnan(summary([5.0])["sd"])
+
+
+def test_what_is_left_is_nothing_at_guessing_and_all_at_the_plain_accuracy():
+    assert [share_left(found, 0.9) for found in (0.1, 0.5, 0.9)] == pytest.approx([0, 0.5, 1])
 
 
 def test_the_rows_tell_the_story(toy):
