@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from . import records
 from .adversarial import ADVERSARIAL
+from .anatomy import ANATOMY, RESTRICTED
 from .benchmarks import BENCHMARKS
 from .conventional import CONVENTIONAL
+from .generality import GENERALITY
 from .images import IMAGES, PAIRS, VISIBILITY
-from .networks import ANATOMY, BLOCKS, COST, ENGINE, KEYS, TRAINING
+from .networks import BLOCKS, COST, ENGINE, KEYS, TRAINING
 from .recovered import RECOVERED
 from .repairs import REPAIRS
 from .scales import Scale, named
@@ -19,7 +21,7 @@ from .table import Table, missing, record
 # In this order: a table stands after those whose rows it reads, and the dearest come last.
 TABLES: tuple[Table, ...] = (
     *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, RECOVERED, REPAIRS),
-    *(STOLEN_RATES, ADVERSARIAL, STOLEN_MODEL, BENCHMARKS, BLOCKS, ENGINE, CONVENTIONAL),
+    *(STOLEN_RATES, ADVERSARIAL, STOLEN_MODEL, BENCHMARKS, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL),
 )
 
 
