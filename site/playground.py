@@ -53,7 +53,7 @@ def digits() -> dict:
 
 
 def photographs() -> dict:
-    """The network of the small scale, a photograph, and the accuracies that were recorded with CIFAR-10's test images."""
+    """The network of the small scale, a photograph, and the accuracies recorded with CIFAR-10's images."""
     recorded = {}
     for steps, rows in summaries.main_table("small").groupby("steps"):
         mean = rows.set_index("case")["mean"]

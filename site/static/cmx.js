@@ -157,6 +157,9 @@ const cmx = (() => {
     return { n, size, permutation: order, flipped, matrix, offset: [...flipped] };
   }
 
+  /* The cipher that leaves everything as it is. */
+  const nothing = (size) => fromEntries([...new Array(3 * size * size).keys()], new Array(3 * size * size).fill(0), size);
+
   /* The cipher with the first `count` entries of `end`, and as much of `start` as can be: `partway` of lock/near.py. Of
   an orthogonal one, the first `count` rows. */
   function partway(start, end, count) {
@@ -337,7 +340,7 @@ const cmx = (() => {
   const values = (bytes) => Float64Array.from(bytes, (byte) => byte / 255);
 
   return {
-    sha256, hex, stream, experimentKey, keyFromFile, permutation, bits, orthogonal, cipher, partway, encrypt, decrypt,
+    sha256, hex, stream, experimentKey, keyFromFile, permutation, bits, orthogonal, cipher, nothing, partway, encrypt, decrypt,
     safetensors, convmixer, encryptModel, decryptModel, logits, softmax, fromBase64, values,
   };
 })();

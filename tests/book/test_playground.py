@@ -67,7 +67,8 @@ def test_a_key_file_and_a_damaged_one(tmp_path):
     assert computed(code, path) == key.permutation(48, purpose="shuffle").tolist()
     text = path.read_text()
     path.write_text(text.replace("origin: generated", "origin: passphrase"))
-    code = """try { cmx.keyFromFile(require("fs").readFileSync(args[0], "utf8")); } catch (error) { return error.message; }"""
+    code = """try { cmx.keyFromFile(require("fs").readFileSync(args[0], "utf8")); }
+        catch (error) { return error.message; }"""
     assert computed(code, path) == "This key file is damaged: its check does not match."
     path.write_text(text[:-3])
     assert "not a complete" in computed(code, path)
@@ -84,7 +85,8 @@ def test_logits_are_the_librarys_with_every_key(assets, steps):
         LOAD.replace("NAME", "digits").replace("COUNT", str(N))
         + """const [right, wrong] = [0, 1].map((seed) => cmx.cipher(cmx.experimentKey(seed), 4, args[1]));
         const locked = cmx.encryptModel(model, right), all = (m, f) => images.map((image) => cmx.logits(m, f(image)));
-        const bytes = (image) => Array.from(image, (value) => Math.round(255 * value)), half = cmx.partway(right, wrong, 20);
+        const bytes = (image) => Array.from(image, (value) => Math.round(255 * value));
+        const half = cmx.partway(right, wrong, 20);
         return {plain: all(model, (image) => image), right: all(locked, (image) => cmx.encrypt(image, right)),
                 wrong: all(locked, (image) => cmx.encrypt(image, wrong)), none: all(locked, (image) => image),
                 half: all(locked, (image) => cmx.encrypt(image, half)),
