@@ -14,7 +14,8 @@ from cmxlib.study.scales import trained_model
 from .conftest import ROOT
 
 STATIC = ROOT / "site" / "static"
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>t</title><link rel="stylesheet" href="playground.css">
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>t</title>
+<link rel="stylesheet" href="playground.css">
 <div class="playground" data-piece="PIECE"><p>a still</p></div><script src="cmx.js"></script>
 <script src="playground.js"></script>"""
 PIXELS = "canvas => [...canvas.getContext('2d').getImageData(0, 0, 32, 32).data].filter((_, i) => i % 4 < 3)"
