@@ -87,12 +87,12 @@ def verdict() -> str:
         "defence against adversarial examples": "It defends against adversarial examples",
     }
     found = {name: claims.judge(by_text[text])[0] for name, text in uses.items()}
+    said = _list([f"{name} is **{judged}**" for name, judged in found.items()])
     return (
-        f"**What it gives:** that the encrypted network with the correct key performs exactly like the plain one, "
-        f"without any training, is **{exact}** by the rows recorded at scale {scale}. "
-        "**What it does not give:** security to rely on; of the three uses that the field promises, attacked in "
-        f"earnest, {_list([f'{name} is **{judged}**' for name, judged in found.items()])}, and all of this is a "
-        "study, not protection for production."
+        "**What it gives:** that the encrypted network with the correct key performs exactly like the plain one, "
+        f"without any training, is **{exact}** by the rows recorded at scale {scale}. **What it does not give:** "
+        "security to rely on; of the three uses that the field has studied such encryption for, under the attacks of "
+        f"chapters 7 to 9, {said}, and all of this is a study, not protection for production."
     )
 
 

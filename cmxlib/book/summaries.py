@@ -11,7 +11,7 @@ from ..study import records
 if TYPE_CHECKING:  # a figure is drawn from rows that are there: those who draw need not wait for pandas
     import pandas as pd
 
-CONVENTIONAL = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX")  # in the order of tables and figures
+CONVENTIONAL = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX", "SUB")  # in the order of tables and figures
 FOUND = 0.9  # of a key: the share from which on it counts as found
 
 
@@ -137,7 +137,7 @@ KNOWLEDGE = {  # rows of `adversarial`, in the order of tables and figures, and 
     "none": "nothing",
     "surrogate": "data of the same kind: a model of one's own",
     "encrypted model, no key": "the encrypted model, as if it took plain images",
-    "encrypted model, first layer relearnt": "the encrypted model, its first layer learnt anew",
+    "encrypted model, first layer relearnt": "the encrypted model, its first layer retrained",
     "answers of the encrypted pipeline": "answers of the encrypted pipeline",
     "encrypted model, estimated key": "the encrypted model and encrypted images: a key estimated from them",
     "encrypted model and encrypted images": "the encrypted model, and a way to change encrypted images",

@@ -1,4 +1,4 @@
-"""Whether the scheme gives the three uses that the field promises, judged from the recorded attacks.
+"""Whether the scheme gives the three uses that the field has studied encryption for, judged from the recorded attacks.
 
 Each function takes rows of tables (DataFrames) and the patch size of the network that it judges, and returns (verdict,
 sentence) with one of ``VERDICTS``. The sentence gives the numbers that the verdict rests on. Thresholds stand in the
@@ -125,7 +125,7 @@ def adversarial_defence(adversarial: "pd.DataFrame") -> tuple[str, str]:
 
 
 MEANS = {
-    "encrypted model, first layer relearnt": "its first layer learnt anew",
+    "encrypted model, first layer relearnt": "its first layer retrained",
     "encrypted model, estimated key": "a key estimated from encrypted images",
     "surrogate": "a model of their own",
     "answers of the encrypted pipeline": "answers to questions",
@@ -139,8 +139,8 @@ WAYS = {
     "hill climbing": "with a key found by hill climbing",
     "gradient": "with a key found by gradient search",
     "embedding": "with its first layer fine-tuned",
-    "embedding anew": "with its first layer learnt anew",
-    "embedding, then everything": "with its first layer learnt anew, then all of it fine-tuned",
+    "embedding anew": "with its first layer retrained at a high rate",
+    "embedding, then everything": "with its first layer retrained, then all of it fine-tuned",
     "everything": "by fine-tuning all of it",
 }
 

@@ -10,6 +10,7 @@ from .benchmarks import BENCHMARKS
 from .conventional import CONVENTIONAL
 from .images import IMAGES, PAIRS, VISIBILITY
 from .networks import ANATOMY, BLOCKS, COST, ENGINE, KEYS, TRAINING
+from .recovered import RECOVERED
 from .repairs import REPAIRS
 from .scales import Scale, named
 from .stolen import STOLEN_MODEL, STOLEN_RATES
@@ -17,8 +18,8 @@ from .table import Table, missing, record
 
 # In this order: a table stands after those whose rows it reads, and the dearest come last.
 TABLES: tuple[Table, ...] = (
-    *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, REPAIRS, STOLEN_RATES, ADVERSARIAL, STOLEN_MODEL),
-    *(BENCHMARKS, BLOCKS, ENGINE, CONVENTIONAL),
+    *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, RECOVERED, REPAIRS),
+    *(STOLEN_RATES, ADVERSARIAL, STOLEN_MODEL, BENCHMARKS, BLOCKS, ENGINE, CONVENTIONAL),
 )
 
 
