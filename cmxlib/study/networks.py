@@ -80,6 +80,7 @@ KEYS = Table(
     lambda scale, unit: of_network(
         scale.at(unit["patch_size"]), unit["seeds"], n_keys=scale.at(unit["patch_size"]).n_wrong
     ),
+    trained=lambda scale, unit: (scale.at(unit["patch_size"]), unit["seeds"]),
 )
 
 
@@ -128,6 +129,7 @@ ANATOMY = Table(
     lambda scale, unit: of_network(
         scale.at(unit["patch_size"]), unit["seeds"], scale.anatomy_keys, len(_chosen_images(scale)[1])
     ),
+    trained=lambda scale, unit: (scale.at(unit["patch_size"]), unit["seeds"]),
 )
 
 
@@ -154,6 +156,7 @@ BLOCKS = Table(
     ],
     _blocks,
     lambda scale, unit: of_network(scale.at(unit["patch_size"]), 0, BLOCKS_WRONG),
+    trained=lambda scale, unit: (scale.at(unit["patch_size"]), 0),
     left_out=("paper",),
 )
 
