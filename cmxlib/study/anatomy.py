@@ -58,6 +58,7 @@ ANATOMY = Table(
     lambda scale, unit: of_network(
         scale.at(unit["patch_size"]), unit["seeds"], scale.anatomy_keys, len(_chosen_images(scale)[1])
     ),
+    trained=lambda scale, unit: (scale.at(unit["patch_size"]), unit["seeds"]),
 )
 
 
@@ -87,5 +88,6 @@ RESTRICTED = Table(
     ],
     _restricted,
     lambda scale, unit: of_network(scale.at(unit["patch_size"]), 0, scale.anatomy_keys, scale.anatomy_images),
+    trained=lambda scale, unit: (scale.at(unit["patch_size"]), 0),
     left_out=("paper",),
 )

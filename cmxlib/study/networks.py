@@ -77,6 +77,7 @@ KEYS = Table(
     lambda scale, unit: of_network(
         scale.at(unit["patch_size"]), unit["seeds"], n_keys=scale.at(unit["patch_size"]).n_wrong
     ),
+    trained=lambda scale, unit: (scale.at(unit["patch_size"]), unit["seeds"]),
 )
 
 
@@ -103,6 +104,7 @@ BLOCKS = Table(
     ],
     _blocks,
     lambda scale, unit: of_network(scale.at(unit["patch_size"]), 0, BLOCKS_WRONG),
+    trained=lambda scale, unit: (scale.at(unit["patch_size"]), 0),
     left_out=("paper",),
 )
 

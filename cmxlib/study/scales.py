@@ -97,11 +97,21 @@ class Scale:
     ciphers: Mapping[str, Callable] = field(default_factory=lambda: CIPHERS, hash=False)
     attack: AttackSettings = AttackSettings()
 
+    def __post_init__(self):
+        size = self.model.get("patch_size")
+        if not self.patch_sizes or self.patch_sizes[0] != size:
+            raise ValueError(
+                f"patch_sizes must begin with the model's patch_size, {size}, but it is {self.patch_sizes}: "
+                "change either."
+            )
+
     def at(self, patch_size: int) -> "Scale":
         """The same study with another patch size of the network, and with what ``finer`` says of it."""
         changes = dict(self.finer.get(patch_size, {}))
         train = replace(self.train, epochs=changes.pop("epochs", self.train.epochs))
-        return replace(self, model={**self.model, "patch_size": patch_size}, train=train, **changes)
+        model = {**self.model, "patch_size": patch_size}
+        sizes = (patch_size, *(size for size in self.patch_sizes if size != patch_size))
+        return replace(self, model=model, train=train, patch_sizes=sizes, **changes)
 
     def of(self, network: str) -> "Scale":
         """The same study with one of its other networks."""
