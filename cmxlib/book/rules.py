@@ -5,13 +5,12 @@ sentence gives the numbers that the verdict rests on. It raises a LookupError wh
 """
 
 import json
-from typing import Any
 
 import pandas as pd
 
 from ..study.records import uninterrupted
-from .summaries import CONVENTIONAL, FOUND, conventional_table, duration, found_from, of_measure
-from .verdicts import GUESSING, LIMITS, REFUTED, SUPPORTED
+from .summaries import CONVENTIONAL, FOUND, GUESSING, conventional_table, duration, found_from, of_measure, share_left
+from .verdicts import LIMITS, REFUTED, SUPPORTED
 
 POINT = 0.01  # of accuracy: above the sampling error of 10,000 images
 # The network of ConvMixer's authors on CIFAR-10, its accuracy and its epochs: README of their CIFAR-10 repository.
@@ -103,7 +102,7 @@ def locked(keys: pd.DataFrame) -> tuple[str, str]:
     kept, found = [], []
     for size, plain, *cases in _without_key(keys):
         wrong, none = (rows.groupby("steps", sort=False).value for rows in cases)
-        left = above_guessing(pd.concat([wrong.mean(), none.mean()]), plain)
+        left = share_left(pd.concat([wrong.mean(), none.mean()]), plain)
         kept.append(left.groupby(level=0, sort=False).max() <= 0.1)
         means = ", ".join(f"{steps} {value:.1%}" for steps, value in wrong.mean().items())
         found.append(
@@ -159,7 +158,7 @@ def slope(anatomy: pd.DataFrame) -> tuple[str, str]:
     kept, sentences = [], []
     for size, rows in of_measure(anatomy, "accuracy").groupby("patch_size"):
         mean = rows.groupby(["kind", "wrong"]).value.mean()
-        left = above_guessing(mean, mean["positions", 0])
+        left = share_left(mean, mean["positions", 0])
         two = left["positions", 2], left["signs", 2]
         kept += [share > 0.5 for share in two]
         sentences.append(
@@ -243,11 +242,6 @@ def _without_key(keys):
     for size, rows in of_measure(keys, "accuracy").groupby("patch_size"):
         cases = dict(list(rows.groupby("case")))
         yield size, cases["plain"].value.mean(), cases["wrong key"], cases["no key"]
-
-
-def above_guessing(accuracy: Any, plain: Any) -> Any:
-    """The share of the plain accuracy above guessing that is left: 1 for the plain network, 0 for a guess."""
-    return (accuracy - GUESSING) / (plain - GUESSING)
 
 
 def _span(numbers) -> str:

@@ -11,8 +11,17 @@ from ..study import records
 if TYPE_CHECKING:  # a figure is drawn from rows that are there: those who draw need not wait for pandas
     import pandas as pd
 
-CONVENTIONAL = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX")  # in the order of tables and figures
+CONVENTIONAL = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX", "SUB")  # in the order of tables and figures
 FOUND = 0.9  # of a key: the share from which on it counts as found
+GUESSING = 0.1  # the accuracy of ten classes by chance
+
+
+def share_left(accuracy: Any, plain: Any) -> Any:
+    """How much of the plain accuracy is left, the book's one measure of it: 1 at the plain accuracy, 0 at guessing.
+
+    accuracy, plain: in [0, 1], numbers or Series of them. Below 0 where the network does worse than guessing.
+    """
+    return (accuracy - GUESSING) / (plain - GUESSING)
 
 
 def summary(values: Any) -> dict:

@@ -8,13 +8,12 @@ docstrings, with their reasons.
 import json
 from typing import TYPE_CHECKING
 
-from .summaries import FOUND, equal_budgets, found_from, of_measure
+from .summaries import FOUND, GUESSING, equal_budgets, found_from, of_measure
 
 if TYPE_CHECKING:
     import pandas as pd
 
 VERDICTS = SUPPORTED, LIMITS, REFUTED = "supported", "supported with limits", "not supported"
-GUESSING = 0.1  # ten classes
 MANY = 1000  # encrypted images, or plain ones: what a service sees in a day, or a thief can collect by hand
 
 

@@ -17,7 +17,7 @@ from ..lock.patch import PatchCipher
 from ..lock.pixels import to_bytes
 from . import records
 from .scales import Scale, new_model, trained_model
-from .stolen import chosen_rate
+from .stolen import STOLEN_RATES, chosen_rate
 from .table import Table, of_attack
 
 KNOWLEDGE = (
@@ -122,4 +122,6 @@ ADVERSARIAL = Table(
     lambda scale: [{"knowledge": knowledge} for knowledge in KNOWLEDGE],
     _measure,
     lambda scale, unit: of_attack(scale, scale.attack.attacked),
+    reads=(STOLEN_RATES,),
+    trained=lambda scale, unit: (scale, 0),
 )

@@ -75,6 +75,7 @@ STOLEN_RATES = Table(
     ],
     _rates,
     lambda scale, unit: of_attack(scale, 2 * unit["n_plain"]),
+    trained=lambda scale, unit: (scale, 0),
 )
 
 
@@ -148,6 +149,8 @@ STOLEN_MODEL = Table(
     _units,
     _stolen,
     lambda scale, unit: of_attack(scale, min(scale.attack.opened, len(scale.data().test_labels))),
+    reads=(STOLEN_RATES,),
+    trained=lambda scale, unit: (scale, 0),
 )
 
 
