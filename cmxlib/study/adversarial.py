@@ -48,22 +48,23 @@ class Kind(NamedTuple):
 
 CIPHERS = "shuffle+flip", "orthogonal", "shuffle"
 KINDS = (  # the most telling first, as a run may be cut short
-    Kind("none", "plain model", "none", part=1, levels=(0,), finer=True),
-    Kind("none", "plain model", "pgd", part=1, levels=(8, 4), finer=True),
-    Kind("provider", "encrypted model", "pgd", CIPHERS[:2], keys=3, finer=True),
-    Kind("provider", "answers", "square", CIPHERS[:1], part=5, finer=True),
-    Kind("client", "encrypted model", "pgd", CIPHERS[:2], keys=3, finer=True),
-    Kind("client", "estimated key", "pgd", CIPHERS[:2], keys=3),
-    Kind("provider", "first layer relearnt", "pgd", CIPHERS[:2]),
-    Kind("provider", "own model", "pgd", CIPHERS[:1], part=1, levels=(8, 4)),
+    Kind("none", "plain model", "none", levels=(0,), part=1, finer=True),
+    Kind("none", "plain model", "pgd", levels=(8, 4), finer=True),
+    Kind("provider", "encrypted model", "pgd", CIPHERS[:2], part=10, keys=3, finer=True),
+    Kind("provider", "answers", "square", CIPHERS[:1], finer=True),
+    Kind("client", "encrypted model", "pgd", CIPHERS[:2], part=10, keys=3, finer=True),
+    Kind("provider", "first layer relearnt", "pgd", CIPHERS[:1], part=10),
+    Kind("client", "estimated key", "pgd", CIPHERS[:2], part=10, keys=3),
+    Kind("provider", "own model", "pgd", CIPHERS[:1], levels=(8, 4)),
+    Kind("none", "plain model", "noise", levels=(8, 4), finer=True),
     Kind("client", "encrypted model", "autoattack", CIPHERS[:1], levels=(8, 4), part=10),
     Kind("provider", "answers", "square", CIPHERS[1:2], part=10),
-    Kind("provider", "answers", "square", CIPHERS[:1], levels=(4,), part=10),
-    Kind("none", "plain model", "noise", part=1, levels=(8, 4), finer=True),
-    Kind("provider", "encrypted model", "pgd", CIPHERS[:2], levels=(4,)),
-    Kind("client", "encrypted model", "pgd", CIPHERS[:2], levels=(4,)),
-    Kind("provider", "encrypted model", "pgd", CIPHERS[2:]),
-    Kind("client", "encrypted model", "pgd", CIPHERS[2:]),
+    Kind("provider", "encrypted model", "pgd", CIPHERS[:2], levels=(4,), part=10),
+    Kind("client", "encrypted model", "pgd", CIPHERS[:2], levels=(4,), part=10),
+    Kind("provider", "encrypted model", "pgd", CIPHERS[2:], part=10),
+    Kind("client", "encrypted model", "pgd", CIPHERS[2:], part=10),
+    Kind("provider", "answers", "square", CIPHERS[:1], levels=(4,), part=20),
+    Kind("provider", "first layer relearnt", "pgd", CIPHERS[1:2], part=10),
 )
 
 
@@ -83,7 +84,7 @@ def _n_images(scale: Scale, unit: dict) -> int:
         same = (kind.setting, kind.knowledge, kind.attack) == (unit["setting"], unit["knowledge"], unit["attack"])
         if same and unit["steps"] in kind.ciphers and unit["eps"] in kind.levels:
             cheap = unit["patch_size"] == scale.patch_sizes[0] or unit["attack"] in ("none", "noise")
-            part = kind.part if cheap else max(10, kind.part)
+            part = kind.part if cheap else max(20, kind.part)
             return max(scale.attack.attacked // part, 1)
     raise LookupError(f"No kind of attack has the unit {unit}.")
 
