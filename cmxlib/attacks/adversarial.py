@@ -147,6 +147,16 @@ def _classifier(model, images, labels, eps, mean, std, limits, seed):
     """ART's view of the model, with ART's random numbers drawn from ``seed`` and the model in eval mode meanwhile."""
     from art.estimators.classification import PyTorchClassifier
 
+    class Whole(nn.Module):
+        """The model as one piece: of an nn.Sequential ART runs the layers, past the model's own ``forward``."""
+
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, values):
+            return self.model(values)
+
     class Remembering(PyTorchClassifier):
         """Asks nothing twice: Square asks again in each step what it was told in the one before, thrice."""
 
@@ -170,7 +180,7 @@ def _classifier(model, images, labels, eps, mean, std, limits, seed):
         np.random.seed(seed)  # noqa: NPY002
         try:
             yield Remembering(
-                model,
+                Whole(),
                 nn.CrossEntropyLoss(),
                 images.shape[1:],
                 n_classes,
