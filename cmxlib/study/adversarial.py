@@ -57,7 +57,7 @@ KINDS = (  # the most telling first, as a run may be cut short
     Kind("client", "estimated key", "pgd", CIPHERS[:2], part=10, keys=3),
     Kind("provider", "own model", "pgd", CIPHERS[:1], levels=(8, 4)),
     Kind("none", "plain model", "noise", levels=(8, 4), finer=True),
-    Kind("client", "encrypted model", "autoattack", CIPHERS[:1], levels=(8, 4), part=10),
+    Kind("client", "encrypted model", "autoattack", CIPHERS[:1], part=20),
     Kind("provider", "answers", "square", CIPHERS[1:2], part=10),
     Kind("provider", "encrypted model", "pgd", CIPHERS[:2], levels=(4,), part=10),
     Kind("client", "encrypted model", "pgd", CIPHERS[:2], levels=(4,), part=10),
