@@ -19,18 +19,14 @@ def book(args: argparse.Namespace) -> int:
 
 
 def study(args: argparse.Namespace) -> int:
-    from .study import tables
+    from .study import command
 
-    changed = {"seeds": args.seeds, "n_keys": args.keys}
-    if args.status:
-        for name, recorded, total in tables.status(args.scale, args.only, **changed):
-            print(f"{name:20} {recorded:5} of {total:5} recorded")
-        return 0
-    from .book.figures import draw_recorded
+    failed = command.run(args)
+    if not (args.status or args.shard or args.sweep):
+        from .book.figures import draw_recorded
 
-    tables.study(args.scale, args.only, **changed)
-    draw_recorded(args.scale)
-    return 0
+        draw_recorded(args.scale)
+    return failed
 
 
 def save(args: argparse.Namespace) -> int:
@@ -94,6 +90,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=numbers, default=(), metavar="0-4", help="of the networks, such as 0-4 or 0,2")
     command.add_argument("--keys", type=count, default=0, metavar="N", help="wrong keys for each cipher")
     command.add_argument("--status", action="store_true", help="measure nothing; say what is recorded and what not")
+    command.add_argument("--sweep", metavar="FILE", help="tables and scales of your own: see sweeps/ for such files")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=count, metavar="N", help="processes of this machine that share its cores")
+    where.add_argument("--scheduler", metavar="tcp://HOST:8786", help="of a Dask cluster that shares these folders")
+    where.add_argument("--shard", metavar="K/N", help="every N-th unit, from the K-th on, in this process")
     command.set_defaults(run=study)
 
     command = commands.add_parser("save", help="run chapters and solutions at quick scale and keep their outputs")

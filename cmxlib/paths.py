@@ -73,7 +73,7 @@ _SUFFIX = ".cmx-tmp"  # of files that are being written
 
 
 @contextmanager
-def replacing(path: str | os.PathLike, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file open for writing bytes, which takes the place of ``path`` at one stroke when the block ends without an
     error: a reader finds the old one or the whole new one, never a part.
 
@@ -90,7 +90,7 @@ def replacing(path: str | os.PathLike, *, mode: int = 0o644) -> Iterator[BinaryI
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(temporary, mode)
+            os.chmod(temporary, 0o644)
             if fcntl:  # before the lock is let go of, or another writer could take this for a dead one's
                 os.replace(temporary, path)
         if not fcntl:
@@ -100,9 +100,9 @@ def replacing(path: str | os.PathLike, *, mode: int = 0o644) -> Iterator[BinaryI
         raise
 
 
-def write_bytes(path: str | os.PathLike, data: bytes, *, mode: int = 0o644) -> None:
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     """Write a file at one stroke; see ``replacing``."""
-    with replacing(path, mode=mode) as file:
+    with replacing(path) as file:
         file.write(data)
 
 

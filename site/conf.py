@@ -7,6 +7,7 @@ sphinx-mathjax-offline carries, so that no JavaScript tool chain is needed to bu
 
 import json
 import re
+import runpy
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,7 +30,7 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["static"]
 html_favicon = "static/favicon.svg"
-html_css_files = ["book.css"]
+html_css_files = ["book.css", "playground.css"]
 mathjax_path = "mathjax/tex-chtml.js"
 html_sourcelink_suffix = ""  # a chapter is downloaded as NAME.ipynb
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
@@ -43,9 +44,11 @@ html_theme_options = {
 
 CAPTION = re.compile(r"^\*(Figure: .+?)\*[ \t]*$\n*", re.DOTALL | re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
-NOTE = (
-    '<p class="widget-note">Here the notebook has an interactive piece, which needs a running kernel: '
-    "download the chapter and open it in JupyterLab. The picture below shows what it does.</p>"
+PIECES = {"03_encrypting_images": "encrypt", "04_encrypting_the_model": "inside", "05_correct_wrong_missing": "turn"}
+NOTE = "In JupyterLab this piece moves, when the chapter is run. The picture below shows some of its positions."
+MOVING = (
+    "A piece like that of the notebook, which computes in this page with the network of the embedded digits. "
+    "The picture below shows some positions of the notebook's own."
 )
 
 
@@ -54,17 +57,26 @@ def adapt(app, docname, source):
     if app.env.doc2path(docname).suffix == ".ipynb":
         notebook = json.loads(source[0])
         notebook["metadata"].pop("widgets", None)
-        static_outputs(notebook)
+        static_outputs(notebook, docname)
         captioned_figures(notebook, docname)
         source[0] = json.dumps(notebook)
 
 
-def static_outputs(notebook: dict) -> None:
-    """Put a note in the place of each widget, which only a running kernel can show."""
+def static_outputs(notebook: dict, docname: str) -> None:
+    """Put in the place of each widget, which only a running kernel can show, a piece of the page's own, or a note."""
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
             if WIDGET in output.get("data", {}):
-                output["data"] = {"text/html": NOTE}
+                output["data"] = {"text/html": piece(docname)}
+
+
+def piece(docname: str) -> str:
+    """The piece that moves in a chapter's page: see `static/playground.js`."""
+    if docname not in PIECES:
+        return f'<p class="widget-note">{NOTE}</p>'
+    scripts = "".join(f'<script src="_static/{name}.js"></script>' for name in ("cmx", "playground"))
+    still = f'<p class="widget-note">{NOTE}</p>'
+    return f'<p>{MOVING}</p><div class="playground" data-piece="{PIECES[docname]}">{still}</div>{scripts}'
 
 
 def captioned_figures(notebook: dict, docname: str) -> None:
@@ -105,6 +117,12 @@ def copy_mathjax(app, error):
         copy_asset(source / folder, target / folder)
 
 
+def make_playground(app, error):
+    """Lay what the playground computes with beside its script."""
+    made = runpy.run_path(str(Path(app.confdir, "playground.py")))
+    made["write"](Path(app.outdir, "_static", "playground"))
+
+
 FIGURE = re.compile(r'(<figure[^>]*>\s*)(<img[^>]* src="([^"]+)"[^>]*>)')
 
 
@@ -121,3 +139,4 @@ def setup(app):
     app.connect("html-page-context", finish)
     app.connect("source-read", adapt)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", make_playground)

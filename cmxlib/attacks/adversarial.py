@@ -5,7 +5,7 @@ provider encrypts, an attacker changes plain images:
 
     the plain model                                       all is known
     the encrypted model, as if it took plain images       the model, but not the key
-    the encrypted model, its first layer learnt anew      the model, and labelled plain images
+    the encrypted model, its first layer retrained        the model, and labelled plain images
     a model of the attacker's own                         nothing but data of the same kind
     Pipeline(encrypted model, cipher)                     nothing but answers to the attacker's plain images
 

@@ -1,4 +1,4 @@
-"""Whether the scheme gives the three uses that the field promises, judged from the recorded attacks.
+"""Whether the scheme gives the three uses that the field has studied encryption for, judged from the recorded attacks.
 
 Each function takes rows of tables (DataFrames) and the patch size of the network that it judges, and returns (verdict,
 sentence) with one of ``VERDICTS``. The sentence gives the numbers that the verdict rests on. Thresholds stand in the
@@ -8,13 +8,12 @@ docstrings, with their reasons.
 import json
 from typing import TYPE_CHECKING
 
-from .summaries import FOUND, adversarial_table, equal_budgets, found_from, of_measure
+from .summaries import FOUND, GUESSING, adversarial_table, equal_budgets, found_from, of_measure
 
 if TYPE_CHECKING:
     import pandas as pd
 
 VERDICTS = SUPPORTED, LIMITS, REFUTED = "supported", "supported with limits", "not supported"
-GUESSING = 0.1  # ten classes
 MANY = 1000  # encrypted images, or plain ones: what a service sees in a day, or a thief can collect by hand
 
 
@@ -139,7 +138,7 @@ def adversarial_defence(adversarial: "pd.DataFrame", *, patch_size: int = 4) -> 
 
 MEANS = {
     ("provider", "encrypted model"): "the encrypted model taken as it is",
-    ("provider", "first layer relearnt"): "its first layer learnt anew",
+    ("provider", "first layer retrained"): "its first layer retrained",
     ("provider", "own model"): "a model of their own",
     ("provider", "answers"): "answers to questions",
     ("client", "estimated key"): "a key estimated from encrypted images",
@@ -153,8 +152,8 @@ WAYS = {
     "hill climbing": "with a key found by hill climbing",
     "gradient": "with a key found by gradient search",
     "embedding": "with its first layer fine-tuned",
-    "embedding anew": "with its first layer learnt anew",
-    "embedding, then everything": "with its first layer learnt anew, then all of it fine-tuned",
+    "embedding anew": "with its first layer retrained at a high rate",
+    "embedding, then everything": "with its first layer retrained, then all of it fine-tuned",
     "everything": "by fine-tuning all of it",
 }
 

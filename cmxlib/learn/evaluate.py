@@ -157,28 +157,16 @@ def key_trials(
     return pandas.DataFrame(rows)
 
 
-def right_key_rows(
-    model: nn.Module, data: Dataset, cipher: Cipher, *, n_images: int | None = None, seed: int = 0
-) -> list[dict]:
+def right_key_rows(model: nn.Module, data: Dataset, cipher: Cipher) -> list[dict]:
     """The rows of ``key_trials`` that are of no wrong key, as dicts; arguments as there."""
-    return _right(model, _locked(model, data, cipher, seed), data, cipher, n_images, seed)[0]
+    return _right(model, _locked(model, data, cipher, 0), data, cipher, None, 0)[0]
 
 
-def wrong_key_accuracy(
-    model: nn.Module,
-    data: Dataset,
-    cipher: Cipher,
-    key_seed: int,
-    *,
-    n_images: int | None = None,
-    seed: int = 0,
-    **options: Any,
-) -> float:
+def wrong_key_accuracy(model: nn.Module, data: Dataset, cipher: Cipher, key_seed: int, **options: Any) -> float:
     """Accuracy on test images encrypted with SecretKey.for_experiment(key_seed), of the model encrypted with
-    for_experiment(seed); arguments as for ``key_trials``."""
-    key_seed, locked = _wrong(cipher, key_seed, seed), _locked(model, data, cipher, seed)
-    found = _wrong_logits(locked, data, cipher, key_seed, n_images, options)
-    return _share(found, data.test_labels[: len(found)])
+    for_experiment(0); arguments as for ``key_trials``."""
+    key_seed, locked = _wrong(cipher, key_seed, 0), _locked(model, data, cipher, 0)
+    return _share(_wrong_logits(locked, data, cipher, key_seed, None, options), data.test_labels)
 
 
 def _is_cipher(cipher: Cipher) -> bool:

@@ -7,7 +7,7 @@ embedding       which layer is the patch embedding; probe runs the model to chec
 use             Encrypt, a transform, and verify, a report
 near            nearly right keys
 position, bits  repairs of the patch cipher
-conventional    the methods that encrypt before training: LE to FFX
+conventional    the methods that encrypt before training: LE to SUB
 checks          what is asked of arguments, once for each kind of thing
 
 **A cipher** is an object with ``encrypt(images)`` and ``decrypt(images)``, images (N, C, H, W) or (C, H, W). With

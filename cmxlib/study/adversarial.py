@@ -53,7 +53,7 @@ KINDS = (  # the most telling first, as a run may be cut short
     Kind("provider", "encrypted model", "pgd", CIPHERS[:2], part=10, keys=3, finer=True),
     Kind("provider", "answers", "square", CIPHERS[:1], finer=True),
     Kind("client", "encrypted model", "pgd", CIPHERS[:2], part=10, keys=3, finer=True),
-    Kind("provider", "first layer relearnt", "pgd", CIPHERS[:1], part=10),
+    Kind("provider", "first layer retrained", "pgd", CIPHERS[:1], part=10),
     Kind("client", "estimated key", "pgd", CIPHERS[:2], part=10, keys=3),
     Kind("provider", "own model", "pgd", CIPHERS[:1], levels=(8, 4)),
     Kind("none", "plain model", "noise", levels=(8, 4), finer=True),
@@ -64,7 +64,7 @@ KINDS = (  # the most telling first, as a run may be cut short
     Kind("provider", "encrypted model", "pgd", CIPHERS[2:], part=10),
     Kind("client", "encrypted model", "pgd", CIPHERS[2:], part=10),
     Kind("provider", "answers", "square", CIPHERS[:1], levels=(4,), part=20),
-    Kind("provider", "first layer relearnt", "pgd", CIPHERS[1:2], part=10),
+    Kind("provider", "first layer retrained", "pgd", CIPHERS[1:2], part=10),
 )
 
 
@@ -160,16 +160,16 @@ def _source(scale, unit, model, victim, cipher):
             seen, public = cipher.encrypt(data.test_images[-SEEN:]), data.train_images[: settings.public]
             estimate = ciphertext_only(seen, public, size, steps)
             return decrypt_model(victim, estimate, **data.norm), {"share_recovered": share_recovered(estimate, cipher)}
-        case "first layer relearnt":
-            return _relearnt(scale, unit["steps"], unit["key"]), {}
+        case "first layer retrained":
+            return _retrained(scale, unit["steps"], unit["key"]), {}
         case "own model":
             return _own_model(scale), {}
     return None, {}
 
 
 @lru_cache(maxsize=1)
-def _relearnt(scale, steps, key):
-    """The encrypted model with its first layer learnt anew from the test images that are not attacked."""
+def _retrained(scale, steps, key):
+    """The encrypted model with its first layer retrained from the test images that are not attacked."""
     data, size, held = scale.data(), scale.model["patch_size"], slice(scale.attack.attacked, None)
     thief = dataclasses.replace(data, train_images=data.test_images[held], train_labels=data.test_labels[held])
     victim = encrypt_model(
@@ -192,5 +192,6 @@ ADVERSARIAL = Table(
     _units,
     _measure,
     lambda scale, unit: of_attack(scale, _n_images(scale, unit)),
+    trained=lambda scale, unit: (scale.at(unit["patch_size"]), 0),
     left_out=("small",),  # whose first rows, of weaker attacks, are kept as `first_adversarial`
 )

@@ -76,6 +76,7 @@ STOLEN_RATES = Table(
     ],
     _rates,
     lambda scale, unit: of_attack(scale, 2 * unit["n_plain"]),
+    trained=lambda scale, unit: (scale, 0),
 )
 
 
@@ -149,6 +150,8 @@ STOLEN_MODEL = Table(
     _units,
     _stolen,
     lambda scale, unit: of_attack(scale, min(scale.attack.opened, len(scale.data().test_labels))),
+    reads=(STOLEN_RATES,),
+    trained=lambda scale, unit: (scale, 0),
 )
 
 
@@ -265,5 +268,7 @@ STOLEN_HELDOUT = Table(
     _heldout_units,
     _heldout,
     lambda scale, unit: of_attack(scale, len(scale.data().test_labels) // 2),
+    reads=(STOLEN_RATES,),
+    trained=lambda scale, unit: (scale, 0),
     left_out=("paper",),
 )

@@ -15,7 +15,7 @@ LEFT = {  # (setting, knowledge, attack): accuracy of the victim on the examples
     ("none", "plain model", "pgd"): 0.01,
     ("provider", "encrypted model", "pgd"): 0.8,
     ("provider", "own model", "pgd"): 0.5,
-    ("provider", "first layer relearnt", "pgd"): 0.7,
+    ("provider", "first layer retrained", "pgd"): 0.7,
     ("provider", "answers", "square"): 0.02,
     ("client", "estimated key", "pgd"): 0.02,
     ("client", "encrypted model", "pgd"): 0.3,

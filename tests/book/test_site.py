@@ -182,8 +182,8 @@ def test_a_widget_is_shown_as_a_note(conf):
     notebook = make_notebook([("code", "slider", (), "")])
     data = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}
     notebook["cells"][0]["outputs"] = [{"output_type": "display_data", "metadata": {}, "data": data}]
-    conf["static_outputs"](notebook)
-    assert "interactive" in notebook["cells"][0]["outputs"][0]["data"].pop("text/html")
+    conf["static_outputs"](notebook, "07_privacy")
+    assert "JupyterLab" in notebook["cells"][0]["outputs"][0]["data"].pop("text/html")
     assert "IntSlider" not in json.dumps(notebook)
 
 
