@@ -11,7 +11,7 @@ import cmxlib
 from cmxlib import __main__ as command
 from cmxlib.study import tables
 
-FILES = ("key", "encrypt-images", "decrypt-images")
+FILES = ("key", "encrypt-images", "decrypt-images", "encrypt-model", "decrypt-model", "verify")
 
 
 def cmx(*arguments, **options):

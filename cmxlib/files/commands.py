@@ -1,4 +1,4 @@
-"""The command line of files: `cmx key`, `encrypt-images`, `decrypt-images`.
+"""The command line of files: `cmx key`, `encrypt-images`, `decrypt-images`, `encrypt-model`, `decrypt-model`, `verify`.
 
 Each command is told its arguments and returns the exit status. What it needs is imported when it runs.
 """
@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..lock.keys import SecretKey
+
+NORMS = {  # mean and std, of values in [0, 1], that training recipes of these names use
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
 
 
 def add(commands: Any) -> None:
@@ -46,6 +52,19 @@ def add(commands: Any) -> None:
         )
         _common(command, _encrypt_images if verb == "encrypt" else _decrypt_images)
 
+        command = commands.add_parser(f"{verb}-model", help=f"{verb} a model: .safetensors, .pt, .pth or .onnx")
+        _in_and_out(command)
+        _cipher(command, patch=False)
+        _model(command)
+        _common(command, _encrypt_model if verb == "encrypt" else _decrypt_model)
+
+    command = commands.add_parser("verify", help="compare a plain model with an encrypted one")
+    command.add_argument("plain", type=Path)
+    command.add_argument("encrypted", type=Path)
+    command.add_argument("--key", type=Path, required=True, metavar="FILE")
+    command.add_argument("--images", type=Path, metavar="DIR", help="plain images to compare on (default: random ones)")
+    _common(command, _verify)
+
 
 def count(text: str) -> int:
     """A whole number from 1 up."""
@@ -67,6 +86,15 @@ def _cipher(command, patch):
     command.add_argument(
         "--steps", type=_steps, metavar="STEPS", help="shuffle,flip (the default), one of them, or orthogonal"
     )
+
+
+def _model(command):
+    command.add_argument(
+        "--layer", action="append", metavar="NAME", help="the patch embedding, where it cannot be told"
+    )
+    command.add_argument("--mean", type=float, nargs="+", metavar="X", help="of the normalisation, one a channel")
+    command.add_argument("--std", type=float, nargs="+", metavar="X")
+    command.add_argument("--norm", choices=NORMS, help="in place of --mean and --std")
 
 
 def _common(command, run):
@@ -141,6 +169,49 @@ def _images(args, job, verb, note):
     _say(args, {"key": job.record.key, verb: report.done, "done before": report.kept, "failed": report.failed,
                 "left out": report.left_out}, f"{', '.join(parts)}.{note}")  # fmt: skip
     return 1 if report.failed else 0
+
+
+def _encrypt_model(args):
+    from . import models
+
+    found = models.encrypt(args.input, args.output, _load(args.key), _asked(args), args.force)
+    layers, told = ", ".join(found.layers or ()), args.output.suffix != ".onnx"
+    note = f" Its stride, which the file does not tell, must be {found.patch} too." if told else ""
+    return _say(args, {"key": found.key, "layers": found.layers, "patch": found.patch, "steps": found.steps},
+                f"{args.output} is {args.input} encrypted with the key {found.key}: {layers}, patches of "
+                f"{found.patch}, "
+                f"{','.join(found.steps)}.{note}")  # fmt: skip
+
+
+def _decrypt_model(args):
+    from . import models
+
+    found = models.decrypt(args.input, args.output, _load(args.key), _asked(args), args.force)
+    return _say(args, {"key": found.key, "layers": found.layers}, f"{args.output} is {args.input} decrypted.")
+
+
+def _asked(args):
+    from . import models
+
+    mean, std = NORMS[args.norm] if args.norm else (args.mean, args.std)
+    mean, std = (None if v is None else tuple(v) for v in (mean, std))
+    if mean is not None and std is not None:
+        from ..lock import checks
+
+        checks.statistics(mean, std, 3)
+    return models.Asked(args.patch, args.steps, tuple(args.layer) if args.layer else None, mean, std)
+
+
+def _verify(args):
+    from . import compare
+
+    found = compare.verify(args.plain, args.encrypted, _load(args.key), args.images)
+    elsewhere = ", ".join(found["differs elsewhere"][:5])
+    _say(args, found, f"{'Equal' if found['equal'] else 'NOT EQUAL'}: on {found['images']} images, {found['compared']} "
+         f"differ by {found['largest difference']:.2g} at most, of {found['largest']:.3g}; for images that were not "
+         f"encrypted by {found['without encryption']:.2g}. Changed: {', '.join(found['changed layers'])}"
+         f"{f'; differs elsewhere: {elsewhere}' if elsewhere else ' alone'}.")  # fmt: skip
+    return 0 if found["equal"] else 1
 
 
 def _load(path: Path) -> "SecretKey":

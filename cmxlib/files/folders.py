@@ -41,9 +41,14 @@ def convert(source: Path, target: Path, job: Job) -> bool:
     return pictures.convert(source, target, job)
 
 
+def inputs(source: Path) -> list[Path]:
+    """The images and arrays of a folder, or the one file."""
+    return [path for path, _ in _pairs(source)[0]] if source.is_dir() else [source]
+
+
 def first_record(source: Path) -> Record:
     """The record of a file, or of the first in a folder that has one. ValueError where there is none."""
-    for path in [path for path, _ in _pairs(source)[0]] if source.is_dir() else [source]:
+    for path in inputs(source):
         if path.suffix.lower() == ".npy":
             from . import arrays
 

@@ -86,7 +86,7 @@ def parse(text: Any, where: str) -> Record:
     try:
         if not isinstance(text, (str, bytes)) or len(text) > LARGEST:
             raise ValueError
-        found = json.loads(text, object_pairs_hook=_unique)
+        found = json.loads(text, object_pairs_hook=unique)
         version = found.pop("version")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(problem) from None
@@ -100,7 +100,8 @@ def parse(text: Any, where: str) -> Record:
     return Record(**values)
 
 
-def _unique(pairs):
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict, for json.loads. ValueError where a name stands twice: readers would differ on it."""
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("a name stands twice")
     return dict(pairs)
