@@ -131,12 +131,20 @@ def same_network(training: "pd.DataFrame", keys: "pd.DataFrame") -> tuple[str, s
 
 def conventional_lose(conventional: "pd.DataFrame") -> tuple[str, str]:
     """Supported: every method loses, and the 95 % interval of its loss over seeds lies above 0; with limits: most
-    lose, or too few seeds for an interval. A KeyError where a method is not measured."""
+    lose, or too few seeds for an interval. A LookupError where fewer than half of the methods are measured; a method
+    that is not is named."""
     found = conventional_table(conventional).set_index("method")
-    methods = found.loc[list(CONVENTIONAL)]
+    methods = found.loc[[method for method in CONVENTIONAL if method in found.index]]
+    if 2 * len(methods) < len(CONVENTIONAL):
+        raise LookupError("Fewer than half of the conventional methods are measured.")
+    left_out = [method for method in CONVENTIONAL if method not in found.index]
     sure, losing = methods.loss_low > 0, int((methods.loss > 0).sum())
     points = ", ".join(f"{method} {value:z.1f}" for method, value in methods.loss.items())  # z: no "-0.0"
-    chance = f", but not {', '.join(methods.index[~sure])}" if not sure.all() else ""
+    single = methods.index[methods.loss_low.isna()]
+    doubtful = methods.index[~sure].difference(single, sort=False)
+    chance = f", but not {', '.join(doubtful)}" if len(doubtful) else ""
+    chance += f"; one seed, so no interval: {', '.join(single)}" if len(single) else ""
+    chance += f"; not measured: {', '.join(left_out)}" if left_out else ""
     return (SUPPORTED if sure.all() else LIMITS) if losing > len(methods) / 2 else REFUTED, (
         f"{sure.sum()} of the {len(methods)} methods lose more than chance explains (95 % interval above 0)"
         f"{chance}: points against plain {points} (seeds: {_span(methods.seeds)}); "
