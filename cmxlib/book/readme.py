@@ -51,8 +51,8 @@ def main_table() -> str:
             images = f"{largest.n_images.iloc[0]:,}"
             lines = [
                 f"ConvMixer with patches of {patch_size} on CIFAR-10 at scale *{scale}*: accuracy in per cent of "
-                f"{networks}, over {images} test images; for wrong keys the mean ± standard deviation over {n_keys} keys, "
-                "and the largest.",
+                f"{networks}, over {images} test images; for wrong keys the mean ± standard deviation over {n_keys} "
+                "keys, and the largest.",
                 "",
                 "| What is classified by what | " + " | ".join(name.replace("+", " + ") for name in steps) + " |",
                 "|---|" + "---:|" * len(steps),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from . import records
 from .adversarial import ADVERSARIAL
-from .anatomy import ANATOMY, RESTRICTED
+from .anatomy import ANATOMY, RESTRICTED, TURNED
 from .benchmarks import BENCHMARKS
 from .conventional import CONVENTIONAL
 from .generality import GENERALITY
@@ -20,7 +20,7 @@ from .table import Table, missing, record
 # In this order: a table stands after those whose rows it reads, and the dearest come last.
 TABLES: tuple[Table, ...] = (
     *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, REPAIRS, STOLEN_RATES, ADVERSARIAL, STOLEN_MODEL),
-    *(BENCHMARKS, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL),
+    *(BENCHMARKS, TURNED, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL),
 )
 
 
