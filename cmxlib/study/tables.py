@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from . import records
 from .adversarial import ADVERSARIAL
-from .anatomy import ANATOMY, RESTRICTED
+from .anatomy import ANATOMY, RESTRICTED, TURNED
 from .benchmarks import BENCHMARKS
 from .conventional import CONVENTIONAL
 from .generality import GENERALITY
@@ -22,7 +22,7 @@ from .table import Table, record
 TABLES: tuple[Table, ...] = (
     *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, RECOVERED, REPAIRS),
     *(STOLEN_RATES, ADVERSARIAL, STOLEN_HELDOUT, STOLEN_MODEL),
-    *(BENCHMARKS, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL),
+    *(BENCHMARKS, TURNED, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL),
 )
 
 
