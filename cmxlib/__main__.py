@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .paths import checkout, need
+from .files import commands as files
+from .files.commands import count
+from .paths import checkout, need, sentence
 
 # The commands of the book: each is told its arguments and returns the exit status.
 
@@ -63,18 +65,15 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def count(text: str) -> int:
-    """A whole number from 1 up."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
-    return int(text)
-
-
 def parser() -> argparse.ArgumentParser:
     """What may be asked for, and the help on it."""
-    parser = argparse.ArgumentParser(prog="cmx", description="Run and check the study book.")
+    parser = argparse.ArgumentParser(
+        prog="cmx", description="Encrypt images and models with a secret key; run the study book."
+    )
     parser.add_argument("--version", action="version", version=f"cmx {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
+    parser.set_defaults(extra="book")
+    files.add(commands)
     scales = "quick, small or paper"
 
     command = commands.add_parser("book", help="run every chapter in order, and sum up")
@@ -111,20 +110,22 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 1 after one sentence on what was wrong, or 130 after Ctrl-C."""
+    """Run one command. The exit status is 0; 1 after a sentence on what was wrong, or where models differ; 2 where the
+    command line itself was; 130 after Ctrl-C."""
     args = parser().parse_args(argv)
     try:
-        checkout()  # the book's commands read and write there, and nowhere else
+        if args.extra == "book":
+            checkout()  # the book's commands read and write there, and nowhere else
         try:
             return args.run(args)
         except ModuleNotFoundError as error:
             if not str(error.name).startswith("cmxlib"):
-                need(str(error.name), "book")  # raises, and says in a sentence what to install
+                need(str(error.name), args.extra)  # raises, and says in a sentence what to install
             raise
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if type(error) in (RuntimeError, ModuleNotFoundError):  # not said by the library, which says what to do
             raise
-        print(f"cmx: {error}", file=sys.stderr)
+        print(f"cmx: {sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
         print(f"cmx: {str(stopped) or 'Interrupted; the same command can be given again.'}", file=sys.stderr)

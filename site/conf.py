@@ -59,6 +59,7 @@ def adapt(app, docname, source):
         notebook["metadata"].pop("widgets", None)
         static_outputs(notebook, docname)
         captioned_figures(notebook, docname)
+        collapsed_imports(notebook)
         source[0] = json.dumps(notebook)
 
 
@@ -102,6 +103,13 @@ def captioned_figures(notebook: dict, docname: str) -> None:
             raise ValueError(f"{docname}: the picture of cell {number + 1} has no sentence '*Figure: ...*' beside it")
 
 
+def collapsed_imports(notebook: dict) -> None:
+    """Fold the cells that begin with imports: what they bring is named where it is used."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code" and re.match(r"(import|from) ", "".join(cell["source"])):
+            cell["metadata"].setdefault("tags", []).append("hide-input")
+
+
 def plain(caption: str) -> str:
     """The first sentence of a caption, without the marks of Markdown and TeX."""
     sentence = re.split(r"(?<=[.;])\s", " ".join(caption.removeprefix("Figure: ").split()))[0]
@@ -123,6 +131,8 @@ def make_playground(app, error):
     made["write"](Path(app.outdir, "_static", "playground"))
 
 
+TABLE = re.compile(r'<table class="table">.*?</table>', re.DOTALL)
+SENTENCE = re.compile(r"<td>(?:<p>)?[^<]{120}")
 FIGURE = re.compile(r'(<figure[^>]*>\s*)(<img[^>]* src="([^"]+)"[^>]*>)')
 
 
@@ -132,7 +142,13 @@ def finish(app, pagename, templatename, context, doctree):
     docutils gives the references the role of a list, but its entries are no list items.
     """
     body = context.get("body", "").replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+    # Where a cell holds sentences, the columns of a table are too narrow for them on a telephone: see book.css.
+    body = TABLE.sub(lambda found: as_sentences(found[0]), body)
     context["body"] = FIGURE.sub(r'\1<a class="enlarge" href="\3">\2</a>', body)
+
+
+def as_sentences(table: str) -> str:
+    return table.replace('class="table"', 'class="table sentences"', 1) if SENTENCE.search(table) else table
 
 
 def setup(app):

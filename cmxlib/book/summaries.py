@@ -139,43 +139,41 @@ def duration(seconds: float) -> str:
     return f"{seconds / units.get(unit, 1e-6):.3g} {unit}"
 
 
-KNOWLEDGE = {  # rows of `adversarial`, in the order of tables and figures, and in words
-    "none": "nothing",
-    "surrogate": "data of the same kind: a model of one's own",
-    "encrypted model, no key": "the encrypted model, as if it took plain images",
-    "encrypted model, first layer relearnt": "the encrypted model, its first layer retrained",
-    "answers of the encrypted pipeline": "answers of the encrypted pipeline",
-    "encrypted model, estimated key": "the encrypted model and encrypted images: a key estimated from them",
-    "encrypted model and encrypted images": "the encrypted model, and a way to change encrypted images",
-    "plain model": "the plain model",
+ATTACKERS = {  # (setting, knowledge) in rows of `adversarial`, in the order of tables and figures, and in words
+    ("none", "plain model"): "no encryption: the plain model",
+    ("provider", "encrypted model"): "provider encrypts: the encrypted model as it is",
+    ("provider", "own model"): "provider encrypts: a model of one's own",
+    ("provider", "first layer retrained"): "provider encrypts: the encrypted model, its first layer retrained",
+    ("provider", "answers"): "provider encrypts: answers to questions",
+    ("client", "estimated key"): "client encrypts: the encrypted model, a key estimated from encrypted images",
+    ("client", "encrypted model"): "client encrypts: the encrypted model, and encrypted images to change",
 }
 NEW_KEYS = "new key for each image"
 SEEN = "encrypted images alone", "with the encrypted model", "known pairs", "chosen images"
 ATTACKS = "ciphertext only", "ciphertext and model", "known plaintext", "chosen plaintext"  # of which SEEN speaks
 
 
-def adversarial_table(scale: str) -> pd.DataFrame:
-    """Robust accuracy by knowledge and attack, in per cent, from table `adversarial`.
+def adversarial_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Robust accuracy by attacker, cipher, eps and patch size, in per cent, from rows of the table `adversarial`.
 
-    Columns: knowledge, attack, images, encrypted and plain (the two pipelines), low and high (the 95 % interval of
-    encrypted over images, Wilson's), differ (examples that the pipelines classify differently), max_change (grey
-    levels).
+    Columns: those that the table varies, without key; keys (their number); images (of each); accuracy (of the victim,
+    mean over keys), least and most (over keys), low and high (the 95 % interval over images, Wilson's); unchanged
+    (accuracy on the same images as they were); and, where it was measured, the means of own_accuracy,
+    share_recovered, questions, and the largest differ, max_change and rms_change.
     """
     import pandas as pd
 
-    rows = records.read(scale, "adversarial")
-    rows = rows[rows.attack.notna()]  # without attack: rows about the attacker's own model
+    by = ["setting", "knowledge", "attack", "steps", "eps", "patch_size"]
     found = []
-    for knowledge in KNOWLEDGE:
-        part = rows[rows.knowledge == knowledge]
-        for attack, group in part.groupby("attack", sort=False):
-            right = of_measure(group, "accuracy").set_index("pipeline").value
-            n = int(group.n_attacked.iloc[0])
-            low, high = wilson(right["encrypted"], n)
-            counts = {name: int(of_measure(group, name).value.iloc[0]) for name in ("differ", "max_change")}
-            values = {"encrypted": right["encrypted"], "low": low, "high": high, "plain": right["plain"]}
-            percent = {name: 100 * value for name, value in values.items()}
-            found.append({"knowledge": knowledge, "attack": attack, "images": n, **percent, **counts})
+    for names, part in rows.groupby(by, sort=False):
+        each = {name: group.value for name, group in part.groupby("measure")}
+        right, n = each["accuracy"], int(part.n_images.iloc[0])
+        low, high = wilson(right.mean(), n)
+        values = {"accuracy": right.mean(), "least": right.min(), "most": right.max(), "low": low, "high": high}
+        percent = {name: 100 * value for name, value in {**values, "unchanged": each["unchanged"].mean()}.items()}
+        means = {name: each[name].mean() for name in ("own_accuracy", "share_recovered", "questions") if name in each}
+        largest = {name: each[name].max() for name in ("differ", "max_change", "rms_change")}
+        found.append(dict(zip(by, names, strict=True)) | {"keys": len(right), "images": n} | percent | means | largest)
     return pd.DataFrame(found)
 
 

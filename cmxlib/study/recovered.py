@@ -5,6 +5,7 @@ image is judged by its likeness (SSIM), and by what a network that was trained o
 """
 
 import functools
+import itertools
 
 from ..attacks.higher_order import by_components, independent_components
 from ..attacks.matching import share_recovered
@@ -17,24 +18,23 @@ from .images import OPENED, SHOWN, drawn
 from .scales import CIPHERS, Scale, trained_model
 from .table import Table, of_attack
 
-KEYS, FEW_KEYS = 10, 3
+KEYS, FEW_KEYS = 10, 5
 COVARIANCES, COMPONENTS = "covariances", "independent components"
 
 
 def _units(scale: Scale):
-    """Each with a key of its own, by ``key_seed``, and other victims' images."""
+    """Attack, public images, patch size, steps, encrypted images; then each with several keys, by ``key_seed``, and
+    under each key other victims' images."""
     attack, own = scale.attack, scale.patch_sizes[0]
-    pool, public = max(attack.victims), 10 * attack.public  # at scale small all there are
-    some = [count for count in attack.victims if 1 < count <= 1000]
-    keys, few_keys = (KEYS, FEW_KEYS) if attack.draws > 1 else (1, 1)
-    cells = []  # attack, public images, patch size, steps, encrypted images, keys
-    for size in sorted(attack.patch_sizes, key=lambda size: size != own):
-        for steps in CIPHERS:
-            counts = some if size == own else some[1::2]
-            cells += [(COVARIANCES, attack.public, size, steps, count, keys) for count in counts]
-    for size in (size for size in attack.patch_sizes if size >= own):
-        cells += [(COVARIANCES, n, size, "orthogonal", pool, keys) for n in (attack.public, public)]
-        cells += [(COMPONENTS, public, size, "orthogonal", pool, few_keys)]
+    everything, public = max(attack.victims), 10 * attack.public  # at scale small, all test and training images
+    some = [count for count in attack.victims if 10 <= count < everything] or [everything]
+    keys, few = (KEYS, FEW_KEYS) if attack.draws > 1 else (1, 1)
+    cells = [(COVARIANCES, attack.public, own, steps, count, keys) for steps in CIPHERS for count in some]
+    others = [size for size in attack.patch_sizes[::-1] if size != own]
+    cells += [(COVARIANCES, attack.public, *each, few) for each in itertools.product(others, CIPHERS, some[2::2])]
+    for kind, n_public in ((COVARIANCES, attack.public), (COVARIANCES, public), (COMPONENTS, public)):
+        sizes = [size for size in attack.patch_sizes if size >= own]
+        cells += [(kind, n_public, size, "orthogonal", everything, few) for size in sizes]
     for kind, n_public, size, steps, count, n_keys in cells:
         for seed in range(n_keys):
             unit = {"attack": kind, "n_public": n_public, "patch_size": size, "steps": steps}

@@ -43,7 +43,8 @@ class AttackSettings:
     other victims' images; patch_sizes; pairs: known plaintexts; labelled: of a stolen model's attacker; trials: keys
     tried by random and hill climbing; iterations: of a gradient search, or batches of a training, on a stolen model;
     retrain_steps: batches of an adversary's own model; opened: test images for the accuracy of an opened model;
-    attacked: images made adversarial; queries: of Square; repaired: encrypted images seen under the repairs.
+    attacked: images made adversarial; queries: of Square; repaired: encrypted images seen under the repairs; restarts:
+    of PGD, on the images that are still classified correctly.
     """
 
     victims: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000, 10000)
@@ -59,6 +60,7 @@ class AttackSettings:
     attacked: int = 500
     queries: int = 300
     repaired: tuple[int, ...] = (30, 100, 300, 1000)
+    restarts: int = 3
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ _SCALES = {
         # not overfit in 40, so that a few more are no risk. Patches of 2 take four times as long.
         finer={2: {"epochs": 30, "n_wrong": 30}},
         compared_seeds=(0,),  # one training takes about an hour of one core
+        attack=AttackSettings(queries=5000, retrain_steps=150),
     ),
 }
 SCALES: Mapping[str, Scale] = _Scales(_SCALES)

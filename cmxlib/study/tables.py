@@ -15,13 +15,14 @@ from .networks import BLOCKS, COST, ENGINE, KEYS, TRAINING
 from .recovered import RECOVERED
 from .repairs import REPAIRS
 from .scales import Scale, named
-from .stolen import STOLEN_MODEL, STOLEN_RATES
+from .stolen import STOLEN_HELDOUT, STOLEN_MODEL, STOLEN_RATES
 from .table import Table, record
 
 # In this order: a table stands after those whose rows it reads, and the dearest come last.
 TABLES: tuple[Table, ...] = (
     *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, RECOVERED, REPAIRS),
-    *(STOLEN_RATES, ADVERSARIAL, STOLEN_MODEL, BENCHMARKS, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL),
+    *(STOLEN_RATES, ADVERSARIAL, STOLEN_HELDOUT, STOLEN_MODEL),
+    *(BENCHMARKS, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL),
 )
 
 
