@@ -18,13 +18,13 @@ def check_steps(steps: tuple[str, ...]) -> tuple[str, ...]:
     return found
 
 
-def check_images(images: torch.Tensor, patch_size: int) -> torch.Tensor:
+def check_images(images: torch.Tensor, patch_size: int, name: str = "images") -> torch.Tensor:
     """``images`` (N, C, H, W), when there are some and patches of this size fill them; an error otherwise."""
     size = checks.whole(patch_size, "patch_size", 1)
-    height, width = checks.images(images).shape[2:]
+    height, width = checks.images(images, name=name).shape[2:]
     if not len(images) or min(height, width) < size or height % size or width % size:
         raise ValueError(
-            f"images must hold at least one image that patches of {size} fill, but this is {tuple(images.shape)}."
+            f"{name} must hold at least one image that patches of {size} fill, but this is {tuple(images.shape)}."
         )
     return images
 
