@@ -90,16 +90,23 @@ def same_network(training: pd.DataFrame, keys: pd.DataFrame) -> tuple[str, str]:
 
 def conventional_lose(conventional: pd.DataFrame) -> tuple[str, str]:
     """Supported: every published method loses, and the 95 % interval of its loss over seeds lies above 0; with limits:
-    most lose, or too few seeds for an interval."""
-    found = conventional_table(conventional).set_index("method")
-    methods = found.loc[[name for name in CONVENTIONAL if name != "SUB"]]  # which is the book's own
+    most of those that are measured lose, and half of all are measured at least."""
+    found, published = conventional_table(conventional).set_index("method"), CONVENTIONAL[:-1]  # SUB is the book's own
+    methods = found.loc[[name for name in published if name in found.index]]
+    if 2 * len(methods) < len(published):
+        raise LookupError("Fewer than half of the published methods are measured.")
     sure, losing = methods.loss_low > 0, int((methods.loss > 0).sum())
     points = ", ".join(f"{method} {value:z.1f}" for method, value in methods.loss.items())  # z: no "-0.0"
-    chance = f", but not {', '.join(methods.index[~sure])}" if not sure.all() else ""
-    return (SUPPORTED if sure.all() else LIMITS) if losing > len(methods) / 2 else REFUTED, (
-        f"{sure.sum()} of the {len(methods)} methods lose more than chance explains (95 % interval above 0)"
-        f"{chance}: points against plain {points} (seeds: {_span(methods.seeds)}); "
-        f"proposed {found.loss['proposed']:.2f}."
+    others = {
+        ", but not": methods.index[methods.loss_low <= 0],
+        "; one seed, so no interval:": methods.index[methods.loss_low.isna()],
+        "; not measured:": [name for name in published if name not in found.index],
+    }
+    rest = "".join(f"{words} {', '.join(names)}" for words, names in others.items() if len(names))
+    certain = sure.all() and len(methods) == len(published)
+    return SUPPORTED if certain else LIMITS if losing > len(methods) / 2 else REFUTED, (
+        f"{sure.sum()} of the {len(methods)} methods lose more than chance explains (95 % interval above 0){rest}: "
+        f"points against plain {points} (seeds: {_span(methods.seeds)}); proposed {found.loss['proposed']:.2f}."
     )
 
 
