@@ -1,20 +1,29 @@
 """How many test images a wrong key needs: the mean over keys, with its interval, for a part of the work.
 
-Keys differ far more from one another than the images of one key say: at scale paper the accuracies of wrong keys have a
-standard deviation of 1 to 3 points, and 10,000 images tell one of them to 0.3 to 0.4. So more keys with fewer images each
-tell their mean better, as in two-stage sampling (W. G. Cochran, "Sampling Techniques", 1977, section 10.6): with a
-standard deviation b between keys and w of one image of a key, the variance of the mean of K keys with m images each is
-(b^2 + w^2 / m) / K, and it is least, for what it costs, at m = (w / b) sqrt(c), where drawing a key costs as much as c
-images. Each key has images of its own: with the same ones for all, their own difficulty would not average out.
+Keys differ far more from one another than the images of one key say: at scale paper and patches of 4, the accuracies
+of wrong keys have a standard deviation of 1 to 3 points, and 10,000 images tell one of them to 0.3 to 0.4. So more keys
+with fewer images each tell their mean better. With a standard deviation b between keys and w of one image of a key, the
+variance of the mean of K keys with m images each is (b^2 + w^2 / m) / K; for what it costs, that is least at
+m = (w / b) sqrt(c), where a key costs as much as c images before the first one is classified. Each key has images of
+its own: with the same ones for all, the difficulty of these images would not average out.
 """
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..learn.device import bf16_is_faster, default_device
+from ..learn.evaluate import wrong_key_accuracy
+from .scales import Scale, trained_model
+from .table import Table, of_network
 
 KEY_COST = 100  # images that could be classified while a key is drawn and the model decrypted with it
 PILOT_KEYS, PILOT_IMAGES = 20, 500
+AIM, MOST_KEYS = 0.005, 1000  # of the table: half a point on each side
+FIRST_KEY = 1_000_000  # none of these is a key of the table `keys`, whose means these rows can thus be held against
 
 
 @dataclass(frozen=True)
@@ -30,9 +39,9 @@ class MeanOfKeys:
 
 def images_per_key(accuracies: Sequence[float], n_images: int) -> int:
     """The number of images that each further key should get, from the accuracies of some keys on ``n_images`` each."""
-    mean = statistics.fmean(accuracies)
+    mean = float(np.mean(accuracies))
     within = mean * (1 - mean)  # the variance of one image, right or not
-    between = max(statistics.variance(accuracies) - within / n_images, within / n_images / 10)
+    between = max(float(np.var(accuracies, ddof=1)) - within / n_images, within / n_images / 10)
     return math.ceil(math.sqrt(KEY_COST * within / between))
 
 
@@ -40,7 +49,7 @@ def half_width(values: Sequence[float]) -> float:
     """Half the width of the 95 % interval for a mean, by Student's t."""
     from scipy.stats import t
 
-    return float(t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values)))
+    return float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 def mean_of_keys(trial: Callable[[int, int], float], aim: float, most_keys: int, most_images: int) -> MeanOfKeys:
@@ -56,4 +65,41 @@ def mean_of_keys(trial: Callable[[int, int], float], aim: float, most_keys: int,
     while len(found) < PILOT_KEYS or (half_width(found) > aim and len(found) < most_keys):
         found += [trial(PILOT_KEYS + len(found) + i, m) for i in range(PILOT_KEYS)]
     images = PILOT_KEYS * pilot_images + len(found) * m
-    return MeanOfKeys(statistics.fmean(found), half_width(found), len(found), m, images)
+    return MeanOfKeys(float(np.mean(found)), half_width(found), len(found), m, images)
+
+
+# -- sampled_keys: the mean accuracy under wrong keys, by few images of each; the table `keys` gives each key all -----
+
+
+def _sampled(scale: Scale, unit: dict):
+    scale, data = scale.at(unit["patch_size"]), scale.data()
+    model, _ = trained_model(scale, seed=unit["seeds"])
+    autocast = bf16_is_faster(default_device())
+
+    def trial(number, m):
+        order = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(number))[:m]
+        own = replace(data, test_images=data.test_images[order], test_labels=data.test_labels[order])
+        return wrong_key_accuracy(
+            model,
+            own,
+            lambda key: scale.ciphers[unit["steps"]](key, unit["patch_size"]),
+            FIRST_KEY + number,
+            autocast=autocast,
+        )
+
+    found = mean_of_keys(trial, AIM, MOST_KEYS, len(data.test_labels))
+    return [{"measure": name, "value": value} for name, value in vars(found).items()]
+
+
+SAMPLED_KEYS = Table(
+    "sampled_keys",
+    lambda scale: [
+        {"patch_size": size, "steps": steps, "seeds": seed}
+        for size in scale.patch_sizes
+        for steps in scale.ciphers
+        for seed in scale.seeds
+    ],
+    _sampled,
+    lambda scale, unit: of_network(scale.at(unit["patch_size"]), unit["seeds"]),
+    trained=lambda scale, unit: (scale.at(unit["patch_size"]), unit["seeds"]),
+)
