@@ -8,6 +8,7 @@ sphinx-mathjax-offline carries, so that no JavaScript tool chain is needed to bu
 import json
 import re
 import runpy
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,6 +34,27 @@ html_favicon = "static/favicon.svg"
 html_css_files = ["book.css", "playground.css"]
 mathjax_path = "mathjax/tex-chtml.js"
 html_sourcelink_suffix = ""  # a chapter is downloaded as NAME.ipynb
+
+
+def launched(urls: dict[str, str]) -> tuple[dict, str]:
+    """The theme's options that open a chapter in Binder, where `project.urls` names the repository, and a sentence."""
+    if "Repository" not in urls:
+        return {}, (
+            "Who publishes the book names its address in pyproject.toml, as `Repository` under `[project.urls]`: then "
+            "each chapter has a link that opens it in Binder, without an installation."
+        )
+    options = {
+        "repository_url": urls["Repository"],
+        "repository_branch": "main",
+        "path_to_docs": "notebooks",
+        "launch_buttons": {"binderhub_url": "https://mybinder.org"},
+    }
+    return options, "Each opens in Binder, without an installation, by the rocket at the top of its page."
+
+
+PYPROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())
+LAUNCH, WAY_IN = launched(PYPROJECT["project"].get("urls", {}))
+
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_theme_options = {
     "show_navbar_depth": 1,
@@ -40,6 +62,7 @@ html_theme_options = {
     "navbar_persistent": [],
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
+    **LAUNCH,
 }
 
 CAPTION = re.compile(r"^\*(Figure: .+?)\*[ \t]*$\n*", re.DOTALL | re.MULTILINE)
@@ -54,6 +77,7 @@ MOVING = (
 
 def adapt(app, docname, source):
     """Change a notebook's JSON as it is read: figures get their captions, widgets become notes."""
+    source[0] = source[0].replace("<!-- way in -->", WAY_IN)
     if app.env.doc2path(docname).suffix == ".ipynb":
         notebook = json.loads(source[0])
         notebook["metadata"].pop("widgets", None)
