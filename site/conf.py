@@ -67,12 +67,15 @@ html_theme_options = {
 
 CAPTION = re.compile(r"^\*(Figure: .+?)\*[ \t]*$\n*", re.DOTALL | re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
-PIECES = {"03_encrypting_images": "encrypt", "04_encrypting_the_model": "inside", "05_correct_wrong_missing": "turn"}
+PIECES = {
+    "03_encrypting_images": "encrypt",
+    "04_encrypting_the_model": "inside",
+    "05_correct_wrong_missing": "turn",
+    "07_privacy": "break",
+}
 NOTE = "In JupyterLab this piece moves, when the chapter is run. The picture below shows some of its positions."
-MOVING = (
-    "A piece like that of the notebook, which computes in this page with the network of the embedded digits. "
-    "The picture below shows some positions of the notebook's own."
-)
+MOVING = "A piece like that of the notebook, which computes in this page with the network of the embedded digits."
+BROKEN = "The piece of the notebook, with keys that the attack found when this page was made."
 
 
 def adapt(app, docname, source):
@@ -100,8 +103,9 @@ def piece(docname: str) -> str:
     if docname not in PIECES:
         return f'<p class="widget-note">{NOTE}</p>'
     scripts = "".join(f'<script src="_static/{name}.js"></script>' for name in ("cmx", "playground"))
+    words = BROKEN if PIECES[docname] == "break" else MOVING
     still = f'<p class="widget-note">{NOTE}</p>'
-    return f'<p>{MOVING}</p><div class="playground" data-piece="{PIECES[docname]}">{still}</div>{scripts}'
+    return f'<p>{words}</p><div class="playground" data-piece="{PIECES[docname]}">{still}</div>{scripts}'
 
 
 def captioned_figures(notebook: dict, docname: str) -> None:

@@ -182,7 +182,7 @@ def test_a_widget_is_shown_as_a_note(conf):
     notebook = make_notebook([("code", "slider", (), "")])
     data = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}
     notebook["cells"][0]["outputs"] = [{"output_type": "display_data", "metadata": {}, "data": data}]
-    conf["static_outputs"](notebook, "07_privacy")
+    conf["static_outputs"](notebook, "01_convmixer")
     assert "JupyterLab" in notebook["cells"][0]["outputs"][0]["data"].pop("text/html")
     assert "IntSlider" not in json.dumps(notebook)
     assert 'data-piece="turn"' in conf["piece"]("05_correct_wrong_missing")
