@@ -113,8 +113,9 @@ def row(parts: list, titles: Sequence[str] | None = None, gap: int = GAP) -> Ima
     return canvas
 
 
-def column(parts: list, gap: int = GAP // 2) -> Image.Image:
+def column(parts: list) -> Image.Image:
     """Pictures below one another."""
+    gap = GAP // 2
     canvas = Image.new("RGB", (max(part.width for part in parts), sum(p.height + gap for p in parts) - gap), "white")
     top = 0
     for part in parts:
