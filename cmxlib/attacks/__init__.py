@@ -2,6 +2,7 @@
 
     matching      what they share: assignments, moments, and ``share_recovered``, the measure of how much was found
     on_images     encrypted images alone, pairs with plain ones, images of one's own choice
+    higher_order  encrypted images alone, by independent components, for orthogonal ciphers
     on_repairs    the same against keys by position and single bits, and with the encrypted model
     on_models     the encrypted model, and plain images
     adversarial   examples that a model misreads, by what their maker knows

@@ -1,4 +1,4 @@
-"""Every plot of the book. Those of recorded results are drawn from rows, and saved as PNG and SVG."""
+"""Plots of the book and its pictures of images; those of recorded results are drawn from rows, and saved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
-from ..paths import checkout
 from ..study import records
 from . import attack_figures
 from .style import (
@@ -146,6 +145,18 @@ def wrong_keys(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+def sampled_keys(rows: pd.DataFrame) -> Figure:
+    """Mean accuracy under wrong keys with its 95 % interval, by steps, from rows of the table `sampled_keys`."""
+    found = rows.pivot(index=["patch_size", "steps", "seeds"], columns="measure", values="value").reset_index()
+    parts = _by_patch_size(found)
+    figure, panels = subplots(len(parts), 1, figsize=(7, 2.6 * len(parts)))
+    for axis, (_, title, part) in zip(panels[:, 0], parts, strict=True):
+        axis.errorbar(100 * part["mean"], part.steps, xerr=100 * part.half_width, fmt="o", color=BLUE, capsize=3)
+        axis.set(xlabel="accuracy, %, mean over wrong keys", title=title)
+        axis.margins(y=0.2)
+    return figure
+
+
 def anatomy(rows: pd.DataFrame) -> Figure:
     """Accuracy against the number of wrong entries in the key, from rows of the table `anatomy`: mean and range.
 
@@ -229,6 +240,7 @@ RECORDED = {
     "benchmarks": where_time_goes,
     "training": training_curves,
     "keys": wrong_keys,
+    "sampled_keys": sampled_keys,
     "anatomy": anatomy,
     "blocks": blocks,
     "conventional": conventional,
@@ -300,46 +312,12 @@ def claim(paths: Sequence[tuple], classes: Sequence[str]) -> Figure:
     return figure
 
 
-def _mosaic(weight: torch.Tensor, columns: int = 6, gap: int = 1) -> np.ndarray:
-    """Filters (N, 3, p, p) side by side in one picture, each scaled by itself."""
+def _mosaic(weight: torch.Tensor) -> np.ndarray:
+    """Filters (N, 3, p, p), six side by side, in one picture, each scaled by itself, with white between them."""
     n, _, p, _ = weight.shape
-    step = p + gap
-    picture = np.ones((-(-n // columns) * step - gap, columns * step - gap, 3))
+    step = p + 1
+    picture = np.ones((-(-n // 6) * step - 1, 6 * step - 1, 3))
     for i, one in enumerate(_scaled(weight)):
-        top, left = i // columns * step, i % columns * step
+        top, left = i // 6 * step, i % 6 * step
         picture[top : top + p, left : left + p] = np.moveaxis(one, 0, -1)
     return picture
-
-
-def draw_claim(folder: Path | None = None) -> list[Path]:
-    """Draw ``claim`` from the model and data of the quick scale, and save it as claim.png and claim.svg."""
-    from ..learn.data import load_dataset
-    from ..learn.evaluate import logits
-    from ..lock.keys import SecretKey
-    from ..lock.model import encrypt_model, find_embedding
-    from ..lock.patch import PatchCipher
-    from ..study.scales import trained_model
-
-    data, (model, _) = load_dataset("fontdigits"), trained_model("quick")
-    norm = data.norm
-    plain_filters = find_embedding(model)[1].weight
-    cipher = PatchCipher(SecretKey.for_experiment(0), plain_filters.shape[-1])
-    encrypted_model = encrypt_model(model, cipher, **norm)
-    filters_now = find_embedding(encrypted_model)[1].weight
-    images, labels = data.test_images[:100], data.test_labels[:100]
-    encrypted_images = cipher.encrypt(images)
-    ways = (
-        ("plain image,\nplain model", images, model, plain_filters),
-        ("encrypted image,\nencrypted model", encrypted_images, encrypted_model, filters_now),
-        ("plain image,\nencrypted model\n(no key)", images, encrypted_model, filters_now),
-    )
-    found = [logits(net, pictures, **norm).softmax(1) for _, pictures, net, _ in ways]
-    # Where the plain model is right and, without the key, the encrypted one wrong: the image that is clearest to it.
-    usual = (found[0].argmax(1) == labels) & (found[2].argmax(1) != labels)
-    i = int((usual * found[0].amax(1)).argmax())
-    with mpl.rc_context(STYLE):
-        figure = claim(
-            [(name, pictures[i], weight, p[i]) for (name, pictures, _, weight), p in zip(ways, found, strict=True)],
-            data.classes,
-        )
-    return save(figure, "claim", folder or checkout() / "figures")

@@ -9,7 +9,7 @@ near            nearly right keys
 blocks          BlockCipher: patches change places too; tokens: the position embeddings that undo it
 norm            mean and std that a model says itself
 position, bits  repairs of the patch cipher
-conventional    the methods that encrypt before training: LE to FFX
+conventional    the methods that encrypt before training: LE to SUB
 checks          what is asked of arguments, once for each kind of thing
 
 **A cipher** is an object with ``encrypt(images)`` and ``decrypt(images)``, images (N, C, H, W) or (C, H, W). With

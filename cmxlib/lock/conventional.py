@@ -12,12 +12,13 @@ EtC    where each block goes, its rotation and inversion, its negative, its chan
 PE     in each pixel the negative of each channel, then the channel order                    Sirichotedumrong 2019
 SHF    one shuffle of a block's 3 B B values, the same in all blocks                         arXiv 2010.00801
 NP     the half of a block's values that become negatives, the same in all blocks            arXiv 2010.00801
-FFX    the half of a block's values that are encrypted, and a permutation of 0 .. 255        arXiv 2010.00801
+FFX    the half of a block's values that are encrypted, and for each byte one of 0 .. 999    arXiv 2010.00801
+SUB    the half of a block's values that are encrypted, and a permutation of 0 .. 255        of the book, after FFX
 =====  ====================================================================================  ======================
 
-All but FFX do the same two things: every *entry* (a byte, or a 4-bit half of one) is moved, and some are turned into
-their negatives, 255 - v for a byte and 15 - v for a half. A key is therefore a table of where each entry of the
-encrypted image comes from, and which entries are turned.
+All but FFX and SUB do the same two things: every *entry* (a byte, or a 4-bit half of one) is moved, and some are
+turned into their negatives, 255 - v for a byte and 15 - v for a half. A key is therefore a table of where each entry of
+the encrypted image comes from, and which entries are turned.
 
 One key serves all images (PE's authors also study a key of its own for every image). Every choice is drawn
 independently.
@@ -33,14 +34,15 @@ from . import checks
 from .keys import SecretKey, check_key
 from .patch import PatchCipher, block_entries, entry_table, from_blocks
 
-METHODS = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX")
+METHODS = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX", "SUB")
 CHANNELS = 3
 
 
 def make_cipher(method: str, key: SecretKey, *, block_size: int = 4, image_size: tuple[int, int] = (32, 32)) -> Any:
     """The cipher of a conventional method: an object with ``encrypt(images)`` and ``decrypt(images)``.
 
-    Both take and give uint8 images (N, 3, H, W) or (3, H, W) on any device, and decrypting gives back every bit.
+    Both take and give uint8 images (N, 3, H, W) or (3, H, W) on any device, and decrypting gives back every bit. FFX
+    alone encrypts to float32 in [0, 1], as its values are more than bytes can tell apart.
 
     Args:
         method: one of ``METHODS``.
@@ -55,8 +57,10 @@ def make_cipher(method: str, key: SecretKey, *, block_size: int = 4, image_size:
         return PatchCipher(key, patch_size=block_size, steps=("shuffle",))
     if method == "NP":
         return PatchCipher.from_entries(np.arange(n), key.half(n, purpose="NP half"), patch_size=block_size)
-    if method == "FFX":
-        return ValueCipher(key.permutation(256, purpose="FFX"), key.half(n, purpose="FFX half"), block_size, image_size)
+    if method in ("FFX", "SUB"):
+        # SUB is drawn, as it was measured, for the purposes of FFX: in its place it once stood here.
+        table = key.permutation(256, purpose="FFX") if method == "SUB" else key.permutation(1000, purpose="FFX digits")
+        return ValueCipher(table[:256], key.half(n, purpose="FFX half"), block_size, image_size)
     draw = {"LE": _le, "ELE": _ele, "EtC": _etc, "PE": _pe}[method]
     blocks = block_entries(1 if method == "PE" else block_size, (CHANNELS, *image_size))
     source, turned = draw(key, blocks)
@@ -82,7 +86,8 @@ def key_space_bits(method: str, *, block_size: int = 4, image_size: tuple[int, i
         "PE": pixels * math.log2(2**CHANNELS * 6),
         "SHF": math.log2(math.factorial(n)),
         "NP": half,
-        "FFX": half + math.log2(math.factorial(256)),
+        "FFX": half + math.log2(math.perm(1000, 256)),
+        "SUB": half + math.log2(math.factorial(256)),
     }[method]
 
 
@@ -123,34 +128,41 @@ class EntryCipher:
 
 
 class ValueCipher:
-    """FFX (arXiv 2010.00801): the values at a keyed half of a block's places are replaced by way of a keyed table.
+    """FFX (arXiv 2010.00801) and SUB: the values at a keyed half of a block's places are replaced by a keyed table.
 
-    Format-preserving encryption of a byte, with no tweak, is a keyed permutation of 0 .. 255, so the table says it
-    all; here it is drawn uniformly. The paper's public code reads a value as three decimal digits, so that its
-    encrypted values go up to 999; then it divides the whole image by the largest, which also darkens the values that
-    it left alone. Ours stay bytes. NIST asks that such a cipher have at least 100 values (SP 800-38G, 2016), and
-    1,000,000 in the drafts of its revision: a table of 256 is soon learnt from a few known images.
+    Format-preserving encryption with no tweak is a keyed permutation of all values of the format, so a table (256,)
+    of what becomes of each byte says it all; here it is drawn uniformly. The paper's public code writes a byte as
+    three decimal digits, so that its table goes up to 999; then it divides the whole image by the table's largest
+    value, so that the values that are not encrypted become about four times darker. That is FFX here. With a table of
+    bytes (SUB) all values stay bytes, and those that are not encrypted stay as they are.
+
+    NIST asks that such a cipher have at least 100 values (SP 800-38G, 2016), and 1,000,000 in the drafts of its
+    revision: a table of 256 bytes is soon learnt from a few known images.
     """
 
     def __init__(self, table, chosen, block_size, image_size):
         self.shape = (CHANNELS, *image_size)
-        self.table = torch.from_numpy(table).to(torch.uint8)
-        self.inverse = torch.from_numpy(np.argsort(table)).to(torch.uint8)
+        self.table, self.largest = torch.from_numpy(table).to(torch.int16), int(table.max())
+        self.inverse = torch.zeros(1000, dtype=torch.uint8)
+        self.inverse[self.table.long()] = torch.arange(256, dtype=torch.uint8)
         blocks = math.prod(image_size) // block_size**2
         self.chosen = from_blocks(torch.from_numpy(chosen).expand(1, blocks, -1), block_size, self.shape)[0]
 
     def encrypt(self, images: torch.Tensor) -> torch.Tensor:
-        """Encrypt uint8 images (N, 3, H, W) or (3, H, W)."""
-        return self._replace(images, self.table)
+        """Encrypt uint8 images (N, 3, H, W) or (3, H, W): to uint8, or to float32 where the table exceeds a byte."""
+        _check_images(images, self.shape)
+        replaced = self._replace(images, images, self.table)
+        return replaced.to(torch.uint8) if self.largest < 256 else replaced.float() / self.largest
 
     def decrypt(self, images: torch.Tensor) -> torch.Tensor:
         """Undo ``encrypt``."""
-        return self._replace(images, self.inverse)
+        _check_images(images, self.shape, bytes_only=self.largest < 256)
+        numbers = (images * self.largest).round().int() if images.is_floating_point() else images
+        return self._replace(numbers.clamp(0, 255), numbers.clamp(0, 999), self.inverse).to(torch.uint8)
 
-    def _replace(self, images, table):
-        _check_images(images, self.shape)
-        replaced = table.to(images.device).index_select(0, images.flatten().int()).view(images.shape)
-        return torch.where(self.chosen.to(images.device), replaced, images)
+    def _replace(self, kept, numbers, table):
+        replaced = table.to(numbers.device).index_select(0, numbers.flatten().int()).view(numbers.shape)
+        return torch.where(self.chosen.to(numbers.device), replaced, kept)
 
 
 # -- what each method draws from the key: (source, turned), one of each for every entry of an image -------------------
@@ -183,14 +195,18 @@ def _etc(key, blocks):
     """The blocks change places; each is then rotated and inverted, made a negative or not, its channels reordered."""
     n = len(blocks)
     size = math.isqrt(blocks.shape[1] // CHANNELS)
-    block = np.arange(blocks.shape[1]).reshape(CHANNELS, size, size)
-    turns = [np.rot90(way, k, (1, 2)) for way in (block, block[:, :, ::-1]) for k in range(4)]  # the dihedral group
+    turned = turns(np.arange(blocks.shape[1]).reshape(CHANNELS, size, size))
     way = np.packbits(key.bits(3 * n, purpose="EtC rotation and inversion").reshape(n, 3), axis=1) >> 5  # 0 .. 7
-    ways = np.stack(turns)[way[:, 0]]  # (n, channels, size, size)
+    ways = turned[way[:, 0]]  # (n, channels, size, size)
     ways = np.take_along_axis(ways, _channel_orders(key, n, "EtC")[:, :, None, None], 1)
     moved = blocks[key.permutation(n, purpose="EtC blocks")]
     turned = np.broadcast_to(key.bits(n, purpose="EtC negative")[:, None], blocks.shape)
     return entry_table(blocks, np.take_along_axis(moved, ways.reshape(n, -1), 1), turned)
+
+
+def turns(block: np.ndarray) -> np.ndarray:
+    """A square block (C, B, B) in the 8 ways to rotate and mirror it, the dihedral group: (8, C, B, B)."""
+    return np.stack([np.rot90(way, k, (1, 2)) for way in (block, block[:, :, ::-1]) for k in range(4)])
 
 
 def _pe(key, pixels):
@@ -230,8 +246,8 @@ def _check(method, block_size, image_size):
         )
 
 
-def _check_images(images, shape):
-    checks.images(images, ndim=(3, 4), bytes_only=True)
+def _check_images(images, shape, bytes_only=True):
+    checks.images(images, ndim=(3, 4), bytes_only=bytes_only)
     if images.shape[-3:] != shape:
         raise ValueError(
             f"This cipher was made for images of the shape {shape}, alone or as a batch, but this is "

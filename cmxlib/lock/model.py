@@ -109,13 +109,16 @@ def _fold(model, cipher, mean, std, embedding, undo):
         _fold_norm(folded.get_submodule(found.norm), found.norm, matrix, shift)
     weight = layer.weight.double().cpu().flatten(1).numpy()
     change = weight @ shift
+    # New parameters, for the old ones may be another layer's, too.
     layer.weight = _like(torch.from_numpy(_times(weight, matrix)).view_as(layer.weight), layer.weight)
-    if layer.bias is not None:  # new parameters, for the old ones may be another layer's, too
-        layer.bias = _like(layer.bias.double().cpu() + torch.from_numpy(change), layer.bias)
-        change = np.zeros(len(change))
+    offset = np.abs(change).max() > 1e-12
+    if layer.bias is not None or (offset and not found.name):  # a layer by itself may be given one
+        bias = torch.zeros(len(change), dtype=torch.float64) if layer.bias is None else layer.bias.double().cpu()
+        layer.bias = _like(bias + torch.from_numpy(change), layer.weight if layer.bias is None else layer.bias)
+        change, offset = np.zeros_like(change), False
     _check_used(layer, found)
     places = getattr(cipher, "places", None)
-    if places is not None or np.abs(change).max() > 1e-12:
+    if places is not None or offset:
         seen = found.image_size if places is None else cipher.image_size
         fold_tokens(folded, found, seen, change, places if undo or places is None else np.argsort(places))
         if layer.weight.dtype.itemsize < 4:  # there rounding would hide what is wrong

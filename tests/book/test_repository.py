@@ -127,6 +127,14 @@ def test_every_recorded_table_is_drawn_or_judged_or_read_by_a_chapter():
     assert {path.stem for path in (ROOT / "results").glob("*/*.csv")} - used == {"first_training"}  # kept as a warning
 
 
+def test_what_pages_cite_by_number_is_among_the_references():
+    pages = [*CHAPTERS, *SOLUTIONS, *(ROOT / "notebooks").glob("*.md"), ROOT / "README.md"]
+    text = "".join(path.read_text(encoding="utf-8") for path in pages)
+    cited = set(re.findall(r"arxiv\.org/abs/(\d{4}\.\d{5})|doi\.org/(10\.[^\s)\"]+)", text))
+    references = (ROOT / "notebooks" / "references.bib").read_text(encoding="utf-8").lower()
+    assert cited and {one for pair in cited for one in pair if one.lower() not in references} == set()
+
+
 def test_every_chapter_that_sets_exercises_has_its_solutions():
     setting = {path.name for path in CHAPTERS if chapters.counts(chapters.load(path))["exercises"]}
     assert setting == {path.name for path in SOLUTIONS}

@@ -49,11 +49,13 @@ class TestEveryMethod:
         before = images.clone()
         cipher = make_cipher(method, KEY)
         encrypted = cipher.encrypt(images)
-        assert encrypted.dtype == torch.uint8
+        assert encrypted.dtype == (torch.float32 if method == "FFX" else torch.uint8)
         assert encrypted.shape == images.shape
         assert torch.equal(cipher.decrypt(encrypted), images)
         assert torch.equal(images, before)
-        assert (encrypted != images).float().mean() > 0.45  # NP and FFX leave half of the values alone
+        assert (
+            encrypted != (images / 255 if method == "FFX" else images)
+        ).float().mean() > 0.45  # NP and SUB leave half of the values alone
 
     def test_every_image_gets_the_same(self, method):
         images = noise(3, 3, 16, 8)
@@ -75,7 +77,8 @@ class TestEveryMethod:
             "PE": "355a07e6efafd4a5",
             "SHF": "ba17e5446330d055",
             "NP": "c6bbabce612d9d76",
-            "FFX": "6a52bf962ac60d28",
+            "FFX": "a4d948339969d1e5",
+            "SUB": "6a52bf962ac60d28",
         }
         image = torch.arange(3 * 16 * 8).view(1, 3, 16, 8).to(torch.uint8)
         encrypted = make_cipher(method, KEY, image_size=(16, 8)).encrypt(image)
@@ -208,22 +211,34 @@ def test_shf_is_the_patch_cipher():
     )
 
 
-def test_np_and_ffx_change_exactly_the_same_half_of_every_block():
+def test_half_of_every_block_is_changed_and_the_same_half():
     image = torch.full((3, 32, 32), 7, dtype=torch.uint8)
-    for method in ("NP", "FFX"):
-        changed = blocks_of(make_cipher(method, KEY).encrypt(image) != image, 4)
+    for method in ("NP", "FFX", "SUB"):
+        cipher = make_cipher(method, KEY)
+        kept = 7 / cipher.largest if method == "FFX" else 7
+        changed = blocks_of((cipher.encrypt(image) - kept).abs() > 1e-6, 4)
         assert (changed == changed[0]).all()
         assert changed[0].sum() == 24
     negatives = make_cipher("NP", KEY).encrypt(noise(3, 32, 32))
     assert ((negatives == noise(3, 32, 32)) | (negatives == 255 - noise(3, 32, 32))).all()
 
 
-def test_ffx_replaces_bytes_one_to_one_by_one_table():
+@pytest.mark.parametrize("method", ["FFX", "SUB"])
+def test_bytes_are_replaced_one_to_one_by_one_table(method):
     values = torch.arange(256).to(torch.uint8).view(256, 1, 1, 1).expand(256, 3, 4, 4)
-    encrypted = make_cipher("FFX", KEY, image_size=(4, 4)).encrypt(values).flatten(1)
-    columns = {tuple(column) for column in encrypted.T.tolist()}
-    assert len(columns) == 2  # as they were, or by the table
-    assert all(sorted(column) == list(range(256)) for column in columns)
+    encrypted = make_cipher(method, KEY, image_size=(4, 4)).encrypt(values).flatten(1)
+    kept, replaced = sorted({tuple(column) for column in encrypted.T.tolist()}, key=lambda column: column[0])
+    kept, replaced = (kept, replaced) if list(kept) == sorted(kept) else (replaced, kept)
+    if method == "SUB":
+        assert list(kept) == sorted(replaced) == list(range(256))
+    else:  # three digits, and all values divided by the largest: those that are not encrypted become darker
+        largest = round(255 / max(kept))
+        numbers = [round(value * largest, 3) for value in replaced]
+        assert 900 < largest <= 999
+        assert max(numbers) == largest
+        assert len({round(number) for number in numbers}) == 256
+        assert np.allclose(np.array(kept) * largest, range(256))
+        assert np.allclose(numbers, np.round(numbers))
 
 
 @pytest.mark.parametrize("block, bits", [(2, 28.8), (4, 202.9), (8, 1184.4)])
@@ -237,7 +252,9 @@ def test_key_space_is_as_published():
     assert key_space_bits("ELE") == pytest.approx(64 * key_space_bits("LE") + where)
     assert key_space_bits("EtC") == pytest.approx(64 * (3 + 1 + math.log2(6)) + where)
     assert key_space_bits("PE") == pytest.approx(1024 * (3 + math.log2(6)))
-    assert key_space_bits("FFX") == pytest.approx(math.log2(math.comb(48, 24)) + math.lgamma(257) / math.log(2))
+    assert key_space_bits("SUB") == pytest.approx(math.log2(math.comb(48, 24)) + math.lgamma(257) / math.log(2))
+    ways = math.lgamma(1001) - math.lgamma(745)  # to give 256 bytes different numbers below 1,000
+    assert key_space_bits("FFX") == pytest.approx(math.log2(math.comb(48, 24)) + ways / math.log(2))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,278 @@
+"""The rules by which claims on keys, costs and repairs are judged; `verdicts` has those of the three uses.
+
+Each function takes the rows of tables and returns (verdict, sentence), as there. Its docstring is the rule, and the
+sentence gives the numbers that the verdict rests on. It raises a LookupError where rows that it asks for are lacking.
+"""
+
+import json
+
+import pandas as pd
+
+from ..study.records import uninterrupted
+from .summaries import (
+    CONVENTIONAL,
+    FOUND,
+    GUESSING,
+    IMAGES_ALONE,
+    conventional_table,
+    duration,
+    found_from,
+    of_measure,
+    share_left,
+)
+from .verdicts import LIMITS, REFUTED, SUPPORTED
+
+POINT = 0.01  # of accuracy: above the sampling error of 10,000 images
+# The network of ConvMixer's authors on CIFAR-10, its accuracy and its epochs: README of their CIFAR-10 repository.
+PUBLISHED_NETWORK = {"dim": 256, "depth": 8, "kernel_size": 5, "patch_size": 2}
+PUBLISHED_ACCURACY, PUBLISHED_EPOCHS = 0.926, 25
+
+
+# -- what the abstract says ------------------------------------------------------------------------------------------
+
+
+def exact(keys: pd.DataFrame) -> tuple[str, str]:
+    """Supported: under every cipher, no prediction changes with the correct key; with limits: at most 1 in 1,000."""
+    right = keys[keys.case == "correct key"].pivot_table(
+        index=["patch_size", "steps"], columns="measure", values="value"
+    )
+    plain = of_measure(keys[keys.case == "plain"], "accuracy").groupby("patch_size").value.mean()
+    encrypted = right.accuracy.groupby(level="patch_size").mean()
+    n_images, differ = int(keys.n_images.min()), int(right.differ.max())
+    verdict = SUPPORTED if differ == 0 else LIMITS if differ <= n_images / 1000 else REFUTED
+    accuracies = "; ".join(
+        f"patches of {size}: accuracy {value:.2%} plain, {encrypted[size]:.2%} encrypted"
+        for size, value in plain.items()
+    )
+    changed = (
+        f"At most {differ} of {n_images:,} predictions change" if differ else f"No prediction of {n_images:,} changes"
+    )
+    return verdict, (
+        f"{changed}, under each of {len(right)} ciphers, with one key each; {accuracies}; "
+        f"the largest difference of a logit is {right.max_logit_difference.max():.0e}."
+    )
+
+
+def only_with_the_key(keys: pd.DataFrame, anatomy: pd.DataFrame) -> tuple[str, str]:
+    """Supported: every wrong key that was tried, and no key, cost more than a point of accuracy; with limits: every
+    random one, but not every one of those that differ from the correct key in some entries."""
+    found, far, near = [], [], []
+    for size, plain, wrong, none in _without_key(keys):
+        damaged = of_measure(anatomy[anatomy.patch_size == size], "accuracy")
+        lost = (damaged[damaged.wrong == 0].value.max() - damaged.value).round(6)  # a point is a point, not 0.0100001
+        close = damaged[(damaged.wrong > 0) & (lost <= POINT)]
+        far.append(max(wrong.value.max(), none.value.max()) < plain - POINT)
+        near.append(len(close))
+        nearest = f" (of up to {close.wrong.max()} wrong entries)" if len(close) else ""
+        found.append(
+            f"Patches of {size}: plain {plain:.1%}, the highest of {len(wrong)} random wrong keys "
+            f"{wrong.value.max():.1%}, with no key up to {none.value.max():.1%}; {len(close)} of "
+            f"{(damaged.wrong > 0).sum()} damaged keys{nearest} come within a point."
+        )
+    return SUPPORTED if all(far) and not any(near) else LIMITS if all(far) else REFUTED, " ".join(found)
+
+
+def same_network(training: pd.DataFrame, keys: pd.DataFrame) -> tuple[str, str]:
+    """Supported: the encrypted network's rows are of the network and training of the plain one, and it is exact."""
+    verdict, _ = exact(keys)
+    found = []
+    for size, encrypted in keys.groupby("patch_size"):
+        plain = training[training.patch_size == size]
+        recipes = {_recipe(settings) for rows in (plain, encrypted) for settings in rows.settings}
+        if plain.empty or len(recipes) > 1:
+            return REFUTED, f"Patches of {size}: the rows of plain and encrypted networks are not of one training."
+        found.append(
+            f"One network with patches of {size}, trained on plain images for {int(plain.epoch.max())} epochs, serves "
+            f"under {encrypted.steps.nunique()} ciphers."
+        )
+    return verdict, " ".join(found)
+
+
+def conventional_lose(conventional: pd.DataFrame) -> tuple[str, str]:
+    """Supported: every published method loses, and the 95 % interval of its loss over seeds lies above 0; with limits:
+    most of those that are measured lose, and half of all are measured at least."""
+    found, published = conventional_table(conventional).set_index("method"), CONVENTIONAL[:-1]  # SUB is the book's own
+    methods = found.loc[[name for name in published if name in found.index]]
+    if 2 * len(methods) < len(published):
+        raise LookupError("Fewer than half of the published methods are measured.")
+    sure, losing = methods.loss_low > 0, int((methods.loss > 0).sum())
+    points = ", ".join(f"{method} {value:z.1f}" for method, value in methods.loss.items())  # z: no "-0.0"
+    others = {
+        ", but not": methods.index[methods.loss_low <= 0],
+        "; one seed, so no interval:": methods.index[methods.loss_low.isna()],
+        "; not measured:": [name for name in published if name not in found.index],
+    }
+    rest = "".join(f"{words} {', '.join(names)}" for words, names in others.items() if len(names))
+    certain = sure.all() and len(methods) == len(published)
+    return SUPPORTED if certain else LIMITS if losing > len(methods) / 2 else REFUTED, (
+        f"{sure.sum()} of the {len(methods)} methods lose more than chance explains (95 % interval above 0){rest}: "
+        f"points against plain {points} (seeds: {_span(methods.seeds)}); proposed {found.loss['proposed']:.2f}."
+    )
+
+
+# -- what the book says ----------------------------------------------------------------------------------------------
+
+
+def locked(keys: pd.DataFrame) -> tuple[str, str]:
+    """Of the accuracy above guessing, wrong keys leave a tenth at most on average: supported under all ciphers, with
+    limits under some."""
+    kept, found = [], []
+    for size, plain, *cases in _without_key(keys):
+        wrong, none = (rows.groupby("steps", sort=False).value for rows in cases)
+        left = share_left(pd.concat([wrong.mean(), none.mean()]), plain)
+        kept.append(left.groupby(level=0, sort=False).max() <= 0.1)
+        means = ", ".join(f"{steps} {value:.1%}" for steps, value in wrong.mean().items())
+        found.append(
+            f"Patches of {size}, mean accuracy over {wrong.size().min()} wrong keys: {means}, the highest of all "
+            f"{wrong.max().max():.1%}; with no key up to {none.max().max():.1%}; plain {plain:.1%}, guessing "
+            f"{GUESSING:.0%}."
+        )
+    return _all_or_some(pd.concat(kept)), " ".join(found)
+
+
+def quick_change(training: pd.DataFrame, cost: pd.DataFrame) -> tuple[str, str]:
+    """Supported: changing the key is at least 1,000 times quicker than training the network that trains quickest, of
+    all patch sizes; with limits: 10 times."""
+    epochs = of_measure(training, "seconds").groupby("patch_size").value
+    seconds = epochs.agg(uninterrupted).min()
+    change = cost[cost.case == "change the model's key"].value
+    ratio = seconds / change.median()
+    return SUPPORTED if ratio >= 1000 else LIMITS if ratio >= 10 else REFUTED, (
+        f"{duration(change.median())} (median of {len(change)}) against {duration(seconds)} of training, about "
+        f"{float(f'{ratio:.1g}'):,.0f} times."
+    )
+
+
+def free_inference(cost: pd.DataFrame) -> tuple[str, str]:
+    """Supported: the encrypted network takes at most 5 % longer than the plain one (medians); with limits: 20 %."""
+    seconds = {case: rows.value for case, rows in of_measure(cost, "seconds").groupby("case")}
+    plain, encrypted = (seconds[f"classify 2,000 {kind} images, {kind} model"] for kind in ("plain", "encrypted"))
+    ratio = encrypted.median() / plain.median()
+    ranges = [f"{duration(times.min())} to {duration(times.max())}" for times in (encrypted, plain)]
+    return SUPPORTED if ratio <= 1.05 else LIMITS if ratio <= 1.2 else REFUTED, (
+        f"2,000 images take {ranges[0]} encrypted and {ranges[1]} plain ({len(plain)} runs; medians {ratio - 1:+.1%}); "
+        f"encrypting one image takes {duration(seconds['encrypt one image'].median())}."
+    )
+
+
+def free_blocks(blocks: pd.DataFrame) -> tuple[str, str]:
+    """Supported: the correct key costs nothing at any block size, and larger patches lower the plain accuracy."""
+    wide = of_measure(blocks, "accuracy").groupby(["patch_size", "block_size", "case"]).value.mean().unstack()
+    plain = wide.plain.groupby(level=0).mean()
+    falls = plain.is_monotonic_decreasing and len(plain) > 1
+    free = wide["correct key"] == wide.plain
+    patches = ", ".join(f"patches of {size} {value:.1%}" for size, value in plain.items())
+    bits = of_measure(blocks, "bits").value
+    return SUPPORTED if free.all() and falls else LIMITS if free.all() else REFUTED, (
+        f"Correct key and plain have the same accuracy at {free.sum()} of {len(wide)} pairs of patch and block; plain, "
+        f"one network each: {patches}; key space {bits.min():.0f} to {bits.max():.0f} bits."
+    )
+
+
+def slope(anatomy: pd.DataFrame) -> tuple[str, str]:
+    """Supported: with two wrong positions, and with two wrong flips, more than half of the accuracy above guessing is
+    left on average."""
+    kept, sentences = [], []
+    for size, rows in of_measure(anatomy, "accuracy").groupby("patch_size"):
+        mean = rows.groupby(["kind", "wrong"]).value.mean()
+        left = share_left(mean, mean["positions", 0])
+        two = left["positions", 2], left["signs", 2]
+        kept += [share > 0.5 for share in two]
+        sentences.append(
+            f"patches of {size}: two wrong positions leave {two[0]:.0%}, two wrong flips {two[1]:.0%}, all positions "
+            f"wrong {left['positions'].iloc[-1]:.0%}"
+        )
+    return _all_or_some(pd.Series(kept)), f"Of the accuracy above guessing, with {'; with '.join(sentences)}."
+
+
+def known_pairs(attack_pairs: pd.DataFrame) -> tuple[str, str]:
+    """Supported: at the largest number of pairs tried, the whole key is found under every cipher and in every draw."""
+    rows = of_measure(attack_pairs[attack_pairs.attack == "known plaintext"], "share_recovered")
+    worst = rows.groupby(["steps", "pairs"], sort=False).value.min().unstack()
+    enough = (worst > 0.999).T.apply(lambda column: column[column].index.min())  # NaN: never
+    found = ", ".join(f"{steps} {count:.0f}" for steps, count in enough.dropna().items())
+    return _all_or_some(enough.notna()), (
+        "Images whose encrypted versions the attacker has too, and that give the whole key in all "
+        f"{rows.draw.nunique()} draws and at all patch sizes: {found or 'none of the numbers tried'}."
+    )
+
+
+def exact_repairs(repairs: pd.DataFrame) -> tuple[str, str]:
+    """Supported: under every repair the correct key changes no prediction; with limits: under some."""
+    rows = of_measure(repairs, "differ")
+    differ = rows.groupby("repair").value.max()
+    return _all_or_some(differ == 0), (
+        f"Under {(differ == 0).sum()} of {len(differ)} repairs no prediction of {rows.n_images.min():,} changes; "
+        f"the largest difference of a logit is {of_measure(repairs, 'max_logit_difference').value.max():.0e}."
+    )
+
+
+def repairs_hold(repairs: pd.DataFrame) -> tuple[str, str]:
+    """Supported: from encrypted images alone, no repair's key is found, from whatever number on; with limits: some.
+    Of several attacks that need no more than images, the one that needs the fewest counts.
+
+    A key counts as found from the number on from which nine tenths of it are found on average over draws, with that
+    number and all larger ones that were tried.
+    """
+    return _repairs_hold(repairs, IMAGES_ALONE)
+
+
+def repairs_hold_with_model(repairs: pd.DataFrame) -> tuple[str, str]:
+    """As ``repairs_hold``, for an attacker who holds the encrypted model (of each key, where keys change) too."""
+    return _repairs_hold(repairs, ("ciphertext and model",))
+
+
+def _repairs_hold(repairs, attacks):
+    shares = of_measure(repairs, "share_recovered")
+    seen, falls = shares[shares.attack.isin(attacks)], {}
+    for name, rows in seen.groupby("repair", sort=False):
+        found = [n for _, of_one in rows.groupby("attack") if (n := found_from(of_one, "seen"))]
+        falls[name] = min(found, default=None)
+    said = [f"{name} from {n:,} images on" for name, n in falls.items() if n]
+    if never := [name for name, n in falls.items() if not n]:
+        said.append(f"not found up to {seen.seen.max():,} images: {', '.join(never)}")
+    if unmeasured := [name for name in dict.fromkeys(shares.repair) if name not in falls]:
+        said.append(f"not measured: {', '.join(unmeasured)}")
+    public = json.loads(seen.settings.iloc[0])["public"]
+    return _all_or_some(pd.Series([n is None for n in falls.values()])), (
+        f"With up to {public:,} public images of the same data set, {FOUND:.0%} of the key found on average over "
+        f"{_span(seen.groupby('repair').draw.nunique())} draws, and with every larger number too: {'; '.join(said)}."
+    )
+
+
+def published_level(training: pd.DataFrame) -> tuple[str, str]:
+    """Supported: the authors' network reaches the accuracy that they published on average over three seeds or more, in
+    no more epochs; with limits: it comes as near as chance allows, the sampling of the test images."""
+    final = of_measure(training, "final_test_accuracy")
+    final = final[[json.loads(settings)["model"] == PUBLISHED_NETWORK for settings in final.settings]]
+    mean, epochs, n_images = final.value.mean(), final.epoch.max(), final.n_images.iloc[0]
+    gap, chance = mean - PUBLISHED_ACCURACY, 1.96 * (mean * (1 - mean) / n_images) ** 0.5
+    reached = gap >= 0 and len(final) >= 3 and epochs <= PUBLISHED_EPOCHS
+    seeds = "one seed" if len(final) == 1 else f"{len(final)} seeds"
+    return SUPPORTED if reached else LIMITS if gap >= -chance else REFUTED, (
+        f"ConvMixer-256/8 with patches of 2: {mean:.2%} after {epochs} epochs, {seeds}; its authors published "
+        f"{PUBLISHED_ACCURACY:.2%} after {PUBLISHED_EPOCHS}. The difference of {100 * gap:+.2f} points "
+        f"{'lies within' if abs(gap) <= chance else 'exceeds'} the sampling error of {n_images:,} test images, "
+        f"{100 * chance:.2f}."
+    )
+
+
+def _without_key(keys):
+    """(patch size, plain accuracy, rows of wrong keys, rows of no key) for each patch size."""
+    for size, rows in of_measure(keys, "accuracy").groupby("patch_size"):
+        cases = dict(list(rows.groupby("case")))
+        yield size, cases["plain"].value.mean(), cases["wrong key"], cases["no key"]
+
+
+def _span(numbers) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _all_or_some(kept: pd.Series) -> str:
+    return SUPPORTED if kept.all() else LIMITS if kept.any() else REFUTED
+
+
+def _recipe(settings: str) -> str:
+    """Network and training of a row, without the number of threads that it was measured with."""
+    return json.dumps({name: value for name, value in json.loads(settings).items() if name != "threads"})

@@ -1,0 +1,70 @@
+"""Table `recovered`: what ciphertext-only attacks bring back of the images, over many keys.
+
+`attack_images` varies much under one key; here ten keys, each with other victims' images, say how far chance goes. An
+image is judged by its likeness (SSIM), and by what a network that was trained on plain images makes of it.
+"""
+
+import functools
+
+from ..attacks.higher_order import by_components, independent_components
+from ..attacks.matching import share_recovered
+from ..attacks.metrics import ssim
+from ..attacks.on_images import ciphertext_only, patch_moments
+from ..learn.evaluate import accuracy
+from ..lock.keys import SecretKey
+from ..lock.pixels import to_bytes
+from .images import OPENED, SHOWN, drawn
+from .scales import CIPHERS, Scale, trained_model
+from .table import Table, of_attack
+
+KEYS, FEW_KEYS = 10, 3
+COVARIANCES, COMPONENTS = "covariances", "independent components"
+
+
+def _units(scale: Scale):
+    """Attack, public images, patch size, steps, encrypted images; then each with several keys, by ``key_seed``, and
+    under each key other victims' images."""
+    attack, own = scale.attack, scale.patch_sizes[0]
+    everything, public = max(attack.victims), 10 * attack.public  # at most; at scale small, all there are
+    some = [count for count in attack.victims if 10 <= count < everything] or [everything]
+    keys, few = (KEYS, FEW_KEYS) if attack.draws > 1 else (1, 1)
+    cells = []
+    for size in (own, *(size for size in attack.patch_sizes[::-1] if size != own)):
+        counts, n_keys = (some, keys) if size == own else (some[2::2], few)
+        cells += [(COVARIANCES, attack.public, size, steps, count, n_keys) for steps in CIPHERS for count in counts]
+        if size >= own:  # smaller patches have nothing left to find
+            for kind, n_public in ((COVARIANCES, attack.public), (COVARIANCES, public), (COMPONENTS, public)):
+                cells.append((kind, n_public, size, "orthogonal", everything, few))
+    for kind, n_public, size, steps, count, n_keys in cells:
+        for seed in range(n_keys):
+            unit = {"attack": kind, "n_public": n_public, "patch_size": size, "steps": steps}
+            yield {**unit, "n_encrypted": count, "key_seed": seed}
+
+
+@functools.lru_cache(maxsize=4)
+def _known(scale, kind, count, size):
+    """What the attacker knows of public images."""
+    images = scale.data().train_images[:count]
+    return patch_moments(images, size) if kind == COVARIANCES else independent_components(images, size)
+
+
+def _measure(scale: Scale, unit: dict):
+    """share_recovered; ssim of decrypted images; recovered_accuracy of the plain network on them."""
+    data, size, seed = scale.data(), unit["patch_size"], unit["key_seed"]
+    cipher = CIPHERS[unit["steps"]](SecretKey.for_experiment(seed), size)
+    seen = cipher.encrypt(drawn(data.test_images, unit["n_encrypted"], seed))
+    steps = tuple(unit["steps"].split("+"))
+    estimate = ciphertext_only(seen, _known(scale, COVARIANCES, unit["n_public"], size), size, steps, seed=seed)
+    if unit["attack"] == COMPONENTS:
+        estimate = by_components(seen, _known(scale, COMPONENTS, unit["n_public"], size), estimate, size, seed=seed)
+    plain, labels = data.test_images[:OPENED], data.test_labels[:OPENED]
+    shown = to_bytes(estimate.decrypt(cipher.encrypt(plain)))
+    found = {
+        "share_recovered": share_recovered(estimate, cipher),
+        "ssim": ssim(plain[:SHOWN], shown[:SHOWN]).mean(),
+        "recovered_accuracy": accuracy(trained_model(scale)[0], shown, labels, **data.norm),
+    }
+    return [{"measure": name, "value": value} for name, value in found.items()]
+
+
+RECOVERED = Table("recovered", _units, _measure, lambda scale, unit: of_attack(scale, unit["n_encrypted"]))
