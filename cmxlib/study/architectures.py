@@ -71,12 +71,8 @@ def _at_224(name, **arguments):
 
 
 def _mixer(name, **small):
-    """A network of MLPs; timm's functions fix how deep and wide they are, so that a small one is made by hand."""
-    if not small:
-        return _timm(name)
-    mixers = need("timm", "book").models.mlp_mixer
-    block = {"mixer": "MixerBlock", "gmlp": "SpatialGatingBlock", "resmlp": "ResBlock"}[name.split("_")[0]]
-    return mixers.MlpMixer(num_classes=N_CLASSES, block_layer=getattr(mixers, block), **small)
+    """timm's function fixes how deep and wide it is, so that a small one is made by hand."""
+    return need("timm", "book").models.MlpMixer(num_classes=N_CLASSES, **small) if small else _timm(name)
 
 
 def _torchvision(name, **arguments):
@@ -129,8 +125,8 @@ ARCHITECTURES = tuple(
         ("inception_next_atto", "ConvNeXt", _timm),
         ("mixer_s16_224", "Mixer and gMLP", _mixer, 224, _MIXER),
         ("gmixer_12_224", "Mixer and gMLP", _timm),
-        ("resmlp_12_224", "Mixer and gMLP", _mixer, 224, _MIXER),
-        ("gmlp_ti16_224", "Mixer and gMLP", _mixer, 224, _MIXER),
+        ("resmlp_12_224", "Mixer and gMLP", _timm),
+        ("gmlp_ti16_224", "Mixer and gMLP", _timm),
         ("vit_small_patch14_dinov2", "DINOv2 and CLIP", _at_224, 224, _VIT14, 56),
         ("vit_small_patch14_reg4_dinov2", "DINOv2 and CLIP", _at_224, 224, _VIT14, 56),
         ("vit_small_patch16_dinov3", "DINOv2 and CLIP", _timm, 256, _VIT),
