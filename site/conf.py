@@ -8,6 +8,7 @@ sphinx-mathjax-offline carries, so that no JavaScript tool chain is needed to bu
 import json
 import re
 import runpy
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,6 +34,27 @@ html_favicon = "static/favicon.svg"
 html_css_files = ["book.css", "playground.css"]
 mathjax_path = "mathjax/tex-chtml.js"
 html_sourcelink_suffix = ""  # a chapter is downloaded as NAME.ipynb
+
+
+def launched(urls: dict[str, str]) -> tuple[dict, str]:
+    """The theme's options that open a chapter in Binder, where `project.urls` names the repository, and a sentence."""
+    if "Repository" not in urls:
+        return {}, (
+            "Who publishes the book names its address in pyproject.toml, as `Repository` under `[project.urls]`: then "
+            "each chapter has a link that opens it in Binder, without an installation."
+        )
+    options = {
+        "repository_url": urls["Repository"],
+        "repository_branch": "main",
+        "path_to_docs": "notebooks",
+        "launch_buttons": {"binderhub_url": "https://mybinder.org"},
+    }
+    return options, "Each opens in Binder, without an installation, by the rocket at the top of its page."
+
+
+PYPROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())
+LAUNCH, WAY_IN = launched(PYPROJECT["project"].get("urls", {}))
+
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_theme_options = {
     "show_navbar_depth": 1,
@@ -40,20 +62,25 @@ html_theme_options = {
     "navbar_persistent": [],
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
+    **LAUNCH,
 }
 
 CAPTION = re.compile(r"^\*(Figure: .+?)\*[ \t]*$\n*", re.DOTALL | re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
-PIECES = {"03_encrypting_images": "encrypt", "04_encrypting_the_model": "inside", "05_correct_wrong_missing": "turn"}
+PIECES = {
+    "03_encrypting_images": "encrypt",
+    "04_encrypting_the_model": "inside",
+    "05_correct_wrong_missing": "turn",
+    "07_privacy": "break",
+}
 NOTE = "In JupyterLab this piece moves, when the chapter is run. The picture below shows some of its positions."
-MOVING = (
-    "A piece like that of the notebook, which computes in this page with the network of the embedded digits. "
-    "The picture below shows some positions of the notebook's own."
-)
+MOVING = "A piece like that of the notebook, which computes in this page with the network of the embedded digits."
+BROKEN = "The piece of the notebook, with keys that the attack found when this page was made."
 
 
 def adapt(app, docname, source):
     """Change a notebook's JSON as it is read: figures get their captions, widgets become notes."""
+    source[0] = source[0].replace("<!-- way in -->", WAY_IN)
     if app.env.doc2path(docname).suffix == ".ipynb":
         notebook = json.loads(source[0])
         notebook["metadata"].pop("widgets", None)
@@ -76,8 +103,9 @@ def piece(docname: str) -> str:
     if docname not in PIECES:
         return f'<p class="widget-note">{NOTE}</p>'
     scripts = "".join(f'<script src="_static/{name}.js"></script>' for name in ("cmx", "playground"))
+    words = BROKEN if PIECES[docname] == "break" else MOVING
     still = f'<p class="widget-note">{NOTE}</p>'
-    return f'<p>{MOVING}</p><div class="playground" data-piece="{PIECES[docname]}">{still}</div>{scripts}'
+    return f'<p>{words}</p><div class="playground" data-piece="{PIECES[docname]}">{still}</div>{scripts}'
 
 
 def captioned_figures(notebook: dict, docname: str) -> None:

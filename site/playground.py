@@ -17,6 +17,8 @@ from PIL import Image
 from skimage import data as photos
 
 from cmxlib import PatchCipher, SecretKey, encrypt_model, load_dataset, logits
+from cmxlib.attacks.matching import share_recovered
+from cmxlib.attacks.on_images import ciphertext_only, patch_moments
 from cmxlib.book import painting, summaries
 from cmxlib.paths import ROOT
 from cmxlib.study.scales import trained_model
@@ -31,9 +33,9 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 
 def write(folder: Path) -> None:
-    """Write `digits.js`, `photos.js` and `still.png`, what stands in the playground's place before its script runs."""
+    """Write the scripts and `still.png`, what stands in the playground's place before its script runs."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, made in (("digits", digits()), ("photos", photographs())):
+    for name, made in (("digits", digits()), ("photos", photographs()), ("broken", broken())):
         text = f"globalThis.cmxData = Object.assign(globalThis.cmxData || {{}}, {json.dumps({name: made})});\n"
         (folder / f"{name}.js").write_text(text)
     still().save(folder / "still.png")
@@ -67,6 +69,32 @@ def photographs() -> dict:
         "labels": [CIFAR10_CLASSES.index("cat")],
         "recorded": recorded,
     }
+
+
+def broken() -> dict:
+    """Chapter 7's attack on a photograph: keys estimated from so many of its encrypted tiles, with two others known."""
+    cat = torch.from_numpy(photos.chelsea()[:288, :448].copy()).permute(2, 0, 1)
+    others = torch.cat([tiles(photos.astronaut()), tiles(photos.coffee()[:384, :576])])
+    cipher, public = PatchCipher(SecretKey.for_experiment(0)), patch_moments(others, 4)
+    victims = tiles(photos.chelsea()[:288, :448])
+    order, steps = torch.randperm(len(victims), generator=torch.Generator().manual_seed(0)), []
+    for count in (1, 3, 10, 20, 30, 40, 50, 60, 80, 100, len(victims)):
+        found = ciphertext_only(cipher.encrypt(victims[order[:count]]), public, 4, restarts=4)
+        steps.append(
+            {
+                "count": count,
+                "permutation": found.permutation.tolist(),
+                "flipped": found.flipped.astype(int).tolist(),
+                "share": share_recovered(found, cipher),
+            }
+        )
+    return {"image": encoded(cat[:, ::2, 80:368:2].contiguous().numpy().tobytes()), "steps": steps}
+
+
+def tiles(photo: np.ndarray, side: int = 32) -> torch.Tensor:
+    """A photograph (height, width, 3) cut into tiles (N, 3, side, side)."""
+    rows = torch.from_numpy(photo.copy()).permute(2, 0, 1).unfold(1, side, side).unfold(2, side, side)
+    return rows.permute(1, 2, 0, 3, 4).flatten(0, 1).contiguous()
 
 
 def weights(scale: str) -> bytes:

@@ -9,7 +9,17 @@ import json
 import pandas as pd
 
 from ..study.records import uninterrupted
-from .summaries import CONVENTIONAL, FOUND, GUESSING, conventional_table, duration, found_from, of_measure, share_left
+from .summaries import (
+    CONVENTIONAL,
+    FOUND,
+    GUESSING,
+    IMAGES_ALONE,
+    conventional_table,
+    duration,
+    found_from,
+    of_measure,
+    share_left,
+)
 from .verdicts import LIMITS, REFUTED, SUPPORTED
 
 POINT = 0.01  # of accuracy: above the sampling error of 10,000 images
@@ -199,22 +209,25 @@ def exact_repairs(repairs: pd.DataFrame) -> tuple[str, str]:
 
 def repairs_hold(repairs: pd.DataFrame) -> tuple[str, str]:
     """Supported: from encrypted images alone, no repair's key is found, from whatever number on; with limits: some.
+    Of several attacks that need no more than images, the one that needs the fewest counts.
 
     A key counts as found from the number on from which nine tenths of it are found on average over draws, with that
     number and all larger ones that were tried.
     """
-    return _repairs_hold(repairs, "ciphertext only")
+    return _repairs_hold(repairs, IMAGES_ALONE)
 
 
 def repairs_hold_with_model(repairs: pd.DataFrame) -> tuple[str, str]:
     """As ``repairs_hold``, for an attacker who holds the encrypted model (of each key, where keys change) too."""
-    return _repairs_hold(repairs, "ciphertext and model")
+    return _repairs_hold(repairs, ("ciphertext and model",))
 
 
-def _repairs_hold(repairs, attack):
+def _repairs_hold(repairs, attacks):
     shares = of_measure(repairs, "share_recovered")
-    seen = shares[shares.attack == attack]
-    falls = {name: found_from(rows, "seen") for name, rows in seen.groupby("repair", sort=False)}
+    seen, falls = shares[shares.attack.isin(attacks)], {}
+    for name, rows in seen.groupby("repair", sort=False):
+        found = [n for _, of_one in rows.groupby("attack") if (n := found_from(of_one, "seen"))]
+        falls[name] = min(found, default=None)
     said = [f"{name} from {n:,} images on" for name, n in falls.items() if n]
     if never := [name for name, n in falls.items() if not n]:
         said.append(f"not found up to {seen.seen.max():,} images: {', '.join(never)}")
@@ -223,7 +236,7 @@ def _repairs_hold(repairs, attack):
     public = json.loads(seen.settings.iloc[0])["public"]
     return _all_or_some(pd.Series([n is None for n in falls.values()])), (
         f"With up to {public:,} public images of the same data set, {FOUND:.0%} of the key found on average over "
-        f"{seen.draw.nunique()} draws, and with every larger number too: {'; '.join(said)}."
+        f"{_span(seen.groupby('repair').draw.nunique())} draws, and with every larger number too: {'; '.join(said)}."
     )
 
 

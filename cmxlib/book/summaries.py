@@ -150,7 +150,8 @@ ATTACKERS = {  # (setting, knowledge) in rows of `adversarial`, in the order of 
 }
 NEW_KEYS = "new key for each image"
 SEEN = "encrypted images alone", "with the encrypted model", "known pairs", "chosen images"
-ATTACKS = "ciphertext only", "ciphertext and model", "known plaintext", "chosen plaintext"  # of which SEEN speaks
+IMAGES_ALONE = "ciphertext only", "jigsaw"  # attacks that need no more than these
+ATTACKS = IMAGES_ALONE, ("ciphertext and model",), ("known plaintext",), ("chosen plaintext",)  # of which SEEN speaks
 
 
 def adversarial_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -185,21 +186,21 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
-    """What each repair costs its owner and an attacker, from tables `repairs`, `attack_images` and `attack_pairs`.
+    """What each repair costs its owner and an attacker, from tables `repairs`, `attack_images`, `recovered` and
+    `attack_pairs`.
 
     patch_size: of the network without repair. A row per repair, with exact (no prediction differs), memory (numbers
     in the first layer), time (inference) and encryption (of images) as multiples of the model and cipher without
     repair; then ``SEEN``: how many images it takes until nine tenths of the key are found on average over draws,
-    then and with all larger numbers that were tried; inf where that was not reached, NaN where an attack was not
-    tried. ``needed`` puts these into words.
+    then and with all larger numbers that were tried, by the best attack of those that need no more; inf where that was
+    not reached, NaN where none was tried. ``needed`` puts these into words. A repair whose times are those of another
+    has NaN for them.
     """
     import pandas as pd
 
     rows = records.read(scale, "repairs")
-    images, pairs = (
-        of_measure(records.read(scale, name), "share_recovered") for name in ("attack_images", "attack_pairs")
-    )
-    images = images[(images.public == "same data set") & images.neighbours]
+    pairs = of_measure(records.read(scale, "attack_pairs"), "share_recovered")
+    images = from_images_alone(records.read(scale, "attack_images"), records.read(scale, "recovered"))
     costs = {name: part.set_index("measure").value for name, part in rows[rows.attack.isna()].groupby("repair")}
     costs[NEW_KEYS], found = None, []
     for repair, part in rows.groupby("repair", sort=False):
@@ -222,15 +223,33 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
                 "repair": repair,
                 "exact": bool(cost["differ"] == 0),
                 "memory": cost["first_layer_ratio"],
-                "time": cost["inference_ratio"] + each_time,
-                "encryption": cost["encryption_ratio"],
+                "time": cost.get("inference_ratio", np.nan) + each_time,
+                "encryption": cost.get("encryption_ratio", np.nan),
                 **{
-                    head: (found_from(attack[name], "n") or np.inf) if name in attack else np.nan
-                    for head, name in zip(SEEN, ATTACKS, strict=True)
+                    head: min(
+                        (found_from(attack[name], "n") or np.inf for name in names if name in attack), default=np.nan
+                    )
+                    for head, names in zip(SEEN, ATTACKS, strict=True)
                 },
             }
         )
     return pd.DataFrame(found)
+
+
+def from_images_alone(images: pd.DataFrame, recovered: pd.DataFrame) -> pd.DataFrame:
+    """Shares of the key that are found from encrypted images, with public images of the same data set.
+
+    A cell (patch size, steps, number of images) is that of the table `recovered`, over many keys, where it has it, and
+    else that of `attack_images`, over draws under one key.
+    """
+    import pandas as pd
+
+    images, recovered = of_measure(images, "share_recovered"), of_measure(recovered, "share_recovered")
+    one = images[(images.public == "same data set") & images.neighbours]
+    many = recovered[(recovered.attack == "covariances") & (recovered.n_public == recovered.n_public.min())]
+    cells = ["patch_size", "steps", "n_encrypted"]
+    there = pd.MultiIndex.from_frame(many[cells])
+    return pd.concat([one[~pd.MultiIndex.from_frame(one[cells]).isin(there)], many], ignore_index=True)
 
 
 def needed(n: float) -> str:

@@ -34,7 +34,7 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
     cipher, names = cipher_of(found, key, Asked(), encrypted), list(found.layers or ())
     differing = one.same_elsewhere(two, names)
     size = getattr(one, "size", None) or (4 * found.patch, 4 * found.patch)
-    batch = _noise(size) if images is None else _images(images, found.patch)
+    batch = _noise(size) if images is None else plain_images(images, found.patch)
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in checks.statistics(found.mean, found.std, 3))
     inputs = [(to_values(x, torch.float64) - mean) / std for x in (batch, cipher.encrypt(batch), batch)]
     files, whole = (one, two, two), hasattr(one, "run")
@@ -68,8 +68,11 @@ def _noise(size):
     return torch.randint(0, 256, (8, 3, *size), dtype=torch.uint8, generator=make)
 
 
-def _images(source, patch):
-    """Plain images (N, 3, H, W), uint8, cut at the right and below so that patches divide them."""
+def plain_images(source: Path, patch: int) -> torch.Tensor:
+    """The plain images of a file, a folder or a .npy: (N, 3, H, W), uint8, cut so that patches divide them.
+
+    ValueError where they are encrypted, of several sizes or smaller than a patch.
+    """
     found = []
     for path in folders.inputs(source):
         if path.suffix.lower() == ".npy":

@@ -40,6 +40,22 @@ def scrambled_in_part(cipher: PatchCipher, kind: str, rng: np.random.Generator) 
     return PatchCipher.from_entries(order[cipher.permutation], cipher.flipped, cipher.block_size, cipher.channels)
 
 
+TURNS = "mirrored left to right", "mirrored top to bottom", "half turn", "transposed", "red and blue exchanged"
+
+
+def turned(cipher: PatchCipher, turn: str) -> PatchCipher:
+    """The cipher after one of ``TURNS`` of each plain patch: wrong in most entries or all, and yet not at random."""
+    entries = np.arange(cipher.n).reshape(cipher.channels, cipher.block_size, cipher.block_size)
+    order = {
+        "mirrored left to right": entries[:, :, ::-1],
+        "mirrored top to bottom": entries[:, ::-1],
+        "half turn": entries[:, ::-1, ::-1],
+        "transposed": entries.transpose(0, 2, 1),
+        "red and blue exchanged": entries[::-1],
+    }[turn].ravel()
+    return PatchCipher.from_entries(order[cipher.permutation], cipher.flipped, cipher.block_size, cipher.channels)
+
+
 def restricted(key: SecretKey, patch_size: int, in_place: int, channels: int = 3) -> PatchCipher:
     """The shuffle of a key in which at least ``in_place`` entries of a patch, chosen by the key, stay where they are.
 

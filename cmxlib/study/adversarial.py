@@ -41,50 +41,54 @@ class Kind(NamedTuple):
     attack: str
     ciphers: tuple[str, ...] = ("none",)
     levels: tuple[int, ...] = (8,)
-    part: int = 5
+    part: int = 10
     keys: int = 1
-    finer: bool = False  # also for patches other than the first size
+    finer: bool = False  # for patches other than the first size too: one key, one eps, a twentieth
 
 
-CIPHERS = "shuffle+flip", "orthogonal", "shuffle"
-KINDS = (  # the most telling first, as a run may be cut short
+BOTH = "shuffle+flip", "orthogonal"
+KINDS = (  # in the order of measuring
     Kind("none", "plain model", "none", levels=(0,), part=1, finer=True),
-    Kind("none", "plain model", "pgd", levels=(8, 4), finer=True),
-    Kind("provider", "encrypted model", "pgd", CIPHERS[:2], part=10, keys=3, finer=True),
-    Kind("provider", "answers", "square", CIPHERS[:1], finer=True),
-    Kind("client", "encrypted model", "pgd", CIPHERS[:2], part=10, keys=3, finer=True),
-    Kind("provider", "first layer retrained", "pgd", CIPHERS[:1], part=10),
-    Kind("client", "estimated key", "pgd", CIPHERS[:2], part=10, keys=3),
-    Kind("provider", "own model", "pgd", CIPHERS[:1], levels=(8, 4)),
-    Kind("none", "plain model", "noise", levels=(8, 4), finer=True),
-    Kind("client", "encrypted model", "autoattack", CIPHERS[:1], part=20),
-    Kind("provider", "answers", "square", CIPHERS[1:2], part=10),
-    Kind("provider", "encrypted model", "pgd", CIPHERS[:2], levels=(4,), part=10),
-    Kind("client", "encrypted model", "pgd", CIPHERS[:2], levels=(4,), part=10),
-    Kind("provider", "encrypted model", "pgd", CIPHERS[2:], part=10),
-    Kind("client", "encrypted model", "pgd", CIPHERS[2:], part=10),
-    Kind("provider", "answers", "square", CIPHERS[:1], levels=(4,), part=20),
-    Kind("provider", "first layer retrained", "pgd", CIPHERS[1:2], part=10),
+    Kind("none", "plain model", "pgd", levels=(8, 4), part=5, finer=True),
+    Kind("provider", "encrypted model", "pgd", BOTH, keys=3, finer=True),
+    Kind("provider", "answers", "square", BOTH[:1], part=5, finer=True),
+    Kind("client", "encrypted model", "pgd", BOTH, keys=3, finer=True),
+    Kind("none", "plain model", "noise", levels=(8, 4), part=5),
+    Kind("provider", "own model", "pgd", BOTH[:1], levels=(8, 4), part=5),
+    Kind("client", "estimated key", "pgd", BOTH, keys=3),
+    Kind("provider", "first layer retrained", "pgd", BOTH[:1]),
+)
+EXTRA = (  # the same with other ciphers, sizes of change and attacks
+    Kind("client", "encrypted model", "autoattack", BOTH[:1], part=20),
+    Kind("provider", "answers", "square", BOTH[1:]),
+    Kind("client", "encrypted model", "pgd", BOTH, levels=(4,)),
+    Kind("provider", "encrypted model", "pgd", ("shuffle",)),
+    Kind("client", "encrypted model", "pgd", ("shuffle",)),
+    Kind("provider", "encrypted model", "pgd", BOTH, levels=(4,)),
+    Kind("provider", "answers", "square", BOTH[:1], levels=(4,), part=20),
 )
 
 
 def _units(scale: Scale):
-    for size in scale.patch_sizes:
-        first = size == scale.patch_sizes[0]
-        for kind in (kind for kind in KINDS if first or kind.finer):
-            for cipher in kind.ciphers:
-                for level in kind.levels if first else kind.levels[:1]:
-                    for key in range(min(kind.keys, scale.attack.draws) if first else 1):
-                        where = {"setting": kind.setting, "knowledge": kind.knowledge, "attack": kind.attack}
-                        yield {**where, "steps": cipher, "key": key, "eps": level, "patch_size": size}
+    first, *others = scale.patch_sizes
+    yield from (unit for kind in KINDS for unit in _of(kind, first, min(kind.keys, scale.attack.draws)))
+    for size in others:
+        yield from (unit for kind in KINDS if kind.finer for unit in _of(kind._replace(levels=kind.levels[:1]), size))
+    yield from (unit for kind in EXTRA for unit in _of(kind, first))
+
+
+def _of(kind: Kind, size: int, keys: int = 1):
+    where = {"setting": kind.setting, "knowledge": kind.knowledge, "attack": kind.attack}
+    for cipher in kind.ciphers:
+        for level in kind.levels:
+            for key in range(keys):
+                yield {**where, "steps": cipher, "key": key, "eps": level, "patch_size": size}
 
 
 def _n_images(scale: Scale, unit: dict) -> int:
-    for kind in KINDS:
-        same = (kind.setting, kind.knowledge, kind.attack) == (unit["setting"], unit["knowledge"], unit["attack"])
-        if same and unit["steps"] in kind.ciphers and unit["eps"] in kind.levels:
-            cheap = unit["patch_size"] == scale.patch_sizes[0] or unit["attack"] in ("none", "noise")
-            part = kind.part if cheap else max(20, kind.part)
+    for kind in KINDS + EXTRA:
+        if unit in _of(kind, unit["patch_size"], kind.keys):
+            part = kind.part if unit["patch_size"] == scale.patch_sizes[0] else 20
             return max(scale.attack.attacked // part, 1)
     raise LookupError(f"No kind of attack has the unit {unit}.")
 
@@ -132,7 +136,7 @@ def _measure(scale: Scale, unit: dict):
     for start in range(settings.restarts if attack in ("pgd", "noise") else 1):
         examples = made(left, start)
         given = examples if in_transit else sent(examples)
-        plain = cipher.decrypt(examples) if in_transit else examples
+        plain = cipher.decrypt(examples) if cipher and in_transit else examples
         answers = logits(victim, given, **norm).argmax(1)
         differ += (answers != logits(model, plain, **norm).argmax(1)).sum().item()
         change = 255 * (to_values(plain) - to_values(images[left]))

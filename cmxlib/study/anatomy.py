@@ -7,7 +7,7 @@ from ..learn.device import bf16_is_faster, default_device
 from ..learn.evaluate import accuracy
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
-from ..lock.near import damaged, restricted, scrambled_in_part
+from ..lock.near import TURNS, damaged, restricted, scrambled_in_part, turned
 from ..lock.patch import PatchCipher
 from ..lock.pixels import to_values
 from .scales import Scale, trained_model
@@ -59,6 +59,30 @@ ANATOMY = Table(
         scale.at(unit["patch_size"]), unit["seeds"], scale.anatomy_keys, len(_chosen_images(scale)[1])
     ),
     trained=lambda scale, unit: (scale.at(unit["patch_size"]), unit["seeds"]),
+)
+
+
+# -- turns: keys with which each patch is mirrored, turned, or has its colours exchanged -------------------------------
+
+
+def _turns(scale: Scale, unit: dict):
+    size, norm = unit["patch_size"], scale.data().norm
+    model, _ = trained_model(scale.at(size))
+    images, labels = _chosen_images(scale)
+    cipher = PatchCipher(SecretKey.for_experiment(0), size)
+    encrypted = encrypt_model(model, cipher, **norm)
+    for turn in ("none", *TURNS):
+        other = cipher if turn == "none" else turned(cipher, turn)
+        found = accuracy(decrypt_model(encrypted, other, **norm), images, labels, **norm)
+        yield {"turn": turn, "measure": "accuracy", "value": found}
+        yield {"turn": turn, "measure": "entries_right", "value": (other.permutation == cipher.permutation).sum()}
+
+
+TURNED = Table(
+    "turns",
+    lambda scale: [{"patch_size": scale.patch_sizes[0]}],
+    _turns,
+    lambda scale, unit: of_network(scale.at(unit["patch_size"]), 0, 1, scale.anatomy_images),
 )
 
 

@@ -5,7 +5,6 @@ image is judged by its likeness (SSIM), and by what a network that was trained o
 """
 
 import functools
-import itertools
 
 from ..attacks.higher_order import by_components, independent_components
 from ..attacks.matching import share_recovered
@@ -18,7 +17,7 @@ from .images import OPENED, SHOWN, drawn
 from .scales import CIPHERS, Scale, trained_model
 from .table import Table, of_attack
 
-KEYS, FEW_KEYS = 10, 5
+KEYS, FEW_KEYS = 10, 3
 COVARIANCES, COMPONENTS = "covariances", "independent components"
 
 
@@ -26,15 +25,16 @@ def _units(scale: Scale):
     """Attack, public images, patch size, steps, encrypted images; then each with several keys, by ``key_seed``, and
     under each key other victims' images."""
     attack, own = scale.attack, scale.patch_sizes[0]
-    everything, public = max(attack.victims), 10 * attack.public  # at scale small, all test and training images
+    everything, public = max(attack.victims), 10 * attack.public  # at most; at scale small, all there are
     some = [count for count in attack.victims if 10 <= count < everything] or [everything]
     keys, few = (KEYS, FEW_KEYS) if attack.draws > 1 else (1, 1)
-    cells = [(COVARIANCES, attack.public, own, steps, count, keys) for steps in CIPHERS for count in some]
-    others = [size for size in attack.patch_sizes[::-1] if size != own]
-    cells += [(COVARIANCES, attack.public, *each, few) for each in itertools.product(others, CIPHERS, some[2::2])]
-    for kind, n_public in ((COVARIANCES, attack.public), (COVARIANCES, public), (COMPONENTS, public)):
-        sizes = [size for size in attack.patch_sizes if size >= own]
-        cells += [(kind, n_public, size, "orthogonal", everything, few) for size in sizes]
+    cells = []
+    for size in (own, *(size for size in attack.patch_sizes[::-1] if size != own)):
+        counts, n_keys = (some, keys) if size == own else (some[2::2], few)
+        cells += [(COVARIANCES, attack.public, size, steps, count, n_keys) for steps in CIPHERS for count in counts]
+        if size >= own:  # smaller patches have nothing left to find
+            for kind, n_public in ((COVARIANCES, attack.public), (COVARIANCES, public), (COMPONENTS, public)):
+                cells.append((kind, n_public, size, "orthogonal", everything, few))
     for kind, n_public, size, steps, count, n_keys in cells:
         for seed in range(n_keys):
             unit = {"attack": kind, "n_public": n_public, "patch_size": size, "steps": steps}

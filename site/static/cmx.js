@@ -340,7 +340,7 @@ const cmx = (() => {
   const values = (bytes) => Float64Array.from(bytes, (byte) => byte / 255);
 
   return {
-    sha256, hex, stream, experimentKey, keyFromFile, permutation, bits, orthogonal, cipher, nothing, partway, encrypt, decrypt,
+    sha256, hex, stream, experimentKey, keyFromFile, permutation, bits, orthogonal, cipher, fromEntries, nothing, partway, encrypt, decrypt,
     safetensors, convmixer, encryptModel, decryptModel, logits, softmax, fromBase64, values,
   };
 })();

@@ -35,7 +35,9 @@ is made when the site is built (site/playground.py) and lies in the folder `play
       const script = document.createElement("script");
       script.src = `${FOLDER}${name}.js`;
       script.onload = () => {
-        const data = cmxData[name], pixels = cmx.values(cmx.fromBase64(data.images));
+        const data = cmxData[name];
+        if (!data.weights) return done(data);
+        const pixels = cmx.values(cmx.fromBase64(data.images));
         const images = data.labels.map((_, i) => pixels.subarray(3 * SIDE * SIDE * i, 3 * SIDE * SIDE * (i + 1)));
         const model = cmx.convmixer(cmx.safetensors(cmx.fromBase64(data.weights)), data.mean, data.std);
         const strength = model.filters.map((filter) => filter.reduce((sum, w) => sum + w * w, 0));
@@ -50,7 +52,7 @@ is made when the site is built (site/playground.py) and lies in the folder `play
   const blank = () => Float64Array.from({ length: 3 * SIDE * SIDE }, (_, i) => GROUND[Math.floor(i / (SIDE * SIDE))]);
 
   function paint(canvas, image) {
-    const pixels = new ImageData(SIDE, SIDE), m = SIDE * SIDE;
+    const pixels = new ImageData(canvas.width, canvas.height), m = canvas.width * canvas.height;
     for (let i = 0; i < m; i++) {
       for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = Math.round(255 * image[c * m + i]); // cut to 0..255 by itself
       pixels.data[4 * i + 3] = 255;
@@ -349,8 +351,33 @@ is made when the site is built (site/playground.py) and lies in the folder `play
     return choose("digits");
   }
 
+  /* Chapter 7's attack: keys that were estimated from encrypted tiles of a photograph, tried on all of it. */
+  async function mountBroken(root) {
+    const { image, steps } = await load("broken"), plain = cmx.values(cmx.fromBase64(image));
+    const side = Math.sqrt(plain.length / 3), encrypted = cmx.encrypt(plain, cmx.cipher(cmx.experimentKey(0), SIZE, "shuffle + flip"));
+    const titles = { plain: "the picture", encrypted: "encrypted", recovered: "recovered" };
+    root.innerHTML = `<div class="pictures">${Object.entries(titles).map(([name, title]) => `<figure>
+        <canvas width="${side}" height="${side}" role="img" data-picture="${name}" aria-label="${title}"></canvas>
+        <figcaption>${title}</figcaption></figure>`).join("")}</div>
+      <label class="slider">Encrypted tiles observed: <output></output>
+        <input data-name="turned" type="range" min="0" max="${steps.length - 1}" value="0"></label><p class="said" role="status"></p>`;
+    const [first, second, third] = root.querySelectorAll("canvas"), slider = root.querySelector("input");
+    const update = () => {
+      const { count, permutation, flipped, share } = steps[slider.value];
+      paint(third, cmx.decrypt(encrypted, cmx.fromEntries(permutation, flipped, SIZE)));
+      slider.setAttribute("aria-valuetext", (root.querySelector("output").value = `${count} of ${steps.at(-1).count}`));
+      root.querySelector(".said").textContent = `Of the key's ${N} entries, ${Math.round(N * share)} were found.`;
+    };
+    paint(first, plain);
+    paint(second, encrypted);
+    slider.addEventListener("input", update);
+    update();
+    root.dataset.ready = "broken";
+  }
+
   document.querySelectorAll(".playground").forEach((root, number) => {
     const still = root.innerHTML;
-    load("digits").then(() => mount(root, number)).catch(() => (root.innerHTML = still));
+    const ready = root.dataset.piece === "break" ? mountBroken(root) : load("digits").then(() => mount(root, number));
+    ready.catch(() => (root.innerHTML = still));
   });
 })();

@@ -107,6 +107,10 @@ def repair_tables():
         rows += [{**where, "measure": measure, "value": value} for measure, value in {**costs, **changes}.items()]
     rows += shares("seen", (10, 100, 1000), (0.95, 0.2, 0.95), repair="key by position", attack="ciphertext only")
     rows += shares("seen", (1, 2), (0.1, 0.2), repair="key by position", attack="known plaintext")
+    rows += [{"repair": "EtC by position", "attack": None, "seen": 0, "measure": "differ", "value": 0}]
+    rows += [{"repair": "EtC by position", "attack": None, "seen": 0, "measure": "first_layer_ratio", "value": 64}]
+    rows += shares("seen", (10, 100), (0.2, 0.95), repair="EtC by position", attack="ciphertext only")
+    rows += shares("seen", (10, 100), (0.95, 0.95), repair="EtC by position", attack="jigsaw")
     rows += shares("seen", (1, 10), (0.1, 1.0), repair="new key for each image", attack="ciphertext and model")
     same = {"public": "same data set", "neighbours": True, "steps": "shuffle+flip"}
     images = shares("n_encrypted", (1, 100), (0.3, 1), **same, patch_size=4)
@@ -114,14 +118,20 @@ def repair_tables():
     images += shares("n_encrypted", (1,), (1,), **{**same, "neighbours": False}, patch_size=4)
     images += shares("n_encrypted", (1,), (1,), **{**same, "public": "photos"}, patch_size=4)
     pairs = shares("pairs", (1, 2), (0.5, 1), attack="known plaintext", patch_size=4, steps="shuffle+flip")
-    return {"repairs": pd.DataFrame(rows), "attack_images": pd.DataFrame(images), "attack_pairs": pd.DataFrame(pairs)}
+    recovered = shares(
+        "n_encrypted", (10,), (0.2,), attack="covariances", n_public=9, patch_size=4, steps="shuffle+flip"
+    )
+    tables = {"repairs": rows, "attack_images": images, "attack_pairs": pairs, "recovered": recovered}
+    return {name: pd.DataFrame(found) for name, found in tables.items()}
 
 
 def test_the_table_of_repairs(recorded):
     recorded.update(repair_tables())
     table = repairs_table("small", patch_size=4).set_index("repair")
     words = table[list(SEEN)].map(needed)
-    assert list(table.exact) == [True, True, False, True]
+    assert list(table.exact) == [True, True, False, True, True]
+    assert list(words.loc["EtC by position"]) == ["10", "", "", ""]  # by the better attack
+    assert np.isnan(table.loc["EtC by position", "time"])
     assert list(words.loc["shuffle+flip"]) == ["100", "", "2", ""]
     assert list(words.loc["patch size 8"]) == ["1", "", "", ""]
     assert list(words.loc["key by position"]) == ["1,000", "", "not found", ""]

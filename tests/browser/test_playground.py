@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     for name in ("cmx.js", "playground.js", "playground.css"):
         shutil.copy(STATIC / name, folder)
     runpy.run_path(str(ROOT / "site" / "playground.py"))["write"](folder / "playground")
-    for piece in ("lock", "encrypt", "inside", "turn"):
+    for piece in ("lock", "encrypt", "inside", "turn", "break"):
         (folder / f"{piece}.html").write_text(PAGE.replace("PIECE", piece))
     return folder
 
@@ -163,6 +163,19 @@ def test_the_pieces_of_the_chapters(folder, open_page, piece, says):
     page.keyboard.press("Home")
     assert says in page.locator(".said").inner_text() and not torch.equal(picture(page, name), before)
     assert wrong == []
+
+
+def test_the_attack_breaks_the_photograph(folder, open_page):
+    page, wrong = open_page(folder.as_uri())
+    page.goto(f"{folder.as_uri()}/break.html")
+    page.wait_for_selector(".playground[data-ready]")
+    pixels = PIXELS.replace("32, 32", "144, 144")
+    plain, recovered = (page.query_selector(f"[data-picture={name}]") for name in ("plain", "recovered"))
+    assert plain.evaluate(pixels) != recovered.evaluate(pixels)
+    page.focus("[data-name=turned]")
+    page.keyboard.press("End")
+    assert "48 entries, 48 were found" in page.locator(".said").inner_text()
+    assert plain.evaluate(pixels) == recovered.evaluate(pixels) and wrong == []
 
 
 def test_without_its_data_the_still_stays(folder, open_page, tmp_path):
