@@ -63,7 +63,14 @@ class ConvMixer(nn.Sequential):
         return nn.Sequential(*list(self)[index]) if isinstance(index, slice) else super().__getitem__(index)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        quick = not _is_traced(x) and _fits(x, self[0]) and _is_untouched(self, x.dtype)
+        if _is_traced(x):
+            return super().forward(x)
+        if x.dim() == 4 and isinstance(self[0], nn.Conv2d) and min(x.shape[2:]) < max(self[0].kernel_size):
+            raise ValueError(
+                f"Images must be as large as a patch, {self[0].kernel_size[0]} pixels, or larger, but these are "
+                f"{x.shape[2]} x {x.shape[3]}: resize or pad them first."
+            )
+        quick = _fits(x, self[0]) and _is_untouched(self, x.dtype)
         return products(self, x) if quick else super().forward(x)
 
 

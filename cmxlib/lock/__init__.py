@@ -6,6 +6,8 @@ model           encrypt_model and decrypt_model
 embedding       which layer is the patch embedding; probe runs the model to check what the layer sees
 use             Encrypt, a transform, and verify, a report
 near            nearly right keys
+blocks          BlockCipher: patches change places too; tokens: the position embeddings that undo it
+norm            mean and std that a model says itself
 position, bits  repairs of the patch cipher
 conventional    the methods that encrypt before training: LE to SUB
 checks          what is asked of arguments, once for each kind of thing

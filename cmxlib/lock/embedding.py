@@ -42,7 +42,11 @@ def find_embedding(model: nn.Module, channels: int = 3, embedding: str | None = 
         )
     if len(found) > 1:
         shapes = ", ".join(f"{name} {tuple(modules[name].weight.shape)}" for name in found)
-        raise ValueError(f"Several layers could be the patch embedding: {shapes}; name one with embedding=.")
+        raise ValueError(
+            f"Several layers could be the patch embedding: {shapes}; name one with embedding=, if it alone reads the "
+            "image: where several do, as in CrossViT, each would have to undo the cipher, and all but one see the "
+            "image resized or cut into other patches."
+        )
     return found[0], modules[found[0]]
 
 
@@ -93,8 +97,7 @@ def checked_copy(model: nn.Module, channels: int, name: str | None = None) -> tu
     check_own_weights(found.name, found.layer)
     copied = copy.deepcopy(model)
     found = replace(found, layer=copied.get_submodule(found.name))
-    check_sees_image(copied, found, channels)
-    return copied, found
+    return copied, replace(found, image_size=check_sees_image(copied, found, channels))
 
 
 def _has_stem(model: nn.Module, channels: int) -> bool:

@@ -17,13 +17,20 @@ from torch import nn
 
 from . import checks
 from .embedding import checked_copy, find_embedding
-from .patch import PatchCipher, check_affine
+from .norm import statistics_or
+from .patch import PatchCipher, check_affine, only_entries
+from .tokens import check_same, fold_tokens
 
 __all__ = ["decrypt_model", "encrypt_model", "find_embedding"]
 
 
 def encrypt_model(
-    model: nn.Module, cipher: PatchCipher, *, mean: Sequence[float], std: Sequence[float], embedding: str | None = None
+    model: nn.Module,
+    cipher: PatchCipher,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    embedding: str | None = None,
 ) -> nn.Module:
     """A copy of ``model`` whose patch embedding expects images that ``cipher`` encrypted.
 
@@ -31,8 +38,10 @@ def encrypt_model(
         model: any module that takes images (N, C, H, W), whose patch embedding is a Conv2d with kernel = stride or a
             Linear on flat patches (with a LayerNorm over the patch before it, for shuffles); it stays as it is.
         cipher: its block size must divide the patches. Any object with ``encrypt``, ``decrypt`` and
-            ``matrix(patch_size)`` will do; ``channels`` is 3 unless it says otherwise.
-        mean, std: per channel, of values in [0, 1], as the images are normalised before the model sees them.
+            ``matrix(patch_size)`` will do; ``channels`` is 3 unless it says otherwise. Where it has ``places`` and an
+            ``image_size``, as BlockCipher, the position embeddings of the patches change places too.
+        mean, std: per channel, of values in [0, 1], as the images are normalised before the model sees them. Without
+            them, those that the model says itself: see ``statistics_of``.
         embedding: the name of the patch embedding among ``model.named_modules()``, where it cannot be told.
 
     "Exactly" means: in exact arithmetic. The fold is computed in float64 and rounded once to the type of the layer. Of
@@ -41,18 +50,23 @@ def encrypt_model(
     bytes), float16 0 or 1 (3e-3) and bfloat16 2 to 9 (2e-2), which is up to three times what the type itself costs:
     bfloat16 alone changed 3 (1e-2). Where every prediction counts, leave the embedding in float32.
 
-    A weight that is shared with another layer is no longer shared in the copy, and a layer without a bias gets one:
-    code that builds such a model anew (``from_pretrained`` of CLIP) drops it, so save the module or give the layer a
-    bias there. Raises ValueError, with the reason,
-    where there is no such embedding, where several qualify, where sizes do not fit, where the weight is computed from
-    other parameters, and where a run on a probe image shows that the embedding does not see the image as it is or that
-    another layer sees it too; warns where no probe can be run.
+    A weight that is shared with another layer is no longer shared in the copy. Where the embedding has no bias, as
+    CLIP's, the offset c' - c goes into the position embeddings of the patches, so that no parameter is added. Raises
+    ValueError, with the reason, where there is no such embedding, where several qualify, where sizes do not fit, where
+    the weight is computed from other parameters, where there is neither a bias nor a position embedding, and where a
+    run on a probe image shows that the embedding does not see the image as it is or that another layer sees it too;
+    warns where no probe can be run.
     """
     return _fold(model, cipher, mean, std, embedding, undo=True)
 
 
 def decrypt_model(
-    model: nn.Module, cipher: PatchCipher, *, mean: Sequence[float], std: Sequence[float], embedding: str | None = None
+    model: nn.Module,
+    cipher: PatchCipher,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    embedding: str | None = None,
 ) -> nn.Module:
     """Undo ``encrypt_model``, to rounding; arguments as there.
 
@@ -78,12 +92,13 @@ def _fold(model, cipher, mean, std, embedding, undo):
             f"The cipher's blocks of {block} pixels do not divide the patches of {size} that {found.name!r} "
             "embeds: each patch is embedded by itself, so nothing that mixes patches can be undone."
         )
-    mu, sigma = (np.repeat(values, size * size) for values in checks.statistics(mean, std, channels))
+    norm = statistics_or(model, mean, std)
+    mu, sigma = (np.repeat(values, size * size) for values in checks.statistics(**norm, channels=channels))
     matrix, offset = cipher.matrix(size)
     if not isinstance(cipher, PatchCipher):  # which was checked when it was made
         matrix, offset = check_affine(matrix, offset, len(mu))
     if undo:  # from here on, the embedding's patches are put through z -> matrix z + offset first
-        matrix = np.linalg.inv(matrix)
+        matrix = _inverse(matrix)
         offset = -matrix @ offset
     # The same of normalised patches, in the layer's order of entries.
     order = found.order
@@ -93,13 +108,37 @@ def _fold(model, cipher, mean, std, embedding, undo):
     if found.norm:
         _fold_norm(folded.get_submodule(found.norm), found.norm, matrix, shift)
     weight = layer.weight.double().cpu().flatten(1).numpy()
-    bias = weight @ shift + (0 if layer.bias is None else layer.bias.double().cpu().numpy())
-    weight = torch.from_numpy(weight @ matrix).view_as(layer.weight)
-    if layer.bias is not None or np.abs(bias).max() > 0:  # the mean and the flips need one, had the plain model none
-        layer.bias = _like(torch.from_numpy(bias), layer.weight if layer.bias is None else layer.bias)
-    layer.weight = _like(weight, layer.weight)  # a new one, for the old one may be another layer's, too
+    change = weight @ shift
+    # New parameters, for the old ones may be another layer's, too.
+    layer.weight = _like(torch.from_numpy(_times(weight, matrix)).view_as(layer.weight), layer.weight)
+    offset = np.abs(change).max() > 1e-12
+    if layer.bias is not None or (offset and not found.name):  # a layer by itself may be given one
+        bias = torch.zeros(len(change), dtype=torch.float64) if layer.bias is None else layer.bias.double().cpu()
+        layer.bias = _like(bias + torch.from_numpy(change), layer.weight if layer.bias is None else layer.bias)
+        change, offset = np.zeros_like(change), False
     _check_used(layer, found)
+    places = getattr(cipher, "places", None)
+    if places is not None or offset:
+        seen = found.image_size if places is None else cipher.image_size
+        fold_tokens(folded, found, seen, change, places if undo or places is None else np.argsort(places))
+        if layer.weight.dtype.itemsize < 4:  # there rounding would hide what is wrong
+            _fold(copy.deepcopy(model).float(), cipher, mean, std, found.name, undo)
+        else:
+            check_same(model, folded, cipher, seen, **norm, undo=undo)
     return folded
+
+
+def _inverse(matrix):
+    if (found := only_entries(matrix)) is None:
+        return np.linalg.inv(matrix)
+    rows, values = found
+    inverse = np.zeros_like(matrix)
+    inverse[np.arange(len(rows)), rows] = 1 / values
+    return inverse
+
+
+def _times(weight, matrix):
+    return weight @ matrix if (found := only_entries(matrix)) is None else weight[:, found[0]] * found[1]
 
 
 def _fold_norm(norm, name, matrix, shift):

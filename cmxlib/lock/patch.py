@@ -208,9 +208,23 @@ def check_affine(matrix: Any, offset: Any, n: int) -> tuple[np.ndarray, np.ndarr
         )
     if not (np.isfinite(matrix).all() and np.isfinite(offset).all()):
         raise ValueError("The cipher's matrix and offset must be finite.")
-    if not (condition := np.linalg.cond(matrix, 1)) < 1e12:
+    found = only_entries(matrix)
+    sizes = None if found is None else np.abs(found[1])
+    if not (condition := np.linalg.cond(matrix, 1) if sizes is None else sizes.max() / sizes.min()) < 1e12:
         raise ValueError(f"The cipher's matrix is singular (condition number {condition:.1e}): nothing can undo it.")
     return matrix, offset
+
+
+def only_entries(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """(row, value) of the one entry in each column, where each row holds one too, as of shuffles and flips; else None.
+
+    Patches of 32 pixels want it: what takes n^3 steps with any matrix takes n with these.
+    """
+    there = matrix != 0
+    if not ((there.sum(0) == 1).all() and there.any(1).all()):
+        return None
+    rows = there.argmax(0)
+    return rows, matrix[rows, np.arange(len(rows))]
 
 
 def block_entries(size: int, shape: tuple[int, int, int]) -> np.ndarray:

@@ -20,6 +20,7 @@ class Embedding:
 
     order: entry i of the layer's input is entry order[i] of the patch in channel, row, column order.
     norm: the name of a LayerNorm over the patch in front of it, or None.
+    image_size: (H, W) of images that the model was seen to take, or None.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Embedding:
     size: int
     order: np.ndarray
     norm: str | None = None
+    image_size: tuple[int, int] | None = None
 
 
 class _Spy(nn.Module):
@@ -50,40 +52,44 @@ class _Spy(nn.Module):
         return self.kept.clone()
 
 
-def check_sees_image(model: nn.Module, found: Embedding, channels: int) -> None:
+def check_sees_image(model: nn.Module, found: Embedding, channels: int) -> tuple[int, int] | None:
     """ValueError where the embedding does not get the model's input as it is, or where another layer reads it too.
 
     One probe is run with the embedding watched, and another one with the embedding's output for the first: nothing
-    may then differ. ``model`` comes back as it was. A warning where no probe can be run.
+    may then differ. ``model`` comes back as it was. Returns the size (H, W) of the probe; None, with a warning, where
+    none can be run.
     """
     twice = [name for name, module in model.named_modules(remove_duplicate=False) if module is found.layer]
     if len(twice) > 1:
         raise ValueError(f"One layer stands at {' and '.join(twice)}, so that changing it would change both.")
     if not found.name:
-        return
+        return None
     for first, second in _probes(model, channels, found.size, found.layer.weight):
         spy = _Spy(found.layer)
         model.set_submodule(found.name, spy)
         try:
             with evaluating(model):
                 try:
-                    one = _run(model, first)
+                    one = run(model, first)
                 except Exception:  # whatever a model says of a size or a kind of input that it does not take
                     continue
                 _compare(spy, found, first, model)
-                two = _run(model, second)
+                two = run(model, second)
+                if any(each.isnan().any() for each in tensors(one)):  # which no comparison would tell apart
+                    continue
         finally:
             model.set_submodule(found.name, found.layer)
-        if not all(torch.equal(a, b) for a, b in zip(_tensors(one), _tensors(two), strict=True)):
+        if not all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(two), strict=True)):
             raise ValueError(
                 f"Another layer than {found.name!r} reads the image as well, and would not know how to undo the cipher."
             )
-        return
+        return tuple(first.shape[-2:])
     warnings.warn(
-        f"Whether {found.name!r} sees the image as it is was not checked, since the model cannot be run on one tensor "
-        "of images of a size that could be guessed: compare its outputs on encrypted and plain images.",
+        f"Whether {found.name!r} sees the image as it is was not checked, since the model gives no numbers on one "
+        "tensor of images of a size that could be guessed: compare its outputs on encrypted and plain images.",
         stacklevel=4,
     )
+    return None
 
 
 def _compare(spy, found, image, model):
@@ -124,7 +130,7 @@ def linear_embeddings(model: nn.Module, channels: int, name: str | None) -> Any:
         hooks = [watch(*item) for item in layers.items()]
         try:
             with evaluating(model), contextlib.suppress(Exception):
-                _run(model, image)
+                run(model, image)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -187,12 +193,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _run(model, image):
+def run(model: nn.Module, image: torch.Tensor) -> Any:
+    """What a model makes of a batch; randomness, as of paths that are dropped, is the same at each call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return model(image.clone())
 
 
-def _tensors(output):
+def tensors(output: Any) -> list[torch.Tensor]:
     """All tensors in what a model returns."""
     return [leaf for leaf in torch.utils._pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from . import checks
-from .pixels import to_values
+from .norm import normalised, statistics_or
 
 
 class Encrypt(nn.Module):
@@ -38,22 +38,20 @@ def verify(
     cipher: Any,
     images: torch.Tensor,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> str:
     """A short report of how far an encrypted model with encrypted images is from the plain one with plain images.
 
     images: (N, C, H, W), uint8 or floating, plain. Both models are run as they are, in one batch: put them into
-    evaluation mode. Their logits are the output itself or its attribute ``logits``.
+    evaluation mode. Their logits are the output itself or its attribute ``logits``. mean and std are as for
+    ``encrypt_model``.
     """
     checks.images(images)
-    mean, std = checks.statistics(mean, std, images.shape[1])
+    norm = statistics_or(model, mean, std)
     started, found = time.perf_counter(), []
     for net, batch in ((model, images), (encrypted, cipher.encrypt(images)), (encrypted, images)):
-        like = next(net.parameters())
-        mu, sigma = (torch.from_numpy(v).view(-1, 1, 1) for v in (mean, std))
-        values = to_values(batch, torch.float64).cpu()
-        output = net(((values - mu) / sigma).to(like.device, like.dtype))
+        output = net(normalised(batch, **norm, like=next(net.parameters())))
         found.append(getattr(output, "logits", output).double().cpu())
     plain, locked, missing = found
     before, after = model.state_dict(), encrypted.state_dict()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from . import records
 from .adversarial import ADVERSARIAL
 from .anatomy import ANATOMY, RESTRICTED, TURNED
+from .architectures import MATRIX
 from .benchmarks import BENCHMARKS
 from .conventional import CONVENTIONAL
 from .generality import GENERALITY
@@ -23,7 +24,7 @@ from .table import Table, record
 TABLES: tuple[Table, ...] = (
     *(TRAINING, KEYS, SAMPLED_KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, RECOVERED, REPAIRS),
     *(STOLEN_RATES, ADVERSARIAL, STOLEN_HELDOUT, STOLEN_MODEL),
-    *(BENCHMARKS, TURNED, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL),
+    *(BENCHMARKS, TURNED, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL, MATRIX),
 )
 
 

@@ -233,7 +233,9 @@ def test_the_products_stay_where_they_hold(monkeypatch):
 def test_odd_inputs_are_treated_as_the_layers_treat_them():
     model = network(torch.float32).eval()
     torch.testing.assert_close(model(torch.ones(0, 3, 32, 32)), stock(model)(torch.ones(0, 3, 32, 32)))
-    for bad in (torch.ones(2, 4, 32, 32), torch.ones(2, 3, 2, 2), torch.ones(2, 3, 32, 32).double(), torch.ones(3)):
+    with pytest.raises(ValueError, match="large as a patch, 4 pixels, or larger, but these are 8 x 2"):
+        model(torch.ones(2, 3, 8, 2))
+    for bad in (torch.ones(2, 4, 32, 32), torch.ones(2, 3, 32, 32).double(), torch.ones(3)):
         with pytest.raises((RuntimeError, ValueError)) as theirs:
             stock(model)(bad)
         with pytest.raises(theirs.type):

@@ -1,0 +1,66 @@
+"""A cipher that also lets whole patches change places, for models with absolute position embeddings.
+
+What the attacks make of it, or a solver of jigsaw puzzles, has not been measured.
+"""
+
+import numpy as np
+import torch
+
+from . import checks
+from .keys import SecretKey
+from .patch import PatchCipher, from_blocks, to_blocks
+
+
+class BlockCipher:
+    """A PatchCipher, ``patches``, after which patch i of an image, counted along rows, is the one from ``places[i]``.
+
+    Images are (N, C, H, W) with (H, W) = ``image_size``, one number for square ones. Other arguments are PatchCipher's.
+    ``encrypt_model`` undoes the places in the position embeddings of the patches;
+    class and register tokens keep theirs. A network that tells where a patch stands in any other way is refused: one
+    of convolutions (ConvMixer), of windows or relative positions (Swin), of weights for each place (Mixer).
+    """
+
+    def __init__(
+        self,
+        key: SecretKey,
+        patch_size: int = 16,
+        channels: int = 3,
+        steps: tuple[str, ...] = ("shuffle", "flip"),
+        *,
+        image_size: int | tuple[int, int],
+    ):
+        self.patches = PatchCipher(key, patch_size, channels, steps)
+        self.patch_size = self.block_size = patch_size
+        self.channels = channels
+        both = image_size if isinstance(image_size, tuple) else (image_size,) * 2
+        height, width = (checks.whole(side, "image_size", 1) for side in both)
+        if height % patch_size or width % patch_size:
+            raise ValueError(f"Patches of {patch_size} pixels do not divide images of {height} x {width}.")
+        self.image_size = height, width
+        self.places = key.permutation(height * width // patch_size**2, purpose="blocks")
+
+    def encrypt(self, images: torch.Tensor) -> torch.Tensor:
+        """Encrypt images (N, C, H, W) or (C, H, W), as a PatchCipher does."""
+        return self._move(self.patches.encrypt(images), self.places)
+
+    def decrypt(self, images: torch.Tensor) -> torch.Tensor:
+        """Undo ``encrypt``."""
+        return self.patches.decrypt(self._move(images, np.argsort(self.places)))
+
+    def matrix(self, patch_size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(A, b) of each patch, as of a PatchCipher; ValueError for patches of another size, which move otherwise."""
+        if patch_size not in (None, self.patch_size):
+            raise ValueError(f"The key moves patches of {self.patch_size} pixels, but the model's have {patch_size}.")
+        return self.patches.matrix()
+
+    def _move(self, images, places):
+        checks.images(images, self.channels, ndim=(3, 4))
+        if tuple(images.shape[-2:]) != self.image_size:
+            h, w = images.shape[-2:]
+            raise ValueError(f"The key moves patches of images of {self.image_size}, but these are {h} x {w}.")
+        blocks = to_blocks(images.reshape(-1, *images.shape[-3:]), self.patch_size)
+        moved = blocks[:, torch.from_numpy(places).to(images.device)]
+        return from_blocks(moved, self.patch_size, images.shape[-3:]).view(images.shape)
+
+    def __repr__(self):
+        return f"<BlockCipher {'+'.join((*self.patches.steps, 'blocks'))}, patches of {self.patch_size}>"
