@@ -17,10 +17,12 @@ pytest.importorskip("distributed")
 import dask.config
 
 from cmxlib import Dataset, TrainSettings, paths
+from cmxlib.book.run import run_book
 from cmxlib.study import records
 from cmxlib.study.scales import SCALES, trained_model
 from cmxlib.study.sweep import SchedulerLost, cluster, share, sweep
 from cmxlib.study.table import Table, missing, progress, record
+from tests.conftest import GOOD
 from tests.study.conftest import ATTACK, striped
 
 
@@ -191,6 +193,15 @@ def test_shares_of_a_job_array_make_the_table_together(home, scale):
     note(scale, "mended")
     assert share(grid, 3, 3, said.append) == []
     assert values(scale) == SQUARES and sum("timed: left out" in line for line in said) == 4
+
+
+def test_chapters_are_run_by_the_same_workers(local, book, capsys):
+    book.add("01_good")
+    book.add("02_bad", [*GOOD[:3], ("code", "import os; raise KeyError('left')", (), ""), GOOD[-1]])
+    assert run_book("quick", folder=book.path, build=book.build, client=local) == 1
+    out, err = capsys.readouterr()
+    assert "1 of 2 chapters" in out and "done at quick" in out
+    assert err.startswith("02_bad: cell [4] that begins 'import os; raise KeyError('left')': KeyError: 'left'")
 
 
 # -- a scheduler and workers as processes of their own -----------------------------------------------------------------
