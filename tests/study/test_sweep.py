@@ -243,6 +243,7 @@ def test_a_sweep_outlives_a_worker_and_its_rows_outlive_the_scheduler(processes,
     slow = table(slowly)
     with cluster(address) as client:
         client.wait_for_workers(2)
+        client.run(missing, slow, scale)  # so that both have imported what they need, and begin together
         killer = kill_after(scale, 5, workers[0])
         assert sweep([(scale, (slow,))], client, lambda text: None) == []
         killer.join()
@@ -255,6 +256,9 @@ def test_a_sweep_outlives_a_worker_and_its_rows_outlive_the_scheduler(processes,
         with pytest.raises(SchedulerLost, match="what was measured is recorded, and the same command goes on"):
             sweep([(other, (slow,))], client, lambda text: None)
         killer.join()
+    quick = dask.config.set({"distributed.comm.timeouts.connect": "1s"})
+    with quick, pytest.raises(OSError, match=address), cluster(address):  # as a command is told, in a sentence
+        pass
     assert 0 < len(missing(slow, other)) < 12
     assert share([(other, (slow,))], 1, 1, lambda text: None) == []
     assert sorted(values(other)) == SQUARES
