@@ -86,8 +86,8 @@ is made when the site is built (site/playground.py) and lies in the folder `play
     return Float64Array.from({ length: 3 * m }, (_, i) => data[4 * (i % m) + Math.floor(i / m)] / 255);
   }
 
-  function mount(root, number) {
-    const piece = PIECES[root.dataset.piece], id = `playground-${number}`;
+  function mount(root) {
+    const piece = PIECES[root.dataset.piece];
     const turnsWrong = piece.turns === "wrong";
     const head = ([title, words]) => `<th scope="col">${title}<small>${words}</small></th>`;
     root.innerHTML = `
@@ -375,9 +375,10 @@ is made when the site is built (site/playground.py) and lies in the folder `play
     root.dataset.ready = "broken";
   }
 
-  document.querySelectorAll(".playground").forEach((root, number) => {
+  for (const root of document.querySelectorAll(".playground:not([data-mounted])")) {
     const still = root.innerHTML;
-    const ready = root.dataset.piece === "break" ? mountBroken(root) : load("digits").then(() => mount(root, number));
+    root.dataset.mounted = "";
+    const ready = root.dataset.piece === "break" ? mountBroken(root) : load("digits").then(() => mount(root));
     ready.catch(() => (root.innerHTML = still));
-  });
+  }
 })();
