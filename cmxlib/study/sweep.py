@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -43,13 +43,19 @@ def cluster(scheduler: str = "", workers: int = 1) -> Iterator["Client"]:
             yield client
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    threads = min(max(1, cores // workers), int(os.environ.get("OMP_NUM_THREADS") or cores))
     settings = {
-        "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, str(max(1, cores // workers))),
+        "distributed.nanny.pre-spawn-environ": {},  # which would change the environment of this process
         "distributed.worker.daemon": False,  # a unit may start processes, as a chapter does
         "distributed.scheduler.allowed-failures": 10,  # workers that may die over a unit before it counts as failed
     }
-    how = {"threads_per_worker": 1, "memory_limit": None, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    how: dict[str, Any] = {
+        "threads_per_worker": 1,
+        "memory_limit": None,
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",
+    }
+    how["env"] = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     with config.set(settings), distributed.LocalCluster(workers, **how) as made, distributed.Client(made) as client:
         yield client
 
@@ -61,7 +67,7 @@ def sweep(grid: Grid, client: "Client", say: Callable[[str], None] = print) -> l
     lost is given to another. Timed units are measured while nothing else of the sweep runs. Returns what failed, one
     line each. SchedulerLost where the scheduler goes away.
     """
-    run = _Run(client, say)
+    run, here = _Run(client, say), isinstance(client.cluster, need("distributed", "sweep").LocalCluster)
     say(f"{len(client.scheduler_info(n_workers=-1)['workers'])} workers; to watch them: {client.dashboard_link}")
     try:
         for scale, tables in grid:
@@ -73,8 +79,8 @@ def sweep(grid: Grid, client: "Client", say: Callable[[str], None] = print) -> l
                 if not table.timed:
                     run.submit(table, scale, missing(table, scale))
                     continue
-                for unit in missing(table, scale):  # on all cores where this machine is the cluster, else on a worker
-                    if client.cluster is not None:
+                for unit in missing(table, scale):  # in this process, with all cores, if this machine is the cluster
+                    if here:
                         run.report(*attempt(unit, (table, scale)))
                     else:
                         run.submit(table, scale, [unit])
