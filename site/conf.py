@@ -87,6 +87,7 @@ def adapt(app, docname, source):
         static_outputs(notebook, docname)
         captioned_figures(notebook, docname)
         collapsed_imports(notebook)
+        with_solutions(notebook, app.srcdir, docname)
         source[0] = json.dumps(notebook)
 
 
@@ -136,6 +137,13 @@ def collapsed_imports(notebook: dict) -> None:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code" and re.match(r"(import|from) ", "".join(cell["source"])):
             cell["metadata"].setdefault("tags", []).append("hide-input")
+
+
+def with_solutions(notebook: dict, folder: Path, docname: str) -> None:
+    """Put a chapter's solutions below it in the list of pages."""
+    if Path(folder, "solutions", f"{docname}.ipynb").exists():
+        text = f"```{{toctree}}\n:hidden:\n\nsolutions/{docname}\n```"
+        notebook["cells"].append({"cell_type": "markdown", "id": "solutions", "metadata": {}, "source": text})
 
 
 def plain(caption: str) -> str:
