@@ -187,8 +187,18 @@ def as_sentences(table: str) -> str:
     return table.replace('class="table"', 'class="table sentences"', 1) if SENTENCE.search(table) else table
 
 
+def named_folds(app, pagename, templatename, context, doctree):
+    """Say what the arrows beside the chapters unfold, which the theme leaves to be guessed."""
+    tree = context.get("generate_toctree_html")
+    if tree:
+        context["generate_toctree_html"] = lambda *arguments, **options: str(tree(*arguments, **options)).replace(
+            "<summary>", '<summary aria-label="Solutions">'
+        )
+
+
 def setup(app):
     app.connect("html-page-context", finish)
+    app.connect("html-page-context", named_folds, priority=900)  # after the theme's own
     app.connect("source-read", adapt)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", make_playground)
