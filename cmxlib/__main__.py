@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .paths import checkout, need
+from .files import commands as files
+from .files.commands import count
+from .paths import checkout, need, sentence
 
 # The commands of the book: each is told its arguments and returns the exit status.
 
@@ -19,18 +21,14 @@ def book(args: argparse.Namespace) -> int:
 
 
 def study(args: argparse.Namespace) -> int:
-    from .study import tables
+    from .study import command
 
-    changed = {"seeds": args.seeds, "n_keys": args.keys}
-    if args.status:
-        for name, recorded, total in tables.status(args.scale, args.only, **changed):
-            print(f"{name:20} {recorded:5} of {total:5} recorded")
-        return 0
-    from .book.figures import draw_recorded
+    failed = command.run(args)
+    if not (args.status or args.shard or args.sweep):
+        from .book.figures import draw_recorded
 
-    tables.study(args.scale, args.only, **changed)
-    draw_recorded(args.scale)
-    return 0
+        draw_recorded(args.scale)
+    return failed
 
 
 def save(args: argparse.Namespace) -> int:
@@ -67,18 +65,15 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def count(text: str) -> int:
-    """A whole number from 1 up."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
-    return int(text)
-
-
 def parser() -> argparse.ArgumentParser:
     """What may be asked for, and the help on it."""
-    parser = argparse.ArgumentParser(prog="cmx", description="Run and check the study book.")
+    parser = argparse.ArgumentParser(
+        prog="cmx", description="Encrypt images and models with a secret key; run the study book."
+    )
     parser.add_argument("--version", action="version", version=f"cmx {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
+    parser.set_defaults(extra="book")
+    files.add(commands)
     scales = "quick, small or paper"
 
     command = commands.add_parser("book", help="run every chapter in order, and sum up")
@@ -94,6 +89,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=numbers, default=(), metavar="0-4", help="of the networks, such as 0-4 or 0,2")
     command.add_argument("--keys", type=count, default=0, metavar="N", help="wrong keys for each cipher")
     command.add_argument("--status", action="store_true", help="measure nothing; say what is recorded and what not")
+    command.add_argument("--sweep", metavar="FILE", help="tables and scales of your own: see sweeps/ for such files")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=count, metavar="N", help="processes of this machine that share its cores")
+    where.add_argument("--scheduler", metavar="tcp://HOST:8786", help="of a Dask cluster that shares these folders")
+    where.add_argument("--shard", metavar="K/N", help="every N-th unit, from the K-th on, in this process")
     command.set_defaults(run=study)
 
     command = commands.add_parser("save", help="run chapters and solutions at quick scale and keep their outputs")
@@ -110,20 +110,22 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 1 after one sentence on what was wrong, or 130 after Ctrl-C."""
+    """Run one command. The exit status is 0; 1 after a sentence on what was wrong, or where models differ; 2 where the
+    command line itself was; 130 after Ctrl-C."""
     args = parser().parse_args(argv)
     try:
-        checkout()  # the book's commands read and write there, and nowhere else
+        if args.extra == "book":
+            checkout()  # the book's commands read and write there, and nowhere else
         try:
             return args.run(args)
         except ModuleNotFoundError as error:
             if not str(error.name).startswith("cmxlib"):
-                need(str(error.name), "book")  # raises, and says in a sentence what to install
+                need(str(error.name), args.extra)  # raises, and says in a sentence what to install
             raise
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if type(error) in (RuntimeError, ModuleNotFoundError):  # not said by the library, which says what to do
             raise
-        print(f"cmx: {error}", file=sys.stderr)
+        print(f"cmx: {sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
         print(f"cmx: {str(stopped) or 'Interrupted; the same command can be given again.'}", file=sys.stderr)

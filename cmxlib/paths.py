@@ -69,28 +69,43 @@ def need(module: str, extra: str) -> ModuleType:
     return importlib.import_module(module)
 
 
+def sentence(error: BaseException) -> str:
+    """What an error says, in one line; of the system's own, the file and the reason."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fspath(error.filename)!s}: {error.strerror}."
+    return " ".join(str(error).split())
+
+
 _SUFFIX = ".cmx-tmp"  # of files that are being written
 
 
+def sweep(folder: Path) -> None:
+    """Delete what killed writers left in a folder, so that it does not keep a full disk full."""
+    for left in folder.glob(f".*{_SUFFIX}"):
+        _delete_unless_in_use(left)
+
+
 @contextmanager
-def replacing(path: str | os.PathLike, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A file open for writing bytes, which takes the place of ``path`` at one stroke when the block ends without an
-    error: a reader finds the old one or the whole new one, never a part.
+def replacing(path: str | os.PathLike, *, one_of_many: bool = False) -> Iterator[BinaryIO]:
+    """A file open for writing bytes, and for reading them again, which takes the place of ``path`` at one stroke when
+    the block ends without an error: a reader finds the old one or the whole new one, never a part.
 
     A symbolic link is followed, so that what it points to is replaced and the link stays. What a killed writer left in
-    the folder is deleted first, so that it does not keep a full disk full.
+    the folder is swept first. one_of_many: the caller has swept the folder, and can make the files again that a power
+    cut may take; they are not forced to the disk one by one.
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".*{_SUFFIX}"):
-        _delete_unless_in_use(left)
+    if not one_of_many:
+        sweep(path.parent)
     handle, temporary = _open_temporary(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "w+b") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-            os.chmod(temporary, mode)
+            if not one_of_many:
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
             if fcntl:  # before the lock is let go of, or another writer could take this for a dead one's
                 os.replace(temporary, path)
         if not fcntl:
@@ -100,9 +115,9 @@ def replacing(path: str | os.PathLike, *, mode: int = 0o644) -> Iterator[BinaryI
         raise
 
 
-def write_bytes(path: str | os.PathLike, data: bytes, *, mode: int = 0o644) -> None:
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
     """Write a file at one stroke; see ``replacing``."""
-    with replacing(path, mode=mode) as file:
+    with replacing(path) as file:
         file.write(data)
 
 

@@ -7,6 +7,8 @@ sphinx-mathjax-offline carries, so that no JavaScript tool chain is needed to bu
 
 import json
 import re
+import runpy
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,9 +31,30 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["static"]
 html_favicon = "static/favicon.svg"
-html_css_files = ["book.css"]
+html_css_files = ["book.css", "playground.css"]
 mathjax_path = "mathjax/tex-chtml.js"
 html_sourcelink_suffix = ""  # a chapter is downloaded as NAME.ipynb
+
+
+def launched(urls: dict[str, str]) -> tuple[dict, str]:
+    """The theme's options that open a chapter in Binder, where `project.urls` names the repository, and a sentence."""
+    if "Repository" not in urls:
+        return {}, (
+            "Who publishes the book names its address in pyproject.toml, as `Repository` under `[project.urls]`: then "
+            "each chapter has a link that opens it in Binder, without an installation."
+        )
+    options = {
+        "repository_url": urls["Repository"],
+        "repository_branch": "main",
+        "path_to_docs": "notebooks",
+        "launch_buttons": {"binderhub_url": "https://mybinder.org"},
+    }
+    return options, "Each opens in Binder, without an installation, by the rocket at the top of its page."
+
+
+PYPROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())
+LAUNCH, WAY_IN = launched(PYPROJECT["project"].get("urls", {}))
+
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_theme_options = {
     "show_navbar_depth": 1,
@@ -39,32 +62,50 @@ html_theme_options = {
     "navbar_persistent": [],
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
+    **LAUNCH,
 }
 
 CAPTION = re.compile(r"^\*(Figure: .+?)\*[ \t]*$\n*", re.DOTALL | re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
-NOTE = (
-    '<p class="widget-note">Here the notebook has an interactive piece, which needs a running kernel: '
-    "download the chapter and open it in JupyterLab. The picture below shows what it does.</p>"
-)
+PIECES = {
+    "03_encrypting_images": "encrypt",
+    "04_encrypting_the_model": "inside",
+    "05_correct_wrong_missing": "turn",
+    "07_privacy": "break",
+}
+NOTE = "In JupyterLab this piece moves, when the chapter is run. The picture below shows some of its positions."
+MOVING = "A piece like that of the notebook, which computes in this page with the network of the embedded digits."
+BROKEN = "The piece of the notebook, with keys that the attack found when this page was made."
 
 
 def adapt(app, docname, source):
     """Change a notebook's JSON as it is read: figures get their captions, widgets become notes."""
+    source[0] = source[0].replace("<!-- way in -->", WAY_IN)
     if app.env.doc2path(docname).suffix == ".ipynb":
         notebook = json.loads(source[0])
         notebook["metadata"].pop("widgets", None)
-        static_outputs(notebook)
+        static_outputs(notebook, docname)
         captioned_figures(notebook, docname)
+        collapsed_imports(notebook)
         source[0] = json.dumps(notebook)
 
 
-def static_outputs(notebook: dict) -> None:
-    """Put a note in the place of each widget, which only a running kernel can show."""
+def static_outputs(notebook: dict, docname: str) -> None:
+    """Put in the place of each widget, which only a running kernel can show, a piece of the page's own, or a note."""
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
             if WIDGET in output.get("data", {}):
-                output["data"] = {"text/html": NOTE}
+                output["data"] = {"text/html": piece(docname)}
+
+
+def piece(docname: str) -> str:
+    """The piece that moves in a chapter's page: see `static/playground.js`."""
+    if docname not in PIECES:
+        return f'<p class="widget-note">{NOTE}</p>'
+    scripts = "".join(f'<script src="_static/{name}.js"></script>' for name in ("cmx", "playground"))
+    words = BROKEN if PIECES[docname] == "break" else MOVING
+    still = f'<p class="widget-note">{NOTE}</p>'
+    return f'<p>{words}</p><div class="playground" data-piece="{PIECES[docname]}">{still}</div>{scripts}'
 
 
 def captioned_figures(notebook: dict, docname: str) -> None:
@@ -90,6 +131,13 @@ def captioned_figures(notebook: dict, docname: str) -> None:
             raise ValueError(f"{docname}: the picture of cell {number + 1} has no sentence '*Figure: ...*' beside it")
 
 
+def collapsed_imports(notebook: dict) -> None:
+    """Fold the cells that begin with imports: what they bring is named where it is used."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code" and re.match(r"(import|from) ", "".join(cell["source"])):
+            cell["metadata"].setdefault("tags", []).append("hide-input")
+
+
 def plain(caption: str) -> str:
     """The first sentence of a caption, without the marks of Markdown and TeX."""
     sentence = re.split(r"(?<=[.;])\s", " ".join(caption.removeprefix("Figure: ").split()))[0]
@@ -105,6 +153,14 @@ def copy_mathjax(app, error):
         copy_asset(source / folder, target / folder)
 
 
+def make_playground(app, error):
+    """Lay what the playground computes with beside its script."""
+    made = runpy.run_path(str(Path(app.confdir, "playground.py")))
+    made["write"](Path(app.outdir, "_static", "playground"))
+
+
+TABLE = re.compile(r'<table class="table">.*?</table>', re.DOTALL)
+SENTENCE = re.compile(r"<td>(?:<p>)?[^<]{120}")
 FIGURE = re.compile(r'(<figure[^>]*>\s*)(<img[^>]* src="([^"]+)"[^>]*>)')
 
 
@@ -114,10 +170,17 @@ def finish(app, pagename, templatename, context, doctree):
     docutils gives the references the role of a list, but its entries are no list items.
     """
     body = context.get("body", "").replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+    # Where a cell holds sentences, the columns of a table are too narrow for them on a telephone: see book.css.
+    body = TABLE.sub(lambda found: as_sentences(found[0]), body)
     context["body"] = FIGURE.sub(r'\1<a class="enlarge" href="\3">\2</a>', body)
+
+
+def as_sentences(table: str) -> str:
+    return table.replace('class="table"', 'class="table sentences"', 1) if SENTENCE.search(table) else table
 
 
 def setup(app):
     app.connect("html-page-context", finish)
     app.connect("source-read", adapt)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", make_playground)

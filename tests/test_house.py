@@ -7,7 +7,7 @@ from pathlib import Path
 import cmxlib
 
 HOUSE = Path(cmxlib.__file__).parent
-ROOMS = ["paths", "lock", "learn", "attacks", "study", "book"]
+ROOMS = ["paths", "lock", "files", "learn", "attacks", "study", "book"]
 
 
 def imports():

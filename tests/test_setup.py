@@ -62,7 +62,7 @@ def test_everything_installed_for_the_book_is_pinned():
 
 def test_the_core_asks_for_three_packages():
     assert sorted(Requirement(line).name for line in PROJECT["dependencies"]) == ["cryptography", "numpy", "torch"]
-    assert list(EXTRAS) == ["files", "book", "test", "site", "browser"]
+    assert list(EXTRAS) == ["files", "onnx", "serve", "book", "test", "sweep", "site", "browser"]
     (installed,) = re.findall(r"-e '\.\[(.*)\]'", (ROOT / "Makefile").read_text())
     assert sorted(installed.split(",")) == sorted(EXTRAS)
 
@@ -74,7 +74,7 @@ def test_ranges_reach_back_to_torch_2_6():
 
 def test_conda_users_get_the_same_packages():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert conda[-1] == {"pip": ["-r requirements.txt", "-e .[book,files,test,site,browser]"]}
+    assert conda[-1] == {"pip": ["-r requirements.txt", "-e .[book,files,onnx,serve,test,sweep,site,browser]"]}
     (python,) = [entry for entry in conda[:-1] if entry.startswith("python")]
     range_ = SpecifierSet(python.removeprefix("python"))
     assert [f"3.{minor}" for minor in range(30) if f"3.{minor}" in range_] == TESTED

@@ -148,7 +148,7 @@ def chosen_image(patch_size: int = 4, channels: int = 3, steps: tuple[str, ...] 
 # -- the searches ------------------------------------------------------------------------------------------------
 
 
-def _match_axes(target, source, rng, restarts, steps=300):
+def _match_axes(target, source, rng, restarts):
     """The orthogonal Q for which Q source Q^T is closest to target, over all three covariances, as far as is found."""
     target_axes, source_axes = (_whitening_axes(moments[0]) for moments in (target, source))
     # In principal axes of unit variance the first covariance is the identity, and the others have to give the rest.
@@ -160,7 +160,7 @@ def _match_axes(target, source, rng, restarts, steps=300):
     starts = [np.sign(leading(agreement)), *rng.choice([-1.0, 1.0], (20 * restarts, len(agreement)))]
     signs = max((_flip_while_better(start, agreement) for start in starts), key=lambda s: s @ agreement @ s)
     rotation = np.diag(signs)
-    for _ in range(steps):
+    for _ in range(300):
         previous = rotation
         rotation = polar((a @ rotation @ b.swapaxes(1, 2) + a.swapaxes(1, 2) @ rotation @ b).sum(0))
         if np.abs(rotation - previous).max() < 1e-5:

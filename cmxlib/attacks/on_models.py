@@ -10,6 +10,7 @@ a key, as the attacks on images do: ``decrypt_model(encrypted_model, estimate, .
     retrain                     train the embedding, everything, or a new model, on the labelled images
 """
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -230,12 +231,14 @@ def retrain(
     *,
     n_steps: int,
     train: str = "everything",
+    frozen: bool = False,
     progress: bool = False,
 ) -> "pd.DataFrame":
     """Train on the first ``n_images`` plain training images; the history of ``fit``.
 
     train: "everything", or "embedding" for the patch embedding alone; ``model`` is changed in place. With a new model
     this is training from nothing. n_steps: the budget, in batches of ``settings.batch_size``; images are repeated.
+    frozen: whether batch normalisations go on using, and keep, the statistics that they have.
     """
     checks.whole(n_steps, "n_steps", 1)
     checks.whole(n_images, "n_images", 1, len(data.train_images))
@@ -251,10 +254,29 @@ def retrain(
     chosen = torch.arange(wanted) % n_images
     few = dataclasses.replace(data, train_images=data.train_images[chosen], train_labels=data.train_labels[chosen])
     few = dataclasses.replace(few, test_images=data.test_images[:100], test_labels=data.test_labels[:100])
-    history = fit(model, few, dataclasses.replace(settings, epochs=epochs), progress=progress)
+    with _frozen(model) if frozen else contextlib.nullcontext():
+        history = fit(model, few, dataclasses.replace(settings, epochs=epochs), progress=progress)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return history
+
+
+@contextlib.contextmanager
+def _frozen(model):
+    """Meanwhile ``model.train()`` leaves the batch normalisations in eval mode."""
+
+    def train(mode=True):
+        type(model).train(model, mode)
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return model
+
+    model.train = train
+    try:
+        yield
+    finally:
+        del model.train
 
 
 def key_loss(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .style import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, STEPS, Looks, curves, guide, marks, subplots
-from .summaries import KNOWLEDGE, equal_budgets, of_measure, wilson
+from .summaries import ATTACKERS, adversarial_table, equal_budgets, of_measure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,30 +124,35 @@ def stolen_model(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def adversarial(rows: pd.DataFrame) -> Figure:
-    """Accuracy of the encrypted pipeline on adversarial examples, by what their maker knows, from rows `adversarial`.
+def adversarial(rows: pd.DataFrame, *, patch_size: int = 4, eps: int = 8) -> Figure:
+    """Accuracy of the victim on adversarial examples, by who encrypts and what their maker has, from the table's rows.
 
-    With 95 % intervals over images; dashed: on unchanged images, dotted: guessing.
+    By steps of the cipher, the strongest attack of each; mean over keys with the 95 % interval over images. Dashed: on
+    unchanged images; dotted: guessing; crosses: random noise.
     """
-    rows = of_measure(rows[rows.pipeline == "encrypted"], "accuracy")
-    known = [name for name in KNOWLEDGE if name in set(rows.knowledge)]
+    table = adversarial_table(rows[(rows.patch_size == patch_size) & rows.eps.isin([0, eps])])
+    known = [names for names in ATTACKERS if names in set(zip(table.setting, table.knowledge, strict=True))]
     figure, [[axis]] = subplots(figsize=(10, 1.3 + 0.45 * len(known)))
-    for attack, label, colour, marker, shift in (
-        ("noise", "random noise", GREY, "x", 0),
-        ("pgd", "PGD (gradients)", BLUE, "o", -0.13),
-        ("square", "Square (answers)", ORANGE, "s", 0.13),
-    ):
-        part = rows[rows.attack == attack].groupby("knowledge", sort=False).agg({"value": "mean", "n_attacked": "min"})
-        ends = np.array([wilson(*row) for row in part.itertuples(index=False)]).T
-        places = [known.index(name) + shift for name in part.index]
-        look = {"color": colour, "marker": marker, "linestyle": "", "capsize": 3, "label": label}
-        axis.errorbar(100 * part.value, places, xerr=100 * np.abs(ends - part.value.to_numpy()), **look)
-    guide(axis, 100 * rows[rows.attack == "none"].value.mean(), line="--")
+    made = table[~table.attack.isin(["none", "noise"])].sort_values("accuracy")
+    made = made.drop_duplicates(["setting", "knowledge", "steps"])
+    looks = {**STEPS, "none": (GREY, "o", "-")}
+    shifts = dict(zip((steps for steps in looks if steps in set(made.steps)), (0, -0.15, 0, 0.15), strict=False))
+    for steps in reversed(looks):
+        part = made[made.steps == steps]
+        places = [known.index(names) for names in zip(part.setting, part.knowledge, strict=True)]
+        ends = np.abs(part[["low", "high"]].to_numpy().T - part.accuracy.to_numpy())
+        look = {"color": looks[steps][0], "marker": looks[steps][1], "linestyle": "", "capsize": 3}
+        if len(part):
+            shifted = np.array(places) + shifts[steps]
+            axis.errorbar(part.accuracy, shifted, xerr=ends, label=steps.replace("none", "no encryption"), **look)
+    noise = table[table.attack == "noise"]
+    axis.plot(noise.accuracy, [0] * len(noise), "x", color=GREY, label="random noise")
+    guide(axis, table[table.attack == "none"].accuracy.mean(), line="--")
     guide(axis, 10)
-    axis.set_yticks(range(len(known)), [KNOWLEDGE[name] for name in known])
-    axis.set(xlabel="accuracy of the encrypted pipeline, %", xlim=(-2, 102), ylim=(len(known) - 0.5, -0.5))
-    axis.set_title("what the attacker has", loc="right", x=-0.02)
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize="small", columnspacing=1, handletextpad=0.3)
+    axis.set_yticks(range(len(known)), [ATTACKERS[names] for names in known])
+    axis.set(xlabel=f"accuracy, %, changes of up to {eps} grey levels", xlim=(-2, 102), ylim=(len(known) - 0.5, -0.5))
+    axis.set_title("who encrypts: what the attacker has", loc="right", x=-0.02)
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, fontsize="small", columnspacing=1, handletextpad=0.3)
     return figure
 
 

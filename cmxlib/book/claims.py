@@ -125,7 +125,7 @@ CLAIMS = (
     Claim(
         "It keeps images private",
         "field",
-        ("attack_images", "attack_pairs"),
+        ("attack_images", "recovered", "attack_pairs"),
         partial(verdicts.privacy, patch_size=PATCH_SIZE),
         "studied to achieve … privacy-preserving image classification",
     ),

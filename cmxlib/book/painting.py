@@ -49,6 +49,23 @@ def signed(values: np.ndarray, cell: int, top: float | None = None) -> Image.Ima
     return enlarged(np.moveaxis(colours.round().astype(np.uint8), -1, 0), cell * max(values.shape))
 
 
+def matrix(values: np.ndarray, side: int) -> Image.Image:
+    """A square matrix as ``signed`` in a frame, its columns named as plain and its rows as encrypted entries."""
+    n = len(values)
+    square = ImageOps.expand(signed(values, max(side // n, 1)), 1, GREY)
+    canvas = Image.new("RGB", (square.width + LINE, square.height + LINE), "white")
+    canvas.paste(square, (LINE, 0))
+    for words, turn in (("plain entry", 0), ("encrypted entry", 90)):
+        axis = Image.new("RGB", (square.width, LINE), "white")
+        pen, middle, ends = ImageDraw.Draw(axis), square.width / 2, ("0", str(n - 1))
+        left, right = ends if not turn else reversed(ends)
+        pen.text((1, 1), left, "black", _font(11))
+        pen.text((square.width - 1, 1), right, "black", _font(11), anchor="ra")
+        pen.text((middle, 1), f"{words} →" if not turn else f"← {words}", "black", _font(11), anchor="ma")
+        canvas.paste(axis.rotate(turn, expand=True), (0, 0) if turn else (LINE, square.height))
+    return canvas
+
+
 def weights_of_filter(weights: np.ndarray, size: int, marked: int | None = None) -> Image.Image:
     """A filter (3 * size * size,) as three squares, for red, green and blue; one entry may be marked by a frame."""
     cell, top = SMALL // size, np.abs(weights).max()
@@ -96,8 +113,9 @@ def row(parts: list, titles: Sequence[str] | None = None, gap: int = GAP) -> Ima
     return canvas
 
 
-def column(parts: list, gap: int = GAP // 2) -> Image.Image:
+def column(parts: list) -> Image.Image:
     """Pictures below one another."""
+    gap = GAP // 2
     canvas = Image.new("RGB", (max(part.width for part in parts), sum(p.height + gap for p in parts) - gap), "white")
     top = 0
     for part in parts:

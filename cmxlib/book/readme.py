@@ -35,7 +35,8 @@ def main_table() -> str:
     for scale in ("paper", "small"):
         if not table_path(scale, "keys").exists():
             continue
-        if read(scale, "keys").empty:
+        rows = read(scale, "keys")
+        if rows.empty:
             raise ValueError(
                 f"the table {table_path(scale, 'keys').name} at scale {scale} has no rows: measure them anew"
             )
@@ -43,12 +44,15 @@ def main_table() -> str:
         for patch_size, part in found.groupby("patch_size"):
             by = part.set_index(["case", "steps"])
             steps = list(part.steps.unique())
+            seeds = rows[rows.patch_size == patch_size].seeds.nunique()
+            networks = "one trained network" if seeds == 1 else f"{seeds} trained networks"
             n_keys = int(by.loc["wrong key"].n.iloc[0])
             largest = recorded_differences(scale, patch_size)
             images = f"{largest.n_images.iloc[0]:,}"
             lines = [
-                f"ConvMixer with patches of {patch_size} on CIFAR-10 at scale *{scale}*: accuracy in per cent over "
-                f"{images} test images; for wrong keys the mean ± standard deviation, and the largest of {n_keys}.",
+                f"ConvMixer with patches of {patch_size} on CIFAR-10 at scale *{scale}*: accuracy in per cent of "
+                f"{networks}, over {images} test images; for wrong keys the mean ± standard deviation over {n_keys} "
+                "keys, and the largest.",
                 "",
                 "| What is classified by what | " + " | ".join(name.replace("+", " + ") for name in steps) + " |",
                 "|---|" + "---:|" * len(steps),

@@ -13,6 +13,15 @@ if TYPE_CHECKING:  # a figure is drawn from rows that are there: those who draw 
 
 CONVENTIONAL = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX", "SUB")  # in the order of tables and figures
 FOUND = 0.9  # of a key: the share from which on it counts as found
+GUESSING = 0.1  # the accuracy of ten classes by chance
+
+
+def share_left(accuracy: Any, plain: Any) -> Any:
+    """How much of the plain accuracy is left, the book's one measure of it: 1 at the plain accuracy, 0 at guessing.
+
+    accuracy, plain: in [0, 1], numbers or Series of them. Below 0 where the network does worse than guessing.
+    """
+    return (accuracy - GUESSING) / (plain - GUESSING)
 
 
 def summary(values: Any) -> dict:
@@ -81,10 +90,10 @@ PUBLISHED = (
 def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Sum up rows of the table `conventional`: one row a method, accuracies and losses in per cent and points.
 
-    Columns: method; seeds; correct, correct_sd (over seeds; plain images for "plain"); loss, loss_low, loss_high,
-    loss_max (points against the plain network of the same seed: mean, its 95 % interval from two seeds up, and
-    largest); wrong, wrong_sd, wrong_max, n_wrong (over keys and seeds); no_key; key_change (seconds, mean); bits (of
-    the key space). A network whose plain twin is not measured yet has no loss.
+    Columns: method; seeds; correct (mean over seeds; plain images for "plain"); loss, loss_low, loss_high (points
+    against the plain network of the same seed: mean, and its 95 % interval from two seeds up); wrong, wrong_max,
+    n_wrong (over keys and seeds); no_key; key_change (seconds, mean); bits (of the key space). A network whose plain
+    twin is not measured yet has no loss.
     """
     import pandas as pd
 
@@ -96,19 +105,16 @@ def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
         cases = {case: part.set_index("seed").value for case, part in group.groupby("case")}
         correct, none = cases["plain" if method == "plain" else "correct key"], pd.Series(dtype=float)
         wrong, lost = 100 * cases.get("wrong key", none), 100 * (plain - correct).dropna()
-        loss = summary(lost) if len(lost) else dict.fromkeys(("mean", "low", "high", "max"), float("nan"))
+        loss = summary(lost) if len(lost) else dict.fromkeys(("mean", "low", "high"), np.nan)
         found.append(
             {
                 "method": method,
                 "seeds": len(correct),
                 "correct": 100 * correct.mean(),
-                "correct_sd": 100 * correct.std(),
                 "loss": loss["mean"],
                 "loss_low": loss["low"],
                 "loss_high": loss["high"],
-                "loss_max": loss["max"],
                 "wrong": wrong.mean(),
-                "wrong_sd": wrong.std(),
                 "wrong_max": wrong.max(),
                 "n_wrong": len(wrong),
                 "no_key": 100 * cases.get("no key", none).mean(),
@@ -133,43 +139,42 @@ def duration(seconds: float) -> str:
     return f"{seconds / units.get(unit, 1e-6):.3g} {unit}"
 
 
-KNOWLEDGE = {  # rows of `adversarial`, in the order of tables and figures, and in words
-    "none": "nothing",
-    "surrogate": "data of the same kind: a model of one's own",
-    "encrypted model, no key": "the encrypted model, as if it took plain images",
-    "encrypted model, first layer relearnt": "the encrypted model, its first layer retrained",
-    "answers of the encrypted pipeline": "answers of the encrypted pipeline",
-    "encrypted model, estimated key": "the encrypted model and encrypted images: a key estimated from them",
-    "encrypted model and encrypted images": "the encrypted model, and a way to change encrypted images",
-    "plain model": "the plain model",
+ATTACKERS = {  # (setting, knowledge) in rows of `adversarial`, in the order of tables and figures, and in words
+    ("none", "plain model"): "no encryption: the plain model",
+    ("provider", "encrypted model"): "provider encrypts: the encrypted model as it is",
+    ("provider", "own model"): "provider encrypts: a model of one's own",
+    ("provider", "first layer retrained"): "provider encrypts: the encrypted model, its first layer retrained",
+    ("provider", "answers"): "provider encrypts: answers to questions",
+    ("client", "estimated key"): "client encrypts: the encrypted model, a key estimated from encrypted images",
+    ("client", "encrypted model"): "client encrypts: the encrypted model, and encrypted images to change",
 }
 NEW_KEYS = "new key for each image"
 SEEN = "encrypted images alone", "with the encrypted model", "known pairs", "chosen images"
-ATTACKS = "ciphertext only", "ciphertext and model", "known plaintext", "chosen plaintext"  # of which SEEN speaks
+IMAGES_ALONE = "ciphertext only", "jigsaw"  # attacks that need no more than these
+ATTACKS = IMAGES_ALONE, ("ciphertext and model",), ("known plaintext",), ("chosen plaintext",)  # of which SEEN speaks
 
 
-def adversarial_table(scale: str) -> pd.DataFrame:
-    """Robust accuracy by knowledge and attack, in per cent, from table `adversarial`.
+def adversarial_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Robust accuracy by attacker, cipher, eps and patch size, in per cent, from rows of the table `adversarial`.
 
-    Columns: knowledge, attack, images, encrypted and plain (the two pipelines), low and high (the 95 % interval of
-    encrypted over images, Wilson's), differ (examples that the pipelines classify differently), max_change (grey
-    levels).
+    Columns: those that the table varies, without key; keys (their number); images (of each); accuracy (of the victim,
+    mean over keys), least and most (over keys), low and high (the 95 % interval over images, Wilson's); unchanged
+    (accuracy on the same images as they were); and, where it was measured, the means of own_accuracy,
+    share_recovered, questions, and the largest differ, max_change and rms_change.
     """
     import pandas as pd
 
-    rows = records.read(scale, "adversarial")
-    rows = rows[rows.attack.notna()]  # without attack: rows about the attacker's own model
+    by = ["setting", "knowledge", "attack", "steps", "eps", "patch_size"]
     found = []
-    for knowledge in KNOWLEDGE:
-        part = rows[rows.knowledge == knowledge]
-        for attack, group in part.groupby("attack", sort=False):
-            right = of_measure(group, "accuracy").set_index("pipeline").value
-            n = int(group.n_attacked.iloc[0])
-            low, high = wilson(right["encrypted"], n)
-            counts = {name: int(of_measure(group, name).value.iloc[0]) for name in ("differ", "max_change")}
-            values = {"encrypted": right["encrypted"], "low": low, "high": high, "plain": right["plain"]}
-            percent = {name: 100 * value for name, value in values.items()}
-            found.append({"knowledge": knowledge, "attack": attack, "images": n, **percent, **counts})
+    for names, part in rows.groupby(by, sort=False):
+        each = {name: group.value for name, group in part.groupby("measure")}
+        right, n = each["accuracy"], int(part.n_images.iloc[0])
+        low, high = wilson(right.mean(), n)
+        values = {"accuracy": right.mean(), "least": right.min(), "most": right.max(), "low": low, "high": high}
+        percent = {name: 100 * value for name, value in {**values, "unchanged": each["unchanged"].mean()}.items()}
+        means = {name: each[name].mean() for name in ("own_accuracy", "share_recovered", "questions") if name in each}
+        largest = {name: each[name].max() for name in ("differ", "max_change", "rms_change")}
+        found.append(dict(zip(by, names, strict=True)) | {"keys": len(right), "images": n} | percent | means | largest)
     return pd.DataFrame(found)
 
 
@@ -181,21 +186,21 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
-    """What each repair costs its owner and an attacker, from tables `repairs`, `attack_images` and `attack_pairs`.
+    """What each repair costs its owner and an attacker, from tables `repairs`, `attack_images`, `recovered` and
+    `attack_pairs`.
 
     patch_size: of the network without repair. A row per repair, with exact (no prediction differs), memory (numbers
     in the first layer), time (inference) and encryption (of images) as multiples of the model and cipher without
     repair; then ``SEEN``: how many images it takes until nine tenths of the key are found on average over draws,
-    then and with all larger numbers that were tried; inf where that was not reached, NaN where an attack was not
-    tried. ``needed`` puts these into words.
+    then and with all larger numbers that were tried, by the best attack of those that need no more; inf where that was
+    not reached, NaN where none was tried. ``needed`` puts these into words. A repair whose times are those of another
+    has NaN for them.
     """
     import pandas as pd
 
     rows = records.read(scale, "repairs")
-    images, pairs = (
-        of_measure(records.read(scale, name), "share_recovered") for name in ("attack_images", "attack_pairs")
-    )
-    images = images[(images.public == "same data set") & images.neighbours]
+    pairs = of_measure(records.read(scale, "attack_pairs"), "share_recovered")
+    images = from_images_alone(records.read(scale, "attack_images"), records.read(scale, "recovered"))
     costs = {name: part.set_index("measure").value for name, part in rows[rows.attack.isna()].groupby("repair")}
     costs[NEW_KEYS], found = None, []
     for repair, part in rows.groupby("repair", sort=False):
@@ -218,15 +223,33 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
                 "repair": repair,
                 "exact": bool(cost["differ"] == 0),
                 "memory": cost["first_layer_ratio"],
-                "time": cost["inference_ratio"] + each_time,
-                "encryption": cost["encryption_ratio"],
+                "time": cost.get("inference_ratio", np.nan) + each_time,
+                "encryption": cost.get("encryption_ratio", np.nan),
                 **{
-                    head: (found_from(attack[name], "n") or np.inf) if name in attack else np.nan
-                    for head, name in zip(SEEN, ATTACKS, strict=True)
+                    head: min(
+                        (found_from(attack[name], "n") or np.inf for name in names if name in attack), default=np.nan
+                    )
+                    for head, names in zip(SEEN, ATTACKS, strict=True)
                 },
             }
         )
     return pd.DataFrame(found)
+
+
+def from_images_alone(images: pd.DataFrame, recovered: pd.DataFrame) -> pd.DataFrame:
+    """Shares of the key that are found from encrypted images, with public images of the same data set.
+
+    A cell (patch size, steps, number of images) is that of the table `recovered`, over many keys, where it has it, and
+    else that of `attack_images`, over draws under one key.
+    """
+    import pandas as pd
+
+    images, recovered = of_measure(images, "share_recovered"), of_measure(recovered, "share_recovered")
+    one = images[(images.public == "same data set") & images.neighbours]
+    many = recovered[(recovered.attack == "covariances") & (recovered.n_public == recovered.n_public.min())]
+    cells = ["patch_size", "steps", "n_encrypted"]
+    there = pd.MultiIndex.from_frame(many[cells])
+    return pd.concat([one[~pd.MultiIndex.from_frame(one[cells]).isin(there)], many], ignore_index=True)
 
 
 def needed(n: float) -> str:

@@ -42,18 +42,21 @@ STEPS = {
 def key_lab(pictures: dict[str, torch.Tensor], key: SecretKey) -> "Piece":
     """Encrypt a picture of one's choice, with steps, a block size and keys of one's choice (chapter 3).
 
-    pictures: {name: uint8 (3, H, W)}; large ones are shrunk. key: the first key; a button draws new ones.
+    pictures: {name: uint8 (3, H, W)}; large ones are shrunk. key: the first key; a button draws new ones. What was
+    encrypted with one key can be decrypted with another.
     """
     pictures = {name: painting.fitted(painting.enlarged(picture, 0)) for name, picture in pictures.items()}
-    keys = {"key 1": key}
+    keys = {"key 1": key, "key 2": key.subkey("key 2")}
+    same = "the same key"
 
-    def draw(picture, steps, block_size, key):
+    def draw(picture, steps, block_size, key, decrypt_with=same):
         plain = pictures[picture]
-        cipher = PatchCipher(keys[key], patch_size=block_size, steps=STEPS[steps])
+        used = [keys[key], keys[key if decrypt_with == same else decrypt_with]]
+        cipher, other = (PatchCipher(each, patch_size=block_size, steps=STEPS[steps]) for each in used)
         encrypted = cipher.encrypt(plain)
-        shown = [plain, to_bytes(encrypted), to_bytes(cipher.decrypt(encrypted))]
-        matrix = painting.signed(cipher.matrix()[0], SIDE // cipher.n)
-        titles = ["plain", "encrypted", "decrypted", f"A, {cipher.n} × {cipher.n}"]
+        shown = [plain, to_bytes(encrypted), to_bytes(other.decrypt(encrypted))]
+        matrix = painting.matrix(cipher.matrix()[0], SIDE)
+        titles = ["plain", "encrypted", f"decrypted with {decrypt_with}", f"the matrix A, {cipher.n} × {cipher.n}"]
         alike = [round(ssim(plain[None], found[None])[0], 2) + 0 for found in shown[1:]]
         wrong, bits = int((shown[2] != plain).sum()), cipher.key_bits()
         sentence = (
@@ -64,6 +67,7 @@ def key_lab(pictures: dict[str, torch.Tensor], key: SecretKey) -> "Piece":
 
     which = ipywidgets.Dropdown(options=list(pictures), description="picture")
     which_key = ipywidgets.Dropdown(options=list(keys), description="key")
+    which_other = ipywidgets.Dropdown(options=[same, *keys], description="decrypt with")
     new_key = ipywidgets.Button(description="Draw a new key", icon="key")
     upload = ipywidgets.FileUpload(accept="image/*", description="Your picture")
     piece = Piece(
@@ -73,6 +77,7 @@ def key_lab(pictures: dict[str, torch.Tensor], key: SecretKey) -> "Piece":
         steps=ipywidgets.Dropdown(options=list(STEPS), value="shuffle + flip", description="steps"),
         block_size=ipywidgets.Dropdown(options=[2, 4, 8], value=4, description="block size"),
         key=which_key,
+        decrypt_with=which_other,
     )
 
     def add(choices, choice, name, value):
@@ -88,7 +93,12 @@ def key_lab(pictures: dict[str, torch.Tensor], key: SecretKey) -> "Piece":
                 piece.children[-1].value = html.escape(f"{file['name']} {error}")
         upload.value = ()  # so that the same file can be chosen again
 
-    new_key.on_click(lambda _: add(keys, which_key, f"key {len(keys) + 1}", SecretKey.generate()))
+    def draw_key(_):
+        add(keys, which_key, f"key {len(keys) + 1}", SecretKey.generate())
+        chosen, which_other.options = which_other.value, [same, *keys]
+        which_other.value = chosen
+
+    new_key.on_click(draw_key)
     upload.observe(read_upload, "value")
     return piece
 
@@ -158,9 +168,10 @@ def turn_the_key(
     """Turn a correct key into a wrong one, entry by entry, and see what an encrypted model predicts (chapter 5).
 
     model: the plain classifier; images (N, 3, H, W), uint8, and labels (N,): all count for the accuracy, and the first
-    eight are shown. Both ciphers: shuffles and flips of the model's patch size.
+    eight that the plain model reads correctly are shown. Both ciphers: shuffles and flips of the model's patch size.
     """
     norm: dict[str, Any] = {"mean": mean, "std": std}
+    shown = (logits(model, images, **norm).argmax(1) == labels).nonzero()[:8, 0]
     encrypted_model = encrypt_model(model, cipher, **norm)
 
     def draw(turned):
@@ -169,8 +180,8 @@ def turn_the_key(
         found = logits(decrypt_model(encrypted_model, tried, **norm), images, **norm)
         predicted, chances = found.argmax(1), found.softmax(1).numpy()
         # Encrypted with the tried key and decrypted with the correct one: what the filters make of an image.
-        seen, columns = cipher.decrypt(tried.encrypt(images[:8])), []
-        for image, label, answer, heights in zip(seen, labels, predicted, chances, strict=False):
+        seen, columns = cipher.decrypt(tried.encrypt(images[shown])), []
+        for image, label, answer, heights in zip(seen, labels[shown], predicted[shown], chances[shown], strict=True):
             colours = [[GREY]] * len(heights)
             colours[answer] = [BLUE if answer == label else ORANGE]
             bars = painting.bars(heights[:, None], colours, SMALL, top=1)
@@ -186,19 +197,21 @@ def turn_the_key(
     return Piece(draw, turned=_slider("entries turned", 0, cipher.n))
 
 
-def break_it(images: torch.Tensor, recovered: dict[int, torch.Tensor]) -> "Piece":
+def break_it(picture: torch.Tensor, encrypted: torch.Tensor, recovered: dict[int, torch.Tensor]) -> "Piece":
     """See how many observed images an attack needs (chapter 7).
 
-    images: originals, uint8 (k, 3, H, W), k about 8. recovered: {number of observed images: uint8 (k, 3, H, W)}, what
-    an attack that observed so many made of their encryption.
+    picture, encrypted: uint8 (3, H, W). recovered: {number of observed images: uint8 (3, H, W)}, what an attack that
+    observed so many made of ``encrypted``.
     """
-    alike = {observed: ssim(images, found).mean() for observed, found in recovered.items()}
+    alike = {observed: ssim(picture[None], found[None])[0] for observed, found in recovered.items()}
 
     def draw(observed):
-        rows = [[painting.enlarged(image, SMALL) for image in shown] for shown in (images, recovered[observed])]
-        parts = [painting.text("original"), painting.row(rows[0]), painting.text("recovered"), painting.row(rows[1])]
-        sentence = f"Images observed: {observed}. SSIM of recovered and original: {alike[observed]:.2f} on average."
-        return painting.column(parts), sentence
+        titles = ["the picture", "encrypted", f"recovered, images observed: {observed}"]
+        parts = [painting.enlarged(shown) for shown in (picture, encrypted, recovered[observed])]
+        sentence = (
+            f"Images observed: {observed}. SSIM of the recovered picture and the original: {alike[observed]:.2f}."
+        )
+        return painting.row(parts, titles), sentence
 
     slider = ipywidgets.SelectionSlider(options=sorted(recovered), description="images observed")
     return Piece(draw, observed=_wide(slider))

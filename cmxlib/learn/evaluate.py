@@ -40,17 +40,15 @@ def logits(
     mean: Sequence[float],
     std: Sequence[float],
     batch_size: int = 500,
-    device: str | torch.device | None = None,
     autocast: bool = False,
 ) -> torch.Tensor:
-    """The model's logits (N, classes), on the CPU, in the type of the model's parameters.
+    """The model's logits (N, classes), on the CPU, computed where the model is, in the type of its parameters.
 
     Args:
         model: any classifier of normalised images, with an output (N, classes) or one whose ``logits`` are that; it is
             in eval mode during the call, and each of its modules in its own mode afterwards.
         images: (N, C, H, W), uint8 or float in [0, 1].
         mean, std: per channel, of values in [0, 1].
-        device: where to compute; by default where the model is. The model is moved there.
         autocast: compute in bfloat16 where that is safe. Quicker, good to about two digits: for accuracies, not
             for exactness.
     """
@@ -60,13 +58,11 @@ def logits(
     checks.whole(batch_size, "batch_size", 1)
     held = (value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point())
     like = next(held, torch.empty(0))  # a model that holds nothing computes in float32, on the CPU
-    at = torch.device(device or like.device)
     found = []
-    model.to(at)
-    with evaluating(model), torch.autocast(at.type, torch.bfloat16, enabled=autocast):
+    with evaluating(model), torch.autocast(like.device.type, torch.bfloat16, enabled=autocast):
         # Of no images, one that is thrown away tells the number of classes.
         for batch in (images if len(images) else images.new_zeros(1, *images.shape[1:])).split(batch_size):
-            batch = normalise(batch.to(at), mean, std, like.dtype)
+            batch = normalise(batch.to(like.device), mean, std, like.dtype)
             found.append(logits_of(model(batch.contiguous(memory_format=torch.channels_last))).to(like.dtype))
     return torch.cat(found)[: len(images)].cpu()
 
@@ -157,28 +153,16 @@ def key_trials(
     return pandas.DataFrame(rows)
 
 
-def right_key_rows(
-    model: nn.Module, data: Dataset, cipher: Cipher, *, n_images: int | None = None, seed: int = 0
-) -> list[dict]:
+def right_key_rows(model: nn.Module, data: Dataset, cipher: Cipher) -> list[dict]:
     """The rows of ``key_trials`` that are of no wrong key, as dicts; arguments as there."""
-    return _right(model, _locked(model, data, cipher, seed), data, cipher, n_images, seed)[0]
+    return _right(model, _locked(model, data, cipher, 0), data, cipher, None, 0)[0]
 
 
-def wrong_key_accuracy(
-    model: nn.Module,
-    data: Dataset,
-    cipher: Cipher,
-    key_seed: int,
-    *,
-    n_images: int | None = None,
-    seed: int = 0,
-    **options: Any,
-) -> float:
+def wrong_key_accuracy(model: nn.Module, data: Dataset, cipher: Cipher, key_seed: int, **options: Any) -> float:
     """Accuracy on test images encrypted with SecretKey.for_experiment(key_seed), of the model encrypted with
-    for_experiment(seed); arguments as for ``key_trials``."""
-    key_seed, locked = _wrong(cipher, key_seed, seed), _locked(model, data, cipher, seed)
-    found = _wrong_logits(locked, data, cipher, key_seed, n_images, options)
-    return _share(found, data.test_labels[: len(found)])
+    for_experiment(0); arguments as for ``key_trials``."""
+    key_seed, locked = _wrong(cipher, key_seed, 0), _locked(model, data, cipher, 0)
+    return _share(_wrong_logits(locked, data, cipher, key_seed, None, options), data.test_labels)
 
 
 def _is_cipher(cipher: Cipher) -> bool:

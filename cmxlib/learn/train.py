@@ -1,5 +1,9 @@
-"""Training: one loop, with a checkpoint after each epoch."""
+"""Training: one loop, with a checkpoint after each epoch, by one process or by several:
 
+torchrun --standalone --nproc-per-node 2 -m cmxlib.learn.train --dataset cifar10 --epochs 25 --out model
+"""
+
+import argparse
 import dataclasses
 import math
 import os
@@ -18,10 +22,12 @@ from torch.nn import functional as F
 from ..lock import checks
 from ..paths import need
 from .augment import augment
-from .checkpoint import checksum, held, load_checkpoint, model_checksum, save_checkpoint
-from .data import Dataset
-from .device import bf16_is_faster, default_device, pays_to_compile
+from .checkpoint import checksum, held, load_checkpoint, model_checksum, save_checkpoint, save_model
+from .convmixer import ConvMixer
+from .data import Dataset, load_dataset
+from .device import bf16_is_faster, pays_to_compile
 from .evaluate import accuracy, logits_of, normalise
+from .ranks import in_parallel, mean_of_ranks, process_group, rank_device, ranks, same_buffers, wait_for_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +77,7 @@ def fit(
     transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
     device: str | torch.device | None = None,
     autocast: bool | None = None,
+    sync_norm: bool = False,
     progress: bool = True,
 ) -> "pd.DataFrame":
     """Train a classifier on ``data.train_images``.
@@ -86,6 +93,8 @@ def fit(
             torch's global generator does not count.
         device: by default a GPU where there is one.
         autocast: compute in bfloat16 where torch's autocast does so; by default where that is faster.
+        sync_norm: in ``ranks.process_group``, where each process trains on its share of a batch: normalise by the
+            statistics of the whole batch, in each BatchNorm2d.
         progress: show a bar with loss and accuracy.
 
     Returns one row per epoch: epoch, lr (at its end), train_loss, train_accuracy (on augmented images, while
@@ -105,18 +114,23 @@ def fit(
         raise ValueError(
             f"There are {len(data.train_images)} training images, fewer than one batch of {settings.batch_size}."
         )
-    device = torch.device(device or default_device())
+    rank, n_ranks = ranks()
+    if settings.batch_size % n_ranks:
+        raise ValueError(f"batch_size must be a multiple of the {n_ranks} processes, but it is {settings.batch_size}.")
+    device = torch.device(device or rank_device())
     model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
     state = {"autocast": autocast, "rows": []}
     folder = None if checkpoint is None else Path(checkpoint)
-    with nullcontext() if folder is None else held(folder):
+    with nullcontext() if folder is None or rank else held(folder):  # rank 0 alone writes there
+        wait_for_all()
         if folder is not None:
             state |= _identity(model, data, settings, transform, device)
             state = load_checkpoint(folder, model, optimizer, state)
         if state["autocast"] is None:  # a checkpoint keeps what was chosen when its training began
             state["autocast"] = bf16_is_faster(device)
-        _train(model, data, settings, optimizer, state, folder, transform, device, progress)
+        network = in_parallel(model, device, sync_norm)
+        _train(model, network, data, settings, optimizer, state, folder, transform, device, progress and not rank)
     return pandas.DataFrame(state["rows"])
 
 
@@ -134,17 +148,18 @@ def _identity(model, data, settings, transform, device) -> dict:
     }
 
 
-def _train(model, data, settings, optimizer, state, folder, transform, device, progress) -> None:
-    """Train from where ``state`` is, and add a row for each epoch to it."""
+def _train(model, network, data, settings, optimizer, state, folder, transform, device, progress) -> None:
+    """Train from where ``state`` is, and add a row for each epoch to it. network: the model, as it is called."""
     images, labels = data.train_images.to(device), data.train_labels.to(device, torch.long)
     n_steps = len(images) // settings.batch_size
+    (rank, n_ranks), share = ranks(), settings.batch_size // ranks()[1]
     rows, done, dtype = state["rows"], len(state["rows"]), next(model.parameters()).dtype
 
     def ready(batch):
         return normalise(batch, data.mean, data.std, dtype).contiguous(memory_format=torch.channels_last)
 
     # By all steps, not those that are left, so that a training that goes on computes as it began.
-    network = torch.compile(model) if pays_to_compile(device, n_steps * settings.epochs) else model
+    network = torch.compile(network) if pays_to_compile(device, n_steps * settings.epochs) else network
     bar = need("tqdm.auto", "book").tqdm(
         total=n_steps * settings.epochs, initial=n_steps * done, disable=not progress, unit="step", mininterval=1
     )
@@ -163,10 +178,14 @@ def _train(model, data, settings, optimizer, state, folder, transform, device, p
             # One generator per epoch, so that resuming needs no state of random numbers.
             generator = torch.Generator(device).manual_seed(settings.seed * 1_000_003 + epoch)
             order = torch.randperm(len(images), generator=generator, device=device)
+            if n_ranks > 1:  # one order of images, and each rank's own draws for its share
+                seeds = torch.randint(2**62, (n_ranks,), generator=generator, device=device)
+                generator.manual_seed(int(seeds[rank]))
             totals = torch.zeros(2, device=device)
             model.train()
             for step in range(n_steps):
-                chosen = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+                first = step * settings.batch_size + rank * share
+                chosen = order[first : first + share]
                 batch = augment(
                     images[chosen],
                     generator,
@@ -191,7 +210,8 @@ def _train(model, data, settings, optimizer, state, folder, transform, device, p
                     go_on_if(math.isfinite(loss_so_far), epoch)
                     bar.set_description(f"epoch {epoch + 1}: loss {loss_so_far:.3f}, accuracy {accuracy_so_far:.1%}")
                 bar.update()
-            train_loss, train_accuracy = (totals / n_steps).tolist()
+            train_loss, train_accuracy = mean_of_ranks(totals / n_steps).tolist()
+            same_buffers(model)
             weights_are_finite = all(value.isfinite().all() for value in model.state_dict().values())
             go_on_if(math.isfinite(train_loss) and weights_are_finite, epoch)
             rows.append(
@@ -211,7 +231,7 @@ def _train(model, data, settings, optimizer, state, folder, transform, device, p
                     "seconds": time.perf_counter() - start,
                 }
             )
-            if folder is not None:
+            if folder is not None and rank == 0:
                 save_checkpoint(folder, model, optimizer, state)
     except KeyboardInterrupt:
         way_on = f"run it again to go on from {folder.name}" if folder else "it had no checkpoint folder"
@@ -219,3 +239,33 @@ def _train(model, data, settings, optimizer, state, folder, transform, device, p
     finally:
         bar.close()
         model.eval()
+
+
+def main() -> None:
+    """Train a ConvMixer on a data set of the book, as the arguments say, and save it."""
+    parser = argparse.ArgumentParser(prog="cmxlib.learn.train", description=main.__doc__)
+    parser.add_argument("--dataset", required=True, help="cifar10 or fontdigits")
+    parser.add_argument("--out", type=Path, required=True, help="the model goes to OUT.safetensors and OUT.json")
+    parser.add_argument("--checkpoint", type=Path, help="a folder from which a stopped training goes on")
+    parser.add_argument("--sync-norm", action="store_true", help="normalise by the whole batch, not a process's share")
+    for name, size in {"dim": 256, "depth": 8, "kernel_size": 5, "patch_size": 4}.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=size)
+    for field in dataclasses.fields(TrainSettings):
+        how = {"required": True} if field.default is dataclasses.MISSING else {"default": field.default}
+        kind = {"action": argparse.BooleanOptionalAction} if field.type is bool else {"type": field.type}
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **how, **kind)  # type: ignore[arg-type]
+    args = vars(parser.parse_args())
+    settings = TrainSettings(**{field.name: args[field.name] for field in dataclasses.fields(TrainSettings)})
+    sizes = {name: args[name] for name in ("dim", "depth", "kernel_size", "patch_size")}
+    with process_group():
+        data = load_dataset(args["dataset"])
+        torch.manual_seed(settings.seed)
+        model = ConvMixer(**sizes, num_classes=len(data.classes), channels=data.train_images.shape[1])
+        history = fit(model, data, settings, checkpoint=args["checkpoint"], sync_norm=args["sync_norm"])
+        if ranks()[0] == 0:
+            save_model(args["out"], model, history, [data.name, sizes, dataclasses.asdict(settings)])
+            print(history.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -195,14 +195,18 @@ def _etc(key, blocks):
     """The blocks change places; each is then rotated and inverted, made a negative or not, its channels reordered."""
     n = len(blocks)
     size = math.isqrt(blocks.shape[1] // CHANNELS)
-    block = np.arange(blocks.shape[1]).reshape(CHANNELS, size, size)
-    turns = [np.rot90(way, k, (1, 2)) for way in (block, block[:, :, ::-1]) for k in range(4)]  # the dihedral group
+    turned = turns(np.arange(blocks.shape[1]).reshape(CHANNELS, size, size))
     way = np.packbits(key.bits(3 * n, purpose="EtC rotation and inversion").reshape(n, 3), axis=1) >> 5  # 0 .. 7
-    ways = np.stack(turns)[way[:, 0]]  # (n, channels, size, size)
+    ways = turned[way[:, 0]]  # (n, channels, size, size)
     ways = np.take_along_axis(ways, _channel_orders(key, n, "EtC")[:, :, None, None], 1)
     moved = blocks[key.permutation(n, purpose="EtC blocks")]
     turned = np.broadcast_to(key.bits(n, purpose="EtC negative")[:, None], blocks.shape)
     return entry_table(blocks, np.take_along_axis(moved, ways.reshape(n, -1), 1), turned)
+
+
+def turns(block: np.ndarray) -> np.ndarray:
+    """A square block (C, B, B) in the 8 ways to rotate and mirror it, the dihedral group: (8, C, B, B)."""
+    return np.stack([np.rot90(way, k, (1, 2)) for way in (block, block[:, :, ::-1]) for k in range(4)])
 
 
 def _pe(key, pixels):

@@ -56,6 +56,14 @@ class SecretKey:
         """Where the key comes from: "generated", "passphrase", "experiment N", with "subkey" behind for a subkey."""
         return self._origin
 
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell this key from others, derived so that they say nothing else of the secret.
+
+        Who sees it can check a guess of the whole secret, as who sees an encrypted image can.
+        """
+        return self._derive("fingerprint")[:8].hex()
+
     @classmethod
     def generate(cls) -> "SecretKey":
         """A fresh key: 256 bits from the operating system."""

@@ -1,8 +1,9 @@
-"""Nearly right keys: ciphers that agree with a given one in part."""
+"""Nearly right keys: ciphers that agree with a given one in part, or that all agree in part with one another."""
 
 import numpy as np
 
 from . import checks
+from .keys import SecretKey, check_key
 from .patch import PatchCipher
 
 
@@ -37,6 +38,36 @@ def scrambled_in_part(cipher: PatchCipher, kind: str, rng: np.random.Generator) 
     else:
         raise ValueError(f'kind must be "pixels", "within channels" or "all", but it is {kind!r}.')
     return PatchCipher.from_entries(order[cipher.permutation], cipher.flipped, cipher.block_size, cipher.channels)
+
+
+TURNS = "mirrored left to right", "mirrored top to bottom", "half turn", "transposed", "red and blue exchanged"
+
+
+def turned(cipher: PatchCipher, turn: str) -> PatchCipher:
+    """The cipher after one of ``TURNS`` of each plain patch: wrong in most entries or all, and yet not at random."""
+    entries = np.arange(cipher.n).reshape(cipher.channels, cipher.block_size, cipher.block_size)
+    order = {
+        "mirrored left to right": entries[:, :, ::-1],
+        "mirrored top to bottom": entries[:, ::-1],
+        "half turn": entries[:, ::-1, ::-1],
+        "transposed": entries.transpose(0, 2, 1),
+        "red and blue exchanged": entries[::-1],
+    }[turn].ravel()
+    return PatchCipher.from_entries(order[cipher.permutation], cipher.flipped, cipher.block_size, cipher.channels)
+
+
+def restricted(key: SecretKey, patch_size: int, in_place: int, channels: int = 3) -> PatchCipher:
+    """The shuffle of a key in which at least ``in_place`` entries of a patch, chosen by the key, stay where they are.
+
+    The idea of restricted random permutations (arXiv 2408.08529), here for the entries of a patch.
+    """
+    check_key(key)
+    n = channels * checks.whole(patch_size, "patch_size", 1) ** 2
+    checks.whole(in_place, "in_place", 0, n)
+    moved = key.permutation(n, purpose="restricted places")[in_place:]
+    permutation = np.arange(n)
+    permutation[moved] = moved[key.permutation(len(moved), purpose="restricted shuffle")]
+    return PatchCipher.from_entries(permutation, np.zeros(n, bool), patch_size, channels)
 
 
 def partway(start: PatchCipher, end: PatchCipher, count: int) -> PatchCipher:

@@ -1,15 +1,19 @@
 """A repair of the patch cipher: a key of its own for each position of the image, and the embedding that undoes it.
 
-The attacks on it are in `cmxlib.attacks.on_repairs`.
+Proposed for ConvMixer by Lin, Imaizumi and Kiya (Information 15(11), 723, 2024), with a permutation matrix for each
+patch or with an EtC cipher within each patch. The attacks on it are in `cmxlib.attacks.on_repairs` and `jigsaw`.
 """
 
+import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from . import checks
+from .conventional import turns
 from .embedding import checked_copy, find_embedding
 from .keys import SecretKey, check_key
 from .model import encrypt_model
@@ -31,14 +35,16 @@ class PositionCipher:
         *,
         image_size: int = 32,
     ):
-        check_key(key)
-        checks.whole(patch_size, "patch_size", 1)
-        if checks.whole(image_size, "image_size", 1) % patch_size:
-            raise ValueError(f"Patches of {patch_size} pixels do not divide images of {image_size} x {image_size}.")
-        positions = range((image_size // patch_size) ** 2)
-        subkeys = (key.subkey(f"position {i}") for i in positions)
+        subkeys = _subkeys(key, patch_size, image_size)
         self.ciphers = [PatchCipher(subkey, patch_size, channels, steps) for subkey in subkeys]
         self.patch_size = patch_size
+
+    @classmethod
+    def etc(cls, key: SecretKey, patch_size: int = 4, channels: int = 3, *, image_size: int = 32) -> "PositionCipher":
+        """The block-wise EtC of Lin, Imaizumi and Kiya (2024): one of ``etc_variants`` for each patch; none moves."""
+        variants = etc_variants(patch_size, channels)
+        subkeys = _subkeys(key, patch_size, image_size)
+        return cls.from_ciphers([variants[key.permutation(len(variants), purpose="EtC")[0]] for key in subkeys])
 
     @classmethod
     def from_ciphers(cls, ciphers: list[PatchCipher]) -> "PositionCipher":
@@ -54,6 +60,19 @@ class PositionCipher:
     def decrypt(self, images: torch.Tensor) -> torch.Tensor:
         """Undo ``encrypt``."""
         return _by_position(images, self.patch_size, [cipher.decrypt for cipher in self.ciphers])
+
+
+def etc_variants(patch_size: int = 4, channels: int = 3) -> list[PatchCipher]:
+    """The ciphers that EtC can make of one patch: rotated and mirrored (8 ways), a negative or not, its colours in any
+    order; 96 for three colours. They are affine, a permutation with one sign for all, and so fold into an embedding."""
+    checks.whole(patch_size, "patch_size", 1)
+    ways = turns(np.arange(channels * patch_size**2).reshape(channels, patch_size, patch_size))
+    negatives = (np.full(ways[0].size, negative) for negative in (False, True))
+    orders = (list(order) for order in itertools.permutations(range(channels)))
+    return [
+        PatchCipher.from_entries(way[order].ravel(), negative, patch_size, channels)
+        for negative, order, way in itertools.product(negatives, orders, ways)
+    ]
 
 
 class PositionEmbedding(nn.Module):
@@ -85,6 +104,15 @@ def encrypt_model_by_position(
     bias = torch.stack([each.bias.detach() for each in folded])
     encrypted.set_submodule(found.name, PositionEmbedding(weight, bias, conv.kernel_size[0]))
     return encrypted
+
+
+def _subkeys(key, patch_size, image_size):
+    """A key for each position of a square image."""
+    check_key(key)
+    checks.whole(patch_size, "patch_size", 1)
+    if checks.whole(image_size, "image_size", 1) % patch_size:
+        raise ValueError(f"Patches of {patch_size} pixels do not divide images of {image_size} x {image_size}.")
+    return [key.subkey(f"position {i}") for i in range((image_size // patch_size) ** 2)]
 
 
 def _by_position(images, size, functions):

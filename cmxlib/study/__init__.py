@@ -4,7 +4,8 @@
     scales        "quick", "small" and "paper", or a Scale of one's own, and the trained model of each
     table         the one way to record: a Table, and the runner that measures what it lacks
     tables        all tables, and what `cmx study` does
-    networks, conventional, images, recovered, repairs, stolen, adversarial, benchmarks   one module a family of tables
+    networks, generality, anatomy, conventional, images, recovered, repairs, stolen, adversarial, benchmarks
+                  one module for each family of tables
 
 A Table is its name, its units (dicts of the columns that it varies), a function that measures one unit and gives rows,
 and what the rows are measured over. To add one, declare it in a module of its family and list it in `tables.TABLES`.

@@ -1,8 +1,7 @@
-"""Tables of the plain network and its encrypted twin: training, keys, their anatomy, block sizes, cost, the engine."""
+"""Tables of the plain network and its encrypted twin: training, keys, block sizes, cost, the engine."""
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from ..learn.device import bf16_is_faster, default_device
@@ -10,9 +9,7 @@ from ..learn.evaluate import accuracy, key_trials, logits, right_key_rows, wrong
 from ..learn.train import fit
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
-from ..lock.near import damaged, scrambled_in_part
 from ..lock.patch import PatchCipher
-from ..lock.pixels import to_values
 from .scales import Scale, new_model, trained_model
 from .table import Table, in_turns, of_network
 
@@ -80,54 +77,7 @@ KEYS = Table(
     lambda scale, unit: of_network(
         scale.at(unit["patch_size"]), unit["seeds"], n_keys=scale.at(unit["patch_size"]).n_wrong
     ),
-)
-
-
-# -- anatomy: accuracy against the number of wrong entries in the key, and what survives in part ----------------------
-
-
-def _chosen_images(scale: Scale):
-    data = scale.data()
-    order = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))
-    chosen = order[: scale.anatomy_images]
-    return data.test_images[chosen], data.test_labels[chosen]
-
-
-def _anatomy(scale: Scale, unit: dict):
-    size, trial, norm = unit["patch_size"], unit["trial"], scale.data().norm
-    model, _ = trained_model(scale.at(size), seed=unit["seeds"])
-    images, labels = _chosen_images(scale)
-    cipher = PatchCipher(SecretKey.for_experiment(0), size)
-    encrypted = encrypt_model(model, cipher, **norm)
-    counts = [k for k in (0, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192) if k <= cipher.n]
-    points = [("positions", k, k, 0) for k in counts] + [("signs", k, 0, k) for k in [0, 1, *counts[1:]]]
-    points += [("both", k, k, k) for k in counts]
-    rng = np.random.default_rng(trial)
-    tried = [(kind, wrong, damaged(cipher, positions, signs, rng)) for kind, wrong, positions, signs in points]
-    for kind in ("pixels", "within channels", "all"):
-        tried.append((kind, cipher.n, scrambled_in_part(cipher, kind, rng)))
-    for kind, wrong, other in tried:
-        opened = decrypt_model(encrypted, other, **norm)
-        found = accuracy(opened, images, labels, **norm, autocast=bf16_is_faster(default_device()))
-        yield {"kind": kind, "wrong": wrong, "measure": "accuracy", "value": found}
-    if trial == 0:  # what is left when a patch is nothing but its mean colour: the coarsest picture that it can carry
-        coarse = torch.nn.functional.avg_pool2d(to_values(images), size).repeat_interleave(size, 2)
-        found = accuracy(model, coarse.repeat_interleave(size, 3), labels, **norm)
-        yield {"kind": "mean colour only", "wrong": 0, "measure": "accuracy", "value": found}
-
-
-ANATOMY = Table(
-    "anatomy",
-    lambda scale: [
-        {"patch_size": size, "seeds": seed, "trial": trial}
-        for size in scale.patch_sizes
-        for seed in scale.seeds
-        for trial in range(scale.anatomy_keys)
-    ],
-    _anatomy,
-    lambda scale, unit: of_network(
-        scale.at(unit["patch_size"]), unit["seeds"], scale.anatomy_keys, len(_chosen_images(scale)[1])
-    ),
+    trained=lambda scale, unit: (scale.at(unit["patch_size"]), unit["seeds"]),
 )
 
 
@@ -154,6 +104,7 @@ BLOCKS = Table(
     ],
     _blocks,
     lambda scale, unit: of_network(scale.at(unit["patch_size"]), 0, BLOCKS_WRONG),
+    trained=lambda scale, unit: (scale.at(unit["patch_size"]), 0),
     left_out=("paper",),
 )
 

@@ -151,6 +151,7 @@ def move_into(path: Path, parts: list[Path]) -> None:
         _save(path, rows)
         for part in parts:
             part.unlink()
+            _lock(part).unlink(missing_ok=True)  # who waits for it, or makes it anew, finds the rows in the table
 
 
 def _full(row, rows):
@@ -164,7 +165,11 @@ def locked(path: Path) -> "FileLock":
     from filelock import FileLock
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path.with_name(f".{path.name.lstrip('.')}.lock"))
+    return FileLock(_lock(path))
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(f".{path.name.lstrip('.')}.lock")
 
 
 def _checked(rows: Iterable[Mapping], origin: Mapping | None) -> list[dict[str, str]]:
@@ -225,6 +230,23 @@ class Recorded:
         if names not in self._known:
             self._known[names] = {tuple(row.get(name, "") for name in names) for row in self._rows}
         return tuple(_text(value) for value in unit.values()) in self._known[names]
+
+
+def recorded(path: Path) -> Recorded:
+    """The units that a table holds now. A process reads it again only when the file is another one, as each write of
+    ``write`` and ``move_into`` makes it."""
+    found = path.stat() if path.exists() else None
+    return _recorded(path, found and (found.st_ino, found.st_mtime_ns, found.st_size))
+
+
+@functools.lru_cache(maxsize=16)
+def _recorded(path: Path, stamp) -> Recorded:
+    return Recorded(path)
+
+
+def seconds_of_runs(path: Path) -> list[float]:
+    """The seconds of each run of which a table holds rows: the rows of one run name the same."""
+    return [float(seconds) for seconds, _, _ in {(r["seconds"], r["date"], r["commit"]) for r in _load(path)}]
 
 
 def _parsed(texts: list[str]) -> list:

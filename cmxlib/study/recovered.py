@@ -22,19 +22,19 @@ COVARIANCES, COMPONENTS = "covariances", "independent components"
 
 
 def _units(scale: Scale):
-    """Each with a key of its own, by ``key_seed``, and other victims' images."""
+    """Attack, public images, patch size, steps, encrypted images; then each with several keys, by ``key_seed``, and
+    under each key other victims' images."""
     attack, own = scale.attack, scale.patch_sizes[0]
-    pool, public = max(attack.victims), 10 * attack.public  # at scale small all there are
-    some = [count for count in attack.victims if 1 < count <= 1000]
-    keys, few_keys = (KEYS, FEW_KEYS) if attack.draws > 1 else (1, 1)
-    cells = []  # attack, public images, patch size, steps, encrypted images, keys
-    for size in sorted(attack.patch_sizes, key=lambda size: size != own):
-        for steps in CIPHERS:
-            counts = some if size == own else some[1::2]
-            cells += [(COVARIANCES, attack.public, size, steps, count, keys) for count in counts]
-    for size in (size for size in attack.patch_sizes if size >= own):
-        cells += [(COVARIANCES, n, size, "orthogonal", pool, keys) for n in (attack.public, public)]
-        cells += [(COMPONENTS, public, size, "orthogonal", pool, few_keys)]
+    everything, public = max(attack.victims), 10 * attack.public  # at most; at scale small, all there are
+    some = [count for count in attack.victims if 10 <= count < everything] or [everything]
+    keys, few = (KEYS, FEW_KEYS) if attack.draws > 1 else (1, 1)
+    cells = []
+    for size in (own, *(size for size in attack.patch_sizes[::-1] if size != own)):
+        counts, n_keys = (some, keys) if size == own else (some[2::2], few)
+        cells += [(COVARIANCES, attack.public, size, steps, count, n_keys) for steps in CIPHERS for count in counts]
+        if size >= own:  # smaller patches have nothing left to find
+            for kind, n_public in ((COVARIANCES, attack.public), (COVARIANCES, public), (COMPONENTS, public)):
+                cells.append((kind, n_public, size, "orthogonal", everything, few))
     for kind, n_public, size, steps, count, n_keys in cells:
         for seed in range(n_keys):
             unit = {"attack": kind, "n_public": n_public, "patch_size": size, "steps": steps}

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..attacks.jigsaw import jigsaw_by_position
 from ..attacks.matching import share_recovered
 from ..attacks.metrics import ssim
 from ..attacks.on_images import ciphertext_only, known_plaintext
@@ -37,6 +38,7 @@ from .table import Table, in_turns, of_attack
 
 FEW, BITS_PUBLIC, ROUNDS = 500, 2000, 5  # test images for exactness and time; public images in bits; timings
 NEW_KEYS = "new key for each image"
+POSITIONS = ("key by position", "EtC by position")
 BITS = ("flips of single bits", "single bits")
 
 
@@ -57,8 +59,8 @@ class _Repair:
         elif self.name.startswith("patch size"):
             size = int(self.name.split()[-1])
             self.model, self.cipher = new_model(self.scale.at(size)).eval(), PatchCipher(key, size)
-        elif self.name == "key by position":
-            self.cipher = PositionCipher(key, size)
+        elif self.name in POSITIONS:
+            self.cipher = PositionCipher(key, size) if self.name == POSITIONS[0] else PositionCipher.etc(key, size)
         else:
             self.steps = ("flip",) if self.name == BITS[0] else ("shuffle", "flip")
             self.cipher = PatchCipher(key, size, 24, steps=self.steps)
@@ -71,7 +73,7 @@ class _Repair:
         return self.cipher.encrypt(self.prepare(images))
 
     def locked(self) -> nn.Module:
-        if self.name == "key by position":
+        if self.name in POSITIONS:
             return encrypt_model_by_position(self.model, self.cipher, **self.norm)
         plain = bit_model(self.model, **self.plain_norm) if self.name in BITS else self.model
         return encrypt_model(plain, self.cipher, **self.norm)
@@ -86,7 +88,8 @@ def _units(scale: Scale):
         "known plaintext": attack.pairs,
         "chosen plaintext": (1,),
     }
-    attacked = dict.fromkeys(("key by position", *BITS), counts) | {NEW_KEYS: {"ciphertext and model": model_too}}
+    attacked = dict.fromkeys((POSITIONS[0], *BITS), counts) | {NEW_KEYS: {"ciphertext and model": model_too}}
+    attacked[POSITIONS[1]] = {"jigsaw": model_too, **counts}
     names = [*CIPHERS, *(f"patch size {other}" for other in sorted({2, 4, 8} - {size})), *attacked]
     for name in names:
         if name != NEW_KEYS:  # whose cipher is the usual one
@@ -112,6 +115,15 @@ def _cost(repair: _Repair) -> dict[str, float]:
         PatchCipher(SecretKey.for_experiment(0), repair.scale.patch_sizes[0]),
     )
     model, changed, ready = trained_model(repair.scale)[0], repair.locked(), repair.encrypt(few)
+    expected, found = logits(repair.model, few, **repair.plain_norm), logits(changed, ready, **repair.norm)
+    numbers = [sum(p.numel() for p in net[0].parameters()) for net in (model, changed)]
+    exact = {
+        "differ": (found.argmax(1) != expected.argmax(1)).sum().item(),
+        "max_logit_difference": (found - expected).abs().max().item(),
+        "first_layer_ratio": numbers[1] / numbers[0],
+    }
+    if repair.name == POSITIONS[1]:  # its embedding and its cipher compute what those of any key by position do
+        return exact
     # Layer by layer for all of them: the quick way of a plain ConvMixer on a CPU does not know other embeddings.
     layers = [nn.Sequential(*net) for net in (model, changed)]
     jobs = {
@@ -123,12 +135,7 @@ def _cost(repair: _Repair) -> dict[str, float]:
     }
     times = in_turns(jobs, ROUNDS + 1)
     seconds = {name: statistics.median(found[1:]) for name, found in times.items()}  # the first one warms up
-    expected, found = logits(repair.model, few, **repair.plain_norm), logits(changed, ready, **repair.norm)
-    numbers = [sum(p.numel() for p in net[0].parameters()) for net in (model, changed)]
-    return {
-        "differ": (found.argmax(1) != expected.argmax(1)).sum().item(),
-        "max_logit_difference": (found - expected).abs().max().item(),
-        "first_layer_ratio": numbers[1] / numbers[0],
+    return exact | {
         "inference_ratio": seconds["changed"] / seconds["plain"],
         "encryption_ratio": seconds["cipher"] / seconds["usual cipher"],
         "rekey_ratio": seconds["new key"] / (seconds["changed"] / len(few)),
@@ -149,6 +156,8 @@ def _attacked(repair: _Repair, unit: dict) -> dict[str, float]:
             if bits
             else known_plaintext_by_position(plain, seen, size)
         )
+    elif kind == "jigsaw":
+        estimate = jigsaw_by_position(seen, public, size)
     elif kind == "ciphertext only":
         estimate = (
             ciphertext_only(seen, to_bits(public[:BITS_PUBLIC]), size, repair.steps, restarts=2)

@@ -29,6 +29,12 @@ CIPHERS = {  # name in rows: key, patch size -> the cipher
 }
 
 
+OTHER_NETWORKS = {  # name in a Scale's model: module and class of timm
+    "ViT": ("timm.models.vision_transformer", "VisionTransformer"),  # arXiv 2010.11929
+    "MLP-Mixer": ("timm.models.mlp_mixer", "MlpMixer"),  # arXiv 2105.01601
+}
+
+
 @dataclass(frozen=True)
 class AttackSettings:
     """How much each attack gets at a scale; counts are of images unless said otherwise.
@@ -37,7 +43,8 @@ class AttackSettings:
     other victims' images; patch_sizes; pairs: known plaintexts; labelled: of a stolen model's attacker; trials: keys
     tried by random and hill climbing; iterations: of a gradient search, or batches of a training, on a stolen model;
     retrain_steps: batches of an adversary's own model; opened: test images for the accuracy of an opened model;
-    attacked: images made adversarial; queries: of Square; repaired: encrypted images seen under the repairs.
+    attacked: images made adversarial; queries: of Square; repaired: encrypted images seen under the repairs; restarts:
+    of PGD, on the images that are still classified correctly.
     """
 
     victims: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000, 10000)
@@ -53,6 +60,7 @@ class AttackSettings:
     attacked: int = 500
     queries: int = 300
     repaired: tuple[int, ...] = (30, 100, 300, 1000)
+    restarts: int = 3
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,9 @@ class Scale:
     name: "quick" (embedded data, seconds), "small" (CIFAR-10, minutes on two cores), "paper" (the full recipe), or
         that of the folder in which the rows of your own scale go.
     dataset: a name for load_dataset, or a Dataset of your own.
-    model: arguments of ConvMixer.
+    model: arguments of ConvMixer; or "network", a name of OTHER_NETWORKS, and the arguments of that class.
     train: how it is trained.
+    others: the networks of the table `generality`, as {name: (model, what differs in train)}.
     n_wrong: wrong keys for each cipher.
     patch_sizes: of the networks of the main tables; the first is that of the attacks.
     finer: what differs at a patch size, as {patch size: {"epochs": ..., "n_wrong": ...}}.
@@ -79,6 +88,7 @@ class Scale:
     model: dict = field(hash=False)
     train: TrainSettings
     n_wrong: int
+    others: Mapping[str, tuple[dict, dict]] = field(default_factory=dict, hash=False)
     patch_sizes: tuple[int, ...] = (4,)
     finer: Mapping[int, dict] = field(default_factory=dict, hash=False)
     seeds: tuple[int, ...] = (0,)
@@ -89,11 +99,26 @@ class Scale:
     ciphers: Mapping[str, Callable] = field(default_factory=lambda: CIPHERS, hash=False)
     attack: AttackSettings = AttackSettings()
 
+    def __post_init__(self):
+        size = self.model.get("patch_size")
+        if not self.patch_sizes or self.patch_sizes[0] != size:
+            raise ValueError(
+                f"patch_sizes must begin with the model's patch_size, {size}, but it is {self.patch_sizes}: "
+                "change either."
+            )
+
     def at(self, patch_size: int) -> "Scale":
         """The same study with another patch size of the network, and with what ``finer`` says of it."""
         changes = dict(self.finer.get(patch_size, {}))
         train = replace(self.train, epochs=changes.pop("epochs", self.train.epochs))
-        return replace(self, model={**self.model, "patch_size": patch_size}, train=train, **changes)
+        model = {**self.model, "patch_size": patch_size}
+        sizes = (patch_size, *(size for size in self.patch_sizes if size != patch_size))
+        return replace(self, model=model, train=train, patch_sizes=sizes, **changes)
+
+    def of(self, network: str) -> "Scale":
+        """The same study with one of its other networks."""
+        model, changes = self.others[network]
+        return replace(self, model=model, train=replace(self.train, **changes))
 
     def data(self) -> Dataset:
         """The data set, read once in a process."""
@@ -109,6 +134,8 @@ class _Scales(dict):
     def __missing__(self, name):
         raise ValueError(f"There is no scale {name!r}: SCALE is one of {', '.join(self)}.")
 
+
+_PATCHES = {"img_size": 32, "patch_size": 4, "num_classes": 10, "embed_dim": 96}
 
 _SCALES = {
     "quick": Scale(
@@ -129,6 +156,19 @@ _SCALES = {
         model={"dim": 128, "depth": 8, "kernel_size": 5, "patch_size": 4},
         train=TrainSettings(epochs=16),
         n_wrong=100,
+        # timm's, smaller than published ones. Fixed before the first training: epochs that fit into 15 minutes of one
+        # core, and a rate that is usual for networks with LayerNorm.
+        others={
+            "ViT": (
+                {"network": "ViT", **_PATCHES, "depth": 3, "num_heads": 3, "mlp_ratio": 2}
+                | {"class_token": False, "global_pool": "avg"},
+                {"epochs": 5, "max_lr": 0.002},
+            ),
+            "MLP-Mixer": (
+                {"network": "MLP-Mixer", **_PATCHES, "num_blocks": 4, "mlp_ratio": (0.5, 2)},
+                {"epochs": 4, "max_lr": 0.002},
+            ),
+        },
     ),
     "paper": Scale(
         name="paper",
@@ -143,6 +183,7 @@ _SCALES = {
         # not overfit in 40, so that a few more are no risk. Patches of 2 take four times as long.
         finer={2: {"epochs": 30, "n_wrong": 30}},
         compared_seeds=(0,),  # one training takes about an hour of one core
+        attack=AttackSettings(queries=5000, retrain_steps=100),
     ),
 }
 SCALES: Mapping[str, Scale] = _Scales(_SCALES)
@@ -153,16 +194,22 @@ def named(scale: str | Scale) -> Scale:
     return scale if isinstance(scale, Scale) else SCALES[scale]
 
 
-def new_model(scale: Scale, seed: int = 0) -> ConvMixer:
-    """The untrained ConvMixer of a scale, its initial weights drawn from ``seed``."""
+def new_model(scale: Scale, seed: int = 0) -> torch.nn.Module:
+    """The untrained network of a scale, its initial weights drawn from ``seed``."""
+    sizes = dict(scale.model)
+    network = sizes.pop("network", "ConvMixer")
+    make = ConvMixer
+    if network != "ConvMixer":
+        module, name = OTHER_NETWORKS[network]
+        make = getattr(paths.need(module, "book"), name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ConvMixer(**scale.model)
+        return make(**sizes)
 
 
 def trained_model(
     scale: str | Scale, *, seed: int = 0, device: torch.device | str | None = None, progress: bool = True
-) -> tuple[ConvMixer, "pd.DataFrame"]:
+) -> tuple[torch.nn.Module, "pd.DataFrame"]:
     """The model of a scale, trained on plain images, and its history: from the book, from the cache, or trained now.
 
     Args:

@@ -1,6 +1,7 @@
-"""Tables of the attacks on models: `stolen_rates`, which learning rate serves a thief, and `stolen_model`.
+"""Attacks on models: tables `stolen_rates` (which learning rate serves a thief), `stolen_model`, `stolen_heldout`.
 
-All images of the attacker are images that the victim trained with, the best that an attacker could hold.
+In the first two all images of the attacker are images that the victim trained with, the best that an attacker could
+hold; in the last, none of them are.
 """
 
 import dataclasses
@@ -75,6 +76,7 @@ STOLEN_RATES = Table(
     ],
     _rates,
     lambda scale, unit: of_attack(scale, 2 * unit["n_plain"]),
+    trained=lambda scale, unit: (scale, 0),
 )
 
 
@@ -148,6 +150,8 @@ STOLEN_MODEL = Table(
     _units,
     _stolen,
     lambda scale, unit: of_attack(scale, min(scale.attack.opened, len(scale.data().test_labels))),
+    reads=(STOLEN_RATES,),
+    trained=lambda scale, unit: (scale, 0),
 )
 
 
@@ -214,3 +218,57 @@ def _methods(scale: Scale, rates):
         "embedding, then everything": (in_two_stages, anew),
         "from nothing": (retrain("everything", fresh, new=True), fresh),
     }
+
+
+# -- stolen_heldout: what a thief gets whose images the victim never saw ----------------------------------------------
+# The victim is trained with all training images, so the thief's are the first half of the test images; the other half
+# judges. One budget for all, and three times as much for the new model, which needs no theft; by cipher and key.
+
+_HELDOUT = {  # method: what is trained, whether batch normalisations keep their statistics, whether the model is new
+    "embedding anew": ("embedding", False, False),
+    "embedding anew, frozen": ("embedding", True, False),
+    "everything": ("everything", False, False),
+    "from nothing": ("everything", False, True),
+}
+
+
+def _heldout_units(scale: Scale):
+    budget, draws = max(scale.attack.iterations // 3, 1), range(scale.attack.draws)
+    tried = [("shuffle", "embedding anew", draws), ("none", "from nothing", draws)]
+    tried += [("shuffle+flip", "embedding anew", draws)]
+    tried += [("shuffle", "embedding anew, frozen", draws[:1]), ("shuffle", "everything", draws[:1])]
+    tried += [("orthogonal", "embedding anew", draws[:1]), ("flip", "embedding anew", draws[:1])]
+    units = [
+        {"steps": steps, "method": method, "n_plain": _middle(scale.attack), "budget": budget, "draw": draw}
+        for steps, method, draws in tried
+        for draw in draws
+    ]
+    return [*units, {**units[0], "steps": "none", "method": "from nothing", "budget": 3 * budget}]
+
+
+def _heldout(scale: Scale, unit: dict):
+    data, draw, (train, frozen, new) = scale.data(), unit["draw"], _HELDOUT[unit["method"]]
+    half = len(data.test_labels) // 2
+    theirs = dataclasses.replace(data, train_images=data.test_images[:half], train_labels=data.test_labels[:half])
+    if new:
+        model, rate = new_model(scale, seed=100 + draw), scale.train.max_lr
+    else:
+        cipher = scale.ciphers[unit["steps"]](SecretKey.for_experiment(draw), scale.patch_sizes[0])
+        model = encrypt_model(trained_model(scale)[0], cipher, **data.norm)
+        rate = chosen_rate(records.read(scale.name, "stolen_rates"), train)
+    how = dataclasses.replace(scale.train, seed=draw, max_lr=rate)
+    held = _held(theirs, draw)
+    on_models.retrain(model, held, unit["n_plain"], how, n_steps=unit["budget"], train=train, frozen=frozen)
+    value = accuracy(model, data.test_images[half:], data.test_labels[half:], **data.norm)
+    return [{"measure": "accuracy", "value": value}, {"measure": "learning_rate", "value": rate}]
+
+
+STOLEN_HELDOUT = Table(
+    "stolen_heldout",
+    _heldout_units,
+    _heldout,
+    lambda scale, unit: of_attack(scale, len(scale.data().test_labels) // 2),
+    reads=(STOLEN_RATES,),
+    trained=lambda scale, unit: (scale, 0),
+    left_out=("paper",),
+)

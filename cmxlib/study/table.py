@@ -4,7 +4,8 @@
     record(table, scale)        # measures every unit that results/<scale>/keys.csv lacks, and goes on where it stopped
 
 Each unit's rows are written as one file, a *part*, at one stroke; when the run ends, the parts are collected into the
-table in the order of the units. Rows that are there stay as they are, to the letter.
+table in the order of the units. Rows that are there stay as they are, to the letter. `sweep` measures the same units
+in many processes.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 
 from ..learn.device import default_device
+from ..paths import write_text
 from . import records
 from .scales import Scale
 
@@ -32,6 +34,9 @@ class Table:
         those of ``measured_over``.
     timed: whether the values are times, so that nothing else should run beside it.
     left_out: scales of the book at which it is not measured.
+    reads: tables whose rows at the same scale a unit reads; it is measured when these are complete.
+    trained: (scale, unit) -> the scale and the seed of the trained model that the unit rests on. A sweep trains it
+        first, once; where it is not said, the first unit that needs a model trains it, and the others wait.
     """
 
     name: str
@@ -40,40 +45,90 @@ class Table:
     over: Callable[[Scale, dict], dict]
     timed: bool = False
     left_out: tuple[str, ...] = ()
+    reads: tuple["Table", ...] = ()
+    trained: Callable[[Scale, dict], tuple[Scale, int]] | None = None
 
 
 def record(table: Table, scale: Scale, say: Callable[[str], None] = print) -> None:
-    """Measure each unit of a table that is not recorded yet, and collect the rows. An interrupted run loses no unit.
-
-    A unit is checked, measured and written under a lock of its own, so that two processes measure each of them once.
-    """
+    """Measure each unit of a table that is not recorded yet, and collect the rows. An interrupted run loses no unit."""
+    ask_for_what_it_reads(table, scale)
     try:
         for unit in missing(table, scale):
-            part = _part(table, scale, unit)
-            with records.locked(part):
-                if part.exists() or unit in records.Recorded(_path(table, scale)):  # in this order: parts become rows
-                    continue
-                start = time.perf_counter()
-                rows = [{**unit, **row} for row in table.measure(scale, unit)]
-                seconds = time.perf_counter() - start
-                origin = records.provenance(scale=scale.name, seconds=seconds, **table.over(scale, unit))
-                records.write(part, rows, origin)
-            say(f"{table.name}: {', '.join(map(str, unit.values()))} ({seconds:.0f} s)")
+            if line := measured(table, scale, unit):
+                say(line)
     finally:
         collect(table, scale)
 
 
+def measured(table: Table, scale: Scale, unit: dict) -> str:
+    """Measure a unit and write its rows as a part; a line that says so, or "" where it is recorded already.
+
+    It is checked, measured and written under a lock of its own, so that of several processes one measures it. What
+    goes wrong is raised, and noted for ``progress`` until the unit succeeds.
+    """
+    part = _part(table, scale, unit)
+    note = part.with_suffix(".failed")
+    with records.locked(part):
+        if part.exists() or unit in records.recorded(_path(table, scale)):  # in this order: parts become rows
+            return ""
+        start = time.perf_counter()
+        try:
+            rows = [{**unit, **row} for row in table.measure(scale, unit)]
+            seconds = time.perf_counter() - start
+            origin = records.provenance(scale=scale.name, seconds=seconds, **table.over(scale, unit))
+            records.write(part, rows, origin)
+        except Exception as error:
+            write_text(note, f"{unit}: {type(error).__name__}: {error}\n")
+            raise
+        note.unlink(missing_ok=True)
+    return f"{table.name}: {', '.join(map(str, unit.values()))} ({seconds:.0f} s)"
+
+
 def missing(table: Table, scale: Scale) -> list[dict]:
     """The units of a table that neither its rows nor its parts hold."""
-    recorded = records.Recorded(_path(table, scale))
-    return [unit for unit in table.units(scale) if unit not in recorded and not _part(table, scale, unit).exists()]
+    recorded, parts = records.recorded(_path(table, scale)), set(_parts(table, scale).glob("*.csv"))
+    return [unit for unit in table.units(scale) if unit not in recorded and _part(table, scale, unit) not in parts]
+
+
+def ask_for_what_it_reads(table: Table, scale: Scale) -> None:
+    """ValueError where a table whose rows this one reads lacks units, so that nothing is built on some of them."""
+    for other in table.reads:
+        if lacking := missing(other, scale):
+            raise ValueError(
+                f"The table {table.name} reads the rows of {other.name}, of which {len(lacking)} units are missing: "
+                "record that table first."
+            )
+        collect(other, scale)  # what other processes left in parts
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a table is: units in all, recorded, and failed when last tried; seconds that the missing ones will take
+    one after the other, by the mean of those that are recorded (None where none is)."""
+
+    table: str
+    total: int
+    recorded: int
+    failed: int
+    seconds_left: float | None
+
+
+def progress(table: Table, scale: Scale) -> Progress:
+    """How far a table is at a scale."""
+    total, left = len(list(table.units(scale))), missing(table, scale)
+    failed = sum(_part(table, scale, unit).with_suffix(".failed").exists() for unit in left)
+    rows = [_path(table, scale), *_parts(table, scale).glob("*.csv")]
+    taken = sum(seconds for path in rows for seconds in records.seconds_of_runs(path))
+    done = total - len(left)
+    return Progress(table.name, total, done, failed, taken / done * len(left) if done else None)
 
 
 def collect(table: Table, scale: Scale) -> None:
     """Move the parts into the table, in the order of the units; a part that is in it already is dropped."""
-    known = {_part(table, scale, unit): place for place, unit in enumerate(table.units(scale))}
-    found = _parts(table, scale).glob("*.csv")
-    records.move_into(_path(table, scale), sorted(found, key=lambda part: (known.get(part, len(known)), part.name)))
+    if found := list(_parts(table, scale).glob("*.csv")):
+        known = {_part(table, scale, unit): place for place, unit in enumerate(table.units(scale))}
+        found.sort(key=lambda part: (known.get(part, len(known)), part.name))
+        records.move_into(_path(table, scale), found)
 
 
 def _path(table: Table, scale: Scale) -> Path:

@@ -6,20 +6,24 @@ from dataclasses import replace
 
 from . import records
 from .adversarial import ADVERSARIAL
+from .anatomy import ANATOMY, RESTRICTED, TURNED
 from .benchmarks import BENCHMARKS
 from .conventional import CONVENTIONAL
+from .generality import GENERALITY
 from .images import IMAGES, PAIRS, VISIBILITY
-from .networks import ANATOMY, BLOCKS, COST, ENGINE, KEYS, TRAINING
+from .networks import BLOCKS, COST, ENGINE, KEYS, TRAINING
 from .recovered import RECOVERED
 from .repairs import REPAIRS
+from .sampling import SAMPLED_KEYS
 from .scales import Scale, named
-from .stolen import STOLEN_MODEL, STOLEN_RATES
-from .table import Table, missing, record
+from .stolen import STOLEN_HELDOUT, STOLEN_MODEL, STOLEN_RATES
+from .table import Table, record
 
 # In this order: a table stands after those whose rows it reads, and the dearest come last.
 TABLES: tuple[Table, ...] = (
-    *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, RECOVERED, REPAIRS),
-    *(STOLEN_RATES, ADVERSARIAL, STOLEN_MODEL, BENCHMARKS, BLOCKS, ENGINE, CONVENTIONAL),
+    *(TRAINING, KEYS, SAMPLED_KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, RECOVERED, REPAIRS),
+    *(STOLEN_RATES, ADVERSARIAL, STOLEN_HELDOUT, STOLEN_MODEL),
+    *(BENCHMARKS, TURNED, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL),
 )
 
 
@@ -36,23 +40,15 @@ def study(
     seeds: of the networks, in place of the scale's. n_keys: wrong keys for each cipher, in place of the scale's.
     """
     records.commit()  # the code that runs is the one that is there now, not when the first rows are written
-    scale = _changed(named(scale), seeds, n_keys)
-    for table in _asked(scale, only):
+    scale = changed(named(scale), seeds, n_keys)
+    for table in asked(scale, only):
         start = time.perf_counter()
         record(table, scale, say)
         say(f"{table.name}: recorded ({time.perf_counter() - start:.0f} s)")
 
 
-def status(
-    scale: str | Scale, only: str = "", *, seeds: tuple[int, ...] = (), n_keys: int = 0
-) -> list[tuple[str, int, int]]:
-    """(table, units that are recorded, units in all) of each table at a scale."""
-    scale = _changed(named(scale), seeds, n_keys)
-    counted = [(table, len(list(table.units(scale)))) for table in _asked(scale, only)]
-    return [(table.name, total - len(missing(table, scale)), total) for table, total in counted]
-
-
-def _changed(scale: Scale, seeds, n_keys) -> Scale:
+def changed(scale: Scale, seeds: tuple[int, ...] = (), n_keys: int = 0) -> Scale:
+    """The scale with other seeds of the networks and another number of wrong keys, where these are given."""
     if seeds:
         scale = replace(scale, seeds=tuple(seeds), compared_seeds=tuple(seeds))
     if n_keys:
@@ -61,7 +57,8 @@ def _changed(scale: Scale, seeds, n_keys) -> Scale:
     return scale
 
 
-def _asked(scale: Scale, only: str) -> list[Table]:
+def asked(scale: Scale, only: str = "") -> list[Table]:
+    """The tables of a scale, or the one that is named. ValueError, with the names, where there is none."""
     by_name = {table.name: table for table in TABLES}
     if only and only not in by_name:
         raise ValueError(f"There is no table {only!r}: choose one of {', '.join(by_name)}.")

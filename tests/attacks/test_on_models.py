@@ -172,3 +172,15 @@ def test_retraining_sees_no_more_images_than_it_may():
     assert torch.equal(model[0].weight, same[0].weight)
     with pytest.raises(ValueError, match="embedding"):
         retrain(model, data, 10, SETTINGS, n_steps=1, train="half")
+
+
+def test_frozen_batch_normalisations_keep_what_they_remember():
+    data = toy_data()
+    for frozen in (False, True):
+        model = toy_model()
+        before = {name: value.clone() for name, value in model.state_dict().items() if "running" in name}
+        retrain(model, data, 64, SETTINGS, n_steps=3, train="embedding", frozen=frozen)
+        after = model.state_dict()
+        assert len(before) and all(torch.equal(after[name], value) == frozen for name, value in before.items())
+        assert "train" not in vars(model)
+        assert all(module.training for module in model.train().modules())

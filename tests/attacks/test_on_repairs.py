@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cmxlib import ConvMixer, PatchCipher, SecretKey, encrypt_model, logits
+from cmxlib.attacks.jigsaw import jigsaw_by_position
 from cmxlib.attacks.matching import share_recovered
 from cmxlib.attacks.on_images import known_plaintext
 from cmxlib.attacks.on_repairs import (
@@ -20,7 +21,7 @@ from cmxlib.attacks.on_repairs import (
 )
 from cmxlib.learn.evaluate import normalise
 from cmxlib.lock.bits import bit_model, from_bits, to_bits
-from cmxlib.lock.position import PositionCipher, encrypt_model_by_position
+from cmxlib.lock.position import PositionCipher, encrypt_model_by_position, etc_variants
 
 from .test_on_images import noise_images, smooth_images
 
@@ -38,10 +39,11 @@ def mean_share(estimate, cipher):
     return np.mean([share_recovered(*both) for both in zip(estimate.ciphers, cipher.ciphers, strict=True)])
 
 
-@pytest.mark.parametrize("steps", [("shuffle",), ("flip",), ("shuffle", "flip"), ("orthogonal",)])
+@pytest.mark.parametrize("steps", [("shuffle",), ("flip",), ("shuffle", "flip"), ("orthogonal",), ("EtC",)])
 def test_keys_by_position_are_exact(model, steps):
-    images = noise_images(3, 0).double() / 255
-    cipher = PositionCipher(SecretKey.for_experiment(1), 4, steps=steps, image_size=24)
+    images, key = noise_images(3, 0).double() / 255, SecretKey.for_experiment(1)
+    etc = steps == ("EtC",)
+    cipher = PositionCipher.etc(key, image_size=24) if etc else PositionCipher(key, 4, steps=steps, image_size=24)
     encrypted = cipher.encrypt(images)
     assert torch.allclose(cipher.decrypt(encrypted), images, atol=1e-12)
     locked = encrypt_model_by_position(model, cipher, **NORM)
@@ -58,6 +60,36 @@ def test_positions_have_different_keys():
     assert len({tuple(each.permutation) for each in cipher.ciphers}) == 36
     with pytest.raises(ValueError, match="positions"):
         cipher.encrypt(noise_images(1, 0)[:, :, :16])
+
+
+def test_etc_turns_a_patch_in_96_ways_and_moves_no_patch():
+    image = noise_images(1, 0)
+    patch = image[:, :, :4, :4]
+    found = {tuple(each.encrypt(patch).flatten().tolist()) for each in etc_variants(4)}
+    assert len(found) == len(etc_variants(4)) == 96
+    red = patch[0, 0]  # a colour stays together: rotated or mirrored, perhaps a negative
+    ways = [turned for flat in (red, red.flip(1)) for k in range(4) for turned in [flat.rot90(k)]]
+    for each in etc_variants(4):
+        colours = each.encrypt(patch)[0]
+        assert any(torch.equal(way, c) or torch.equal(255 - way, c) for way in ways for c in colours)
+    encrypted = PositionCipher.etc(SecretKey.for_experiment(1), image_size=24).encrypt(image)
+    for row, column in ((0, 0), (4, 8), (20, 20)):
+        plain, secret = (x[0, :, row : row + 4, column : column + 4].flatten() for x in (image, encrypted))
+        values = [torch.sort(each).values for each in (plain, 255 - plain)]
+        assert any(torch.equal(torch.sort(secret).values, each) for each in values)
+
+
+def test_borders_put_etc_by_position_right():
+    cipher = PositionCipher.etc(SecretKey.for_experiment(1), image_size=24)
+    images = smooth_images(100, seed=2)
+    found = jigsaw_by_position(cipher.encrypt(images), smooth_images(300, seed=1))
+    shown = found.decrypt(cipher.encrypt(images)).double()
+    # These images are as often bright as dark, and have no colours of their own: all borders are right, whatever the
+    # order of the colours.
+    steps = (shown.diff(dim=3).abs().mean(), shown.diff(dim=2).abs().mean())
+    assert max(steps) < 1.01 * images.double().diff(dim=3).abs().mean()
+    noise = jigsaw_by_position(cipher.encrypt(noise_images(100, 3)), noise_images(100, 4))
+    assert mean_share(noise, cipher) < 0.1
 
 
 def test_positions_help_one_another():

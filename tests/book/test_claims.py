@@ -89,7 +89,13 @@ def repairs(differ=0, positions=0.5, bits=0.2, with_model=1.0):
     rows += [("by position", "ciphertext and model", 100, "share_recovered", with_model)]
     rows += [("single bits", "ciphertext only", 100, "share_recovered", bits)]
     rows += [("single bits", "known plaintext", 1, "share_recovered", 1.0)]  # which is not what the claim is about
-    return frame(*rows, columns=("repair", "attack", "seen", "measure", "value"), n_images=500, draw=0)
+    return frame(
+        *rows,
+        columns=("repair", "attack", "seen", "measure", "value"),
+        n_images=500,
+        draw=0,
+        settings='{"public": 5000}',
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,6 +119,7 @@ def repairs(differ=0, positions=0.5, bits=0.2, with_model=1.0):
         (claims.same_network, [training(), keys().assign(settings=SETTINGS.replace("2", "3"))], REFUTED),
         (claims.conventional_lose, [conventional()], SUPPORTED),
         (claims.conventional_lose, [conventional(seeds=(0,))], LIMITS),
+        (claims.conventional_lose, [conventional(methods=METHODS[:5])], LIMITS),
         (claims.conventional_lose, [conventional(spread=1.5)], LIMITS),  # losses of 5, 12.5 and 20 points
         (claims.conventional_lose, [conventional(loss=-0.01)], REFUTED),
         (claims.quick_change, [training(), cost()], SUPPORTED),
@@ -157,13 +164,20 @@ def test_the_sentences_name_the_figures():
     assert "93.00% after 30 epochs, one seed; its authors published 92.60% after 25" in found
     assert "difference of +0.40 points lies within the sampling error of 10,000 test images, 0.50." in found
     found = claims.only_with_the_key(keys(), anatomy(positions=0.895))[1]
-    assert "of 2 random wrong keys 12.0%, with no key up to 10.0%; 1 of 3 damaged keys" in found
+    assert "of 2 random wrong keys 12.0%, with no key up to 10.0%; 1 of 3 damaged keys (of up to 2" in found
     assert "all positions wrong 10%" in claims.slope(anatomy())[1]
     assert "LE 5.1, ELE 5.1" in claims.conventional_lose(conventional())[1]
+    some = pd.concat([conventional(methods=METHODS[:4]), conventional(methods=METHODS[4:5], seeds=(0,))])
+    found = claims.conventional_lose(some.drop_duplicates())[1]
+    said = "4 of the 5 methods lose more than chance explains (95 % interval above 0); one seed, so no interval: "
+    assert f"{said}{METHODS[4]}; not measured: {', '.join(METHODS[5:7])}: points" in found
     assert (
         "10 ms (median of 1) against 3.33 min of training, about 20,000" in claims.quick_change(training(), cost())[1]
     )
     found = claims.repairs_hold(repairs(positions=0.95, bits=0.2))[1]
+    assert found.startswith(
+        "With up to 5,000 public images of the same data set, 90% of the key found on average over 1 draws"
+    )
     assert "by position from 10 images on; not found up to 100 images: single bits." in found
     found = claims.repairs_hold_with_model(repairs())[1]
     assert "by position from 100 images on; not measured: single bits." in found
@@ -172,7 +186,7 @@ def test_the_sentences_name_the_figures():
 
 def test_a_study_that_stopped_before_the_row_asked_for_judges_nothing():
     with pytest.raises(LookupError):
-        claims.conventional_lose(conventional(methods=METHODS[:6]))
+        claims.conventional_lose(conventional(methods=METHODS[:3]))
     with pytest.raises(LookupError):
         claims.published_level(published(0.93, patch_size=4))
 

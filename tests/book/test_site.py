@@ -182,9 +182,29 @@ def test_a_widget_is_shown_as_a_note(conf):
     notebook = make_notebook([("code", "slider", (), "")])
     data = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "IntSlider()"}
     notebook["cells"][0]["outputs"] = [{"output_type": "display_data", "metadata": {}, "data": data}]
-    conf["static_outputs"](notebook)
-    assert "interactive" in notebook["cells"][0]["outputs"][0]["data"].pop("text/html")
+    conf["static_outputs"](notebook, "01_convmixer")
+    assert "JupyterLab" in notebook["cells"][0]["outputs"][0]["data"].pop("text/html")
     assert "IntSlider" not in json.dumps(notebook)
+    assert 'data-piece="turn"' in conf["piece"]("05_correct_wrong_missing")
+
+
+def test_an_import_cell_is_folded_and_no_other(conf):
+    notebook = make_notebook([("code", "import torch\n\nx = 1", (), ""), ("code", "x = 1\nimport torch", ("a",), "")])
+    conf["collapsed_imports"](notebook)
+    assert [cell["metadata"]["tags"] for cell in notebook["cells"]] == [["hide-input"], ["a"]]
+
+
+def test_chapters_open_elsewhere_where_the_address_is_known(conf):
+    options, sentence = conf["launched"]({"Repository": "https://github.com/someone/book"})
+    assert options["repository_url"] == "https://github.com/someone/book" and "Binder" in sentence
+    assert "binderhub_url" in options["launch_buttons"]
+    options, sentence = conf["launched"]({})
+    assert options == {} and "project.urls" in sentence
+
+
+def test_a_table_of_sentences_is_told_from_one_of_numbers(conf):
+    numbers, words = ('<table class="table"><td><p>' + text + "</p></td></table>" for text in ("0.5", "word " * 40))
+    assert conf["as_sentences"](numbers) == numbers and 'class="table sentences"' in conf["as_sentences"](words)
 
 
 def test_a_warning_stops_the_build(tmp_path):

@@ -38,7 +38,20 @@ def privacy_tables(shares, paired):
         for steps, known in paired.items()
         for attack, value in (("known plaintext", known), ("chosen plaintext", 1.0))
     ]
-    return pd.concat([*decoys, images(shares)], ignore_index=True), pd.DataFrame(pairs)
+    found = pd.concat([*decoys, images(shares)], ignore_index=True)
+    return found, many_keys({}), pd.DataFrame(pairs)
+
+
+def many_keys(shares, attack="covariances", n_public=5000):
+    """Rows of `recovered`: {steps: {number of images: shares}}."""
+    columns = ["measure", "attack", "n_public", "patch_size", "steps", "n_encrypted", "value"]
+    rows = [
+        ("share_recovered", attack, n_public, 4, steps, count, value)
+        for steps, by_count in shares.items()
+        for count, values in by_count.items()
+        for value in values
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 EARLY, LATE, NEVER, ONCE = (
@@ -69,9 +82,9 @@ def test_the_sentence_on_privacy_gives_the_numbers():
     rows = privacy_tables({"shuffle": EARLY, "orthogonal": NEVER}, {"shuffle": 1, "orthogonal": 0.2})
     assert verdicts.privacy(*rows, patch_size=4)[1] == (
         "Patches of 4: from encrypted images alone, with 5,000 public images of the same data set, at least 90% of the "
-        "key takes 10 (shuffle) images; never found: orthogonal; from known plaintext, at least 90% of the key takes 1 "
-        "(shuffle) image pairs; never found: orthogonal. Patches of 8: never found: shuffle, of which 100 images gave "
-        "10%."
+        "key takes 10 (shuffle) images; never found: orthogonal (share then: shuffle 95%, 82% to 100% over 2 draws); "
+        "from known plaintext, at least 90% of the key takes 1 (shuffle) image pairs; never found: orthogonal. Patches "
+        "of 8: never found: shuffle, of which 100 images gave 10%."
     )
 
 
@@ -103,3 +116,13 @@ def test_model_protection(everything, new, verdict):
     assert found == verdict
     assert "13.0%" in sentence and "fine-tuning" in sentence
     assert "and 300 steps, and the plain one has 90.0%" in sentence
+
+
+def test_many_keys_count_where_they_were_measured():
+    images, _, pairs = privacy_tables({"shuffle": EARLY, "orthogonal": NEVER}, {"shuffle": 1, "orthogonal": 0.2})
+    more = pd.concat(
+        [many_keys({"shuffle": {10: (0.95, 0.5, 1.0)}}), many_keys({"shuffle": {10: (1.0,)}}, n_public=50000)]
+    )
+    more = pd.concat([more, many_keys({"orthogonal": {10: (1.0,)}}, attack="independent components")])
+    said = verdicts.privacy(images, more, pairs, patch_size=4)[1]
+    assert "takes 1,000 (shuffle) images; never found: orthogonal" in said  # the mean at 10 is 0.82

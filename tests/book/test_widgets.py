@@ -74,7 +74,8 @@ def test_key_lab_shows_what_the_cipher_makes(lab):
         left, top = place * (192 + painting.GAP), painting.LINE + painting.GAP // 2
         shown = pixels[top : top + 192 : 6, left : left + 192 : 6]
         assert np.array_equal(np.moveaxis(shown, -1, 0), image), place
-    matrix = pixels[top : top + 192 : 4, 3 * (192 + painting.GAP) :: 4].astype(int)
+    left, top = 3 * (192 + painting.GAP) + painting.LINE + 1, top + 1  # the axes and the frame
+    matrix = pixels[top : top + 192 : 4, left : left + 192 : 4].astype(int)
     expected = CIPHER.matrix()[0]
     assert (matrix[expected > 0] == painting.BLUE).all() and (matrix[expected < 0] == painting.RED).all()
     assert (matrix[expected == 0] == 255).all()
@@ -101,10 +102,19 @@ def test_a_new_key_and_back_to_the_first(lab):
     controls(lab)["Draw a new key"].click()
     second = lab.children[1].value
     controls(lab)["Draw a new key"].click()
-    assert controls(lab)["key"].options == ("key 3", "key 1", "key 2")
+    assert controls(lab)["key"].options == ("key 4", "key 1", "key 2", "key 3")
     assert len({first, second, lab.children[1].value}) == 3
     controls(lab)["key"].value = "key 1"
     assert lab.children[1].value == first
+
+
+def test_another_key_does_not_decrypt(lab):
+    assert changes(lab, "decrypt with", "key 2")
+    assert "0 bytes differ" not in seen(lab)[1]
+    controls(lab)["Draw a new key"].click()  # encrypts with it; what decrypts stays
+    assert controls(lab)["decrypt with"].value == "key 2" and "key 3" in controls(lab)["decrypt with"].options
+    controls(lab)["decrypt with"].value = "key 3"
+    assert "where 0 bytes differ" in seen(lab)[1]
 
 
 def test_a_picture_of_ones_own(lab):
@@ -227,6 +237,14 @@ def test_a_correct_key_shows_the_images_and_a_wrong_one_does_not():
             assert np.array_equal(shown, image) == same
 
 
+def test_only_images_that_are_read_correctly_are_shown():
+    _, model, labels = turned()
+    labels[:3] = (labels[:3] + 1) % 10
+    piece = widgets.turn_the_key(model, smooth(40), labels, CIPHER, WRONG, **NORM)
+    shown = np.moveaxis(seen(piece)[0][:96:3, :96:3], -1, 0)
+    assert np.array_equal(shown, smooth(40)[3])
+
+
 def test_a_move_is_quick():
     """The aim is 0.2 s on two cores, and 0.1 s of work was measured; other programs may make it many times that."""
     piece, *_ = turned(n=200)
@@ -241,22 +259,22 @@ def test_a_move_is_quick():
 # -- break it ------------------------------------------------------------------------------------------------------
 
 
-def test_break_it_shows_the_recovered_beside_the_originals():
-    images, observed = smooth(8, seed=1), smooth(20, seed=2)
-    recovered = {}
+def test_break_it_shows_the_picture_its_encryption_and_what_comes_back():
+    picture, observed = smooth(1, side=64, seed=1)[0], smooth(20, seed=2)
+    encrypted, recovered = CIPHER.encrypt(picture), {}
     for count, seen_by_thief in ((20, observed), (1, observed[:1, :, :4, :8])):
-        estimate = known_plaintext(seen_by_thief, CIPHER.encrypt(seen_by_thief))
-        recovered[count] = estimate.decrypt(CIPHER.encrypt(images))
-    piece = widgets.break_it(images, recovered)
+        recovered[count] = known_plaintext(seen_by_thief, CIPHER.encrypt(seen_by_thief)).decrypt(encrypted)
+    piece = widgets.break_it(picture, encrypted, recovered)
     assert controls(piece)["images observed"].options == (1, 20)
     assert changes(piece, "images observed", 20)
     pixels, sentence = seen(piece)
-    assert sentence == "Images observed: 20. SSIM of recovered and original: 1.00 on average."
+    assert sentence == "Images observed: 20. SSIM of the recovered picture and the original: 1.00."
     top = painting.LINE + painting.GAP // 2
-    for row in (top, 2 * top + 96 + painting.GAP // 2):
-        assert np.array_equal(np.moveaxis(pixels[row : row + 96 : 3, :96:3], -1, 0), images[0])
+    for place, shown in enumerate((picture, encrypted, picture)):
+        left = place * (192 + painting.GAP)
+        assert np.array_equal(np.moveaxis(pixels[top : top + 192 : 3, left : left + 192 : 3], -1, 0), shown)
     assert changes(piece, "images observed", 1)
-    assert float(re.search(r"original: (-?[\d.]+)", seen(piece)[1])[1]) < 0.99
+    assert float(re.search(r"original: (-?[\d.]+)\.", seen(piece)[1])[1]) < 0.99
 
 
 # -- what they share -----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ COLOURS, OTHERS = {"runOnly": ["color-contrast"]}, {"rules": {"color-contrast": 
 VIEWS = [(1280, "light", AXE), (1280, "dark", AXE | COLOURS), (400, "light", AXE | OTHERS)]
 WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 NO_ALT = "[...document.images].filter(image => !image.alt.trim()).map(image => image.src)"
+CUT = "[...document.querySelectorAll('.bd-article pre')].filter(pre => pre.scrollWidth > pre.clientWidth + 1).length"
 UNSET = "document.querySelectorAll('.math').length - document.querySelectorAll('.math > mjx-container').length"
 
 
@@ -43,6 +44,8 @@ def faults(page, options) -> list[str]:
         found.append("an equation is not set")
     if (wide := page.evaluate(WIDE)) > 0:
         found.append(f"{wide} pixels wider than the window")
+    if cut := page.evaluate(CUT):
+        found.append(f"{cut} blocks of code or output are cut")
     for violation in axe.run(page, options=options).response["violations"]:
         if violation["impact"] in ("serious", "critical"):
             nodes = [node["html"][:150] for node in violation["nodes"][:3]]
@@ -57,6 +60,8 @@ def test_every_page(site, open_page, screenshots, width, scheme, options):
     problems = {}
     for name in pages_of(folder):
         page.goto(base + name, wait_until="load")
+        for _ in page.query_selector_all(".playground"):
+            page.wait_for_selector(".playground[data-ready]")
         problems[name] = faults(page, options) + wrong
         wrong.clear()
         path = screenshots / f"site-{width}-{scheme}-{name.replace('/', '-')}.jpg"
@@ -76,6 +81,7 @@ def test_spoiled_pages_are_found_out(open_page, tmp_path):
     base = tmp_path.as_uri()
     (tmp_path / "a.html").write_text(
         '<html lang="en"><title>t</title><body style="width: 900px"><img src="data:," alt="">'
+        '<div class="bd-article"><pre style="width: 9px; overflow: auto">a long line</pre></div>'
         '<p class="math">x</p><a href="/"></a><script>x.y</script><script src="https://example.org/a.js"></script>'
     )
     page, wrong = open_page(base, width=400)
@@ -83,5 +89,5 @@ def test_spoiled_pages_are_found_out(open_page, tmp_path):
     assert "asks for https://example.org/a.js" in wrong
     assert any("x is not defined" in text for text in wrong)
     found = " ".join(faults(page, AXE))
-    for part in ("no alternative text", "equation", "pixels wider", "link-name"):
+    for part in ("no alternative text", "equation", "pixels wider", "1 blocks of code", "link-name"):
         assert part in found

@@ -422,7 +422,11 @@ def test_trained_model_trains_once_and_then_reads_the_cache(tmp_path, monkeypatc
     monkeypatch.setenv("CMX_CACHE", str(tmp_path))
     monkeypatch.setattr("cmxlib.study.scales.load_dataset", lambda name: toy_data())
     scale = dataclasses.replace(
-        SCALES["quick"], name="toy", train=SETTINGS, model={"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 2}
+        SCALES["quick"],
+        name="toy",
+        train=SETTINGS,
+        model={"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 2},
+        patch_sizes=(2,),
     )
     model, history = trained_model(scale, progress=False)
     monkeypatch.setattr("cmxlib.study.scales.fit", None)  # a second training would fail

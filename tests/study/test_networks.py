@@ -7,10 +7,11 @@ import torch
 
 from cmxlib import ConvMixer, PatchCipher, SecretKey
 from cmxlib.book.figures import RECORDED, draw_recorded
-from cmxlib.book.summaries import main_table, recorded_differences, summary
-from cmxlib.lock.near import damaged, scrambled_in_part
+from cmxlib.book.summaries import main_table, recorded_differences, share_left, summary
+from cmxlib.lock.near import damaged, restricted, scrambled_in_part, turned
 from cmxlib.study import networks, records
-from cmxlib.study.networks import ANATOMY, BLOCKS, COST, ENGINE, KEYS, TRAINING
+from cmxlib.study.anatomy import ANATOMY, RESTRICTED, TURNED
+from cmxlib.study.networks import BLOCKS, COST, ENGINE, KEYS, TRAINING
 from cmxlib.study.scales import SCALES
 from cmxlib.study.table import record
 
@@ -41,6 +42,31 @@ def test_what_a_partial_scramble_leaves_in_place(kind):
     assert ({tuple(p) for p in moved.flatten(1).T.tolist()} == pixels) == (kind == "pixels")
 
 
+@pytest.mark.parametrize(
+    "turn, turn_back",
+    {
+        "mirrored left to right": lambda x: x.flip(-1),
+        "mirrored top to bottom": lambda x: x.flip(-2),
+        "half turn": lambda x: x.flip(-1, -2),
+        "transposed": lambda x: x.mT,
+        "red and blue exchanged": lambda x: x.flip(0),
+    }.items(),
+)
+def test_a_turned_key_shows_each_patch_turned(turn, turn_back):
+    patch = torch.rand(3, 4, 4, dtype=torch.float64)
+    moved = CIPHER.decrypt(turned(CIPHER, turn).encrypt(patch))
+    assert not torch.allclose(moved, patch) and torch.allclose(turn_back(moved), patch)
+
+
+def test_a_restricted_shuffle_leaves_so_many_entries_in_place_and_keys_choose_which():
+    found = [restricted(SecretKey.for_experiment(seed), 4, 36).permutation for seed in range(20)]
+    moved = np.array([permutation != np.arange(48) for permutation in found])
+    assert moved.sum(1).max() <= 12 and moved.sum(1).min() >= 6  # of 12, one more stays by chance on average
+    assert moved.any(0).sum() > 40 and all(sorted(permutation) == list(range(48)) for permutation in found)
+    assert (restricted(SecretKey.for_experiment(0), 4, 0).permutation == np.arange(48)).sum() < 8
+    assert (restricted(SecretKey.for_experiment(0), 4, 48).permutation == np.arange(48)).all()
+
+
 def test_summary_against_hand_made_values():
     found = summary([1.0, 2.0, 3.0])
     # t with 2 degrees of freedom at 97.5 %: 4.3027; sd 1; half width 4.3027 / sqrt(3)
@@ -49,8 +75,12 @@ def test_summary_against_hand_made_values():
     assert summary([5.0])["mean"] == 5 and np.isnan(summary([5.0])["sd"])
 
 
+def test_what_is_left_is_nothing_at_guessing_and_all_at_the_plain_accuracy():
+    assert [share_left(found, 0.9) for found in (0.1, 0.5, 0.9)] == pytest.approx([0, 0.5, 1])
+
+
 def test_the_rows_tell_the_story(toy):
-    tables = TRAINING, KEYS, ANATOMY, COST, BLOCKS, ENGINE
+    tables = TRAINING, KEYS, ANATOMY, TURNED, RESTRICTED, COST, BLOCKS, ENGINE
     for table in tables:
         record(table, toy, lambda text: None)
     found, differences = main_table("toy").set_index(["steps", "case"]), recorded_differences("toy", 4)
@@ -62,6 +92,11 @@ def test_the_rows_tell_the_story(toy):
     right = anatomy[(anatomy.wrong == 0) & anatomy.kind.isin(["positions", "signs", "both"])]
     assert right.value.nunique() == 1 and len(right) == 6
     assert (anatomy.kind == "mean colour only").sum() == 1 and set(anatomy.n_images) == {20}
+    turns = records.read("toy", "turns").set_index(["turn", "measure"]).value
+    assert turns["none", "entries_right"] == 48 and turns["none", "accuracy"] == right.value.iloc[0]
+    assert turns["half turn", "entries_right"] == 0 and turns["transposed", "entries_right"] == 12
+    some = records.read("toy", "restricted").groupby(["in_place", "case"]).size()
+    assert some.index.get_level_values("in_place").unique().tolist() == [0, 12, 24, 36] and set(some) == {2}
     blocks = records.read("toy", "blocks")
     assert {(p, b) for p, b in zip(blocks.patch_size, blocks.block_size, strict=True)} == {
         (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (8, 1), (8, 2), (8, 4), (8, 8)

@@ -8,8 +8,9 @@ import pytest
 
 from cmxlib import paths
 from cmxlib.study import records, scales
-from cmxlib.study.table import Table, collect, missing, record
-from cmxlib.study.tables import TABLES, status, study
+from cmxlib.study.records import Recorded
+from cmxlib.study.table import Table, collect, measured, missing, progress, record
+from cmxlib.study.tables import TABLES, asked, changed, study
 
 
 def toy_table(measure):
@@ -64,6 +65,51 @@ def test_a_unit_that_fails_keeps_what_was_measured_before_it(toy):
     with pytest.raises(ZeroDivisionError):
         record(toy_table(measure), toy, lambda text: None)
     assert rows_of(toy) == EVERY[:3] and len(missing(toy_table(measure), toy)) == 3
+    found = progress(toy_table(measure), toy)
+    assert (found.total, found.recorded, found.failed) == (6, 3, 1) and found.seconds_left is not None
+    record(toy_table(one_row), toy, lambda text: None)
+    assert progress(toy_table(one_row), toy).failed == 0
+
+
+def test_seconds_left_are_those_of_the_units_that_are_recorded(toy):
+    """A run whose rows are of several units names its seconds in each row; they count once."""
+    rows = [{"measure": "m", "value": 1, "a": a, "b": b} for a, b in EVERY[:4]]
+    origin = records.provenance(scale="toy", dataset="none", settings={}, seeds=0, n_images=1, seconds=12)
+    records.write(records.table_path("toy", "toy"), rows, origin)
+    assert progress(toy_table(one_row), toy).seconds_left == 12 / 4 * 2
+
+
+def test_a_table_is_not_read_before_it_is_complete(toy):
+    reader = dataclasses.replace(toy_table(one_row), name="reader", reads=(toy_table(one_row),))
+    with pytest.raises(ValueError, match="table reader reads the rows of toy, of which 6 units are missing"):
+        record(reader, toy)
+    for unit in toy_table(one_row).units(toy):
+        measured(toy_table(one_row), toy, unit)  # as a share of a sweep leaves them, in parts
+    record(reader, toy, lambda text: None)
+    assert rows_of(toy) == EVERY  # the parts became the table before it was read
+
+
+def test_a_process_reads_a_table_again_only_when_another_wrote_it(toy, monkeypatch):
+    table, loads = toy_table(one_row), []
+    monkeypatch.setattr(records, "Recorded", lambda path: loads.append(path) or Recorded(path))
+    record(table, toy, lambda text: None)
+    assert len(loads) == 1  # not for each unit
+    wider = dataclasses.replace(table, units=lambda scale: [{"a": 3, "b": b} for b in "xy"])
+    assert len(missing(wider, toy)) == 2
+    records.move_into(records.table_path("toy", "toy"), [part_of_another_process(toy)])
+    assert missing(wider, toy) == [{"a": 3, "b": "y"}]
+
+
+def part_of_another_process(toy):
+    part = records.table_path("toy", "other")
+    origin = records.provenance(scale="toy", dataset="none", settings={}, seeds=0, n_images=1, seconds=1)
+    records.write(part, [{"measure": "m", "value": 1, "a": 3, "b": "x"}], origin)
+    return part
+
+
+def test_no_lock_of_a_unit_is_left_when_its_rows_are_in_the_table(toy):
+    record(toy_table(one_row), toy, lambda text: None)
+    assert list((records.results_dir("toy") / ".toy.parts").iterdir()) == []
 
 
 PROCESS = """
@@ -146,11 +192,13 @@ def test_more_keys_and_seeds_add_what_is_missing_and_no_more(toy, monkeypatch):
     rows = records.read("toy", "keys")
     wrong = rows[rows.case == "wrong key"].groupby("seeds").key_seed.apply(list).to_dict()
     assert wrong == {"0": [1, 2, 3], "1": [1, 2, 3]}
-    assert status("toy", "keys", n_keys=3, seeds=(0, 1)) == [("keys", 8, 8)]
+    (keys,) = asked(toy, "keys")
+    found = progress(keys, changed(scales.named("toy"), (0, 1), 3))
+    assert (found.table, found.total, found.recorded, found.failed, found.seconds_left) == ("keys", 8, 8, 0, 0)
 
 
 COMPLETE = {
-    "small": {table.name for table in TABLES} - {"benchmarks"},
+    "small": {table.name for table in TABLES} - {"benchmarks", "sampled_keys"},
     "paper": {"training", "keys", "anatomy", "cost"},
 }
 
@@ -158,8 +206,7 @@ COMPLETE = {
 @pytest.mark.parametrize("scale", COMPLETE)
 def test_every_recorded_unit_counts_as_done(scale, monkeypatch):
     """The declarations name the rows that were recorded before there were declarations."""
-    lens = {"same data set": range(10_000)}
-    monkeypatch.setattr("cmxlib.study.images._pool", lambda scale, public: lens.get(public, range(5_000)))
+    monkeypatch.setenv("CMX_DATA", "/nowhere")  # units are counted without the data
     for table in TABLES:
         path = records.table_path(scale, table.name)
         if path.exists():
@@ -167,6 +214,13 @@ def test_every_recorded_unit_counts_as_done(scale, monkeypatch):
             assert any(unit in recorded for unit in units), table.name
             if table.name in COMPLETE[scale]:
                 assert [unit for unit in units if unit not in recorded] == [], table.name
+
+
+def test_a_scale_whose_attacks_would_meet_another_network_is_refused(toy):
+    """Tables of attacks lock the scale's network with a cipher of patch_sizes[0]."""
+    with pytest.raises(ValueError, match=r"begin with the model's patch_size, 4, but it is \(8, 4\): change either"):
+        dataclasses.replace(toy, patch_sizes=(8, 4))
+    assert dataclasses.replace(toy, patch_sizes=(4, 8)).at(8).patch_sizes == (8, 4)
 
 
 def test_an_unknown_table_or_scale_is_named():

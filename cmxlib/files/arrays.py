@@ -1,0 +1,97 @@
+"""Arrays of images, .npy: (N, C, H, W) or (C, H, W), uint8 or floats in [0, 1], and the record beside."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..lock.pixels import to_bytes
+from ..paths import replacing, write_text
+from .pictures import Job
+from .record import LARGEST, Record, check, parse
+
+_AT_ONCE = 2**24  # values that are encrypted at once
+
+
+def record_path(path: Path) -> Path:
+    """Where the record of an array stands: beside it."""
+    return path.with_name(path.name + ".json")
+
+
+def recorded(path: Path) -> Record | None:
+    """The record beside an array, None where there is none."""
+    beside = record_path(path)
+    if not beside.exists():
+        return None
+    with beside.open("rb") as file:
+        return parse(file.read(LARGEST + 1), str(beside))
+
+
+def opened(path: Path) -> Any:
+    """An array on disk, of which only what is used is read; nothing in it is unpickled. ValueError where it is none."""
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # whatever the parser says of a damaged header
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"{path} is no array of numbers in .npy format, or is damaged ({reason}).") from error
+    if array.dtype.name not in ("uint8", "float16", "float32", "float64") or array.ndim not in (3, 4) or not array.size:
+        raise ValueError(
+            f"{path} holds {array.dtype} {array.shape}: images are (N, C, H, W) or (C, H, W), uint8 or floats."
+        )
+    return array
+
+
+def convert(source: Path, target: Path, job: Job) -> bool:
+    """Encrypt or decrypt an array; whether there was anything to do."""
+    if target.suffix != ".npy":
+        raise ValueError(f"{target} is no name for an array: name a .npy.")
+    if (target.exists() or target.is_symlink()) and not job.force:
+        found = recorded(target) if target.exists() else None
+        same = found and found.settings() == replace(job.record, encrypted=not job.decrypt)
+        if same and os.stat(target).st_mtime_ns >= os.stat(source).st_mtime_ns:
+            return False
+        raise FileExistsError(f"{target} exists already: give --force to replace it, or name another output.")
+    array, found = opened(source), recorded(source)
+    if job.record.resize or job.record.crop or job.pad:
+        raise ValueError(f"{source} is an array: resize, crop and pad it before.")
+    if job.decrypt:
+        if found is None:
+            raise ValueError(
+                f"{source} has no record of its cipher beside it ({record_path(source).name}): restore it."
+            )
+        if not found.encrypted:
+            raise ValueError(f"{source} is decrypted already.")
+        check(found, job.record, str(source))
+        record = replace(found, encrypted=False)
+    elif found and found.encrypted:
+        raise ValueError(f"{source} is encrypted already, with the key {found.key}.")
+    else:
+        record = replace(job.record, dtype=array.dtype.name)
+    try:
+        _write(target, array, job, record)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{source}: {error}") from error
+    return True
+
+
+def _write(target, array, job, record):
+    change = job.cipher.decrypt if job.decrypt else job.cipher.encrypt
+    images = array if array.ndim == 4 else array[None]
+    step = max(1, _AT_ONCE // images[0].size)
+    record_path(target).unlink(missing_ok=True)  # first, so that no old record ever stands beside a new array
+    with replacing(target) as file:
+        for start in range(0, len(images), step):
+            found = change(torch.from_numpy(np.array(images[start : start + step])))
+            if job.decrypt:
+                found = to_bytes(found) if record.dtype == "uint8" else found.to(getattr(torch, record.dtype))
+            part = found.numpy()
+            if not start:
+                header = {"descr": np.lib.format.dtype_to_descr(part.dtype), "fortran_order": False}
+                np.lib.format.write_array_header_1_0(file, header | {"shape": array.shape})
+            file.write(np.ascontiguousarray(part).data)
+    write_text(record_path(target), record.text() + "\n")

@@ -1,0 +1,198 @@
+"""Checkpoints: .safetensors, and .pt or .pth of torch.save, of which weights alone are read, never code.
+
+A layer is what holds "NAME.weight"; its kernel can be seen in a checkpoint, its stride cannot. All but the layers that
+are exchanged is copied as it is, a little at a time.
+"""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..paths import need, replacing
+from .record import LARGEST, NAME, Record, parse, unique
+
+Layers = dict[str, tuple[torch.Tensor, torch.Tensor | None]]  # name -> weight and bias
+_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class Safetensors:
+    """A .safetensors file: a header of JSON, then the bytes of all tensors."""
+
+    embedding = None  # nothing in the file says which layer it is
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            with need("safetensors", "files").safe_open(path, "pt"):  # asks whether header and sizes agree
+                pass
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                self._header = json.loads(file.read(length), object_pairs_hook=unique)
+        except FileNotFoundError:
+            raise FileNotFoundError(2, "No such file", str(path)) from None
+        except Exception as error:  # whatever the parser says of a damaged header
+            raise ValueError(
+                f"{path} is no complete safetensors file ({' '.join(str(error).split())[:100]}): get it again."
+            ) from error
+        self._start = 8 + length
+        self._metadata = self._header.pop("__metadata__", None) or {}
+
+    @property
+    def record(self) -> Record | None:
+        text = self._metadata.get(NAME)
+        return None if text is None else parse(text, str(self.path))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor, by name."""
+        return {name: tuple(found["shape"]) for name, found in self._header.items()}
+
+    def layer(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The weight and the bias of a layer."""
+        bias = f"{_before(name)}bias"
+        return self._tensor(f"{_before(name)}weight"), self._tensor(bias) if bias in self._header else None
+
+    def write(self, target: Path, layers: Layers, record: Record) -> None:
+        """Write the file with other values of the layers, and the record in its metadata."""
+        header = {"__metadata__": {**self._metadata, NAME: record.text()}, **self._header}
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        with replacing(target) as file, self.path.open("rb") as source:
+            file.write(len(text).to_bytes(8, "little") + text)
+            source.seek(self._start)
+            shutil.copyfileobj(source, file, 2**20)
+            for name, values in _named(layers):
+                file.seek(8 + len(text) + self._header[name]["data_offsets"][0])
+                file.write(values.contiguous().view(torch.uint8).numpy().tobytes())
+
+    def same_elsewhere(self, other: "Safetensors", layers: list[str]) -> list[str]:
+        """The tensors, but those of the layers, that differ from the other file's by name, type, shape or a byte."""
+        told = {name for layer in layers for name in (f"{_before(layer)}weight", f"{_before(layer)}bias")}
+        names = (set(self._header) | set(other._header)) - told
+        return sorted(name for name in names if not self._same(other, name))
+
+    def _same(self, other, name):
+        one, two = self._header.get(name), other._header.get(name)
+        if not one or not two or (one["dtype"], one["shape"]) != (two["dtype"], two["shape"]):
+            return False
+        (start, end), begin = one["data_offsets"], two["data_offsets"][0]
+        with self.path.open("rb") as a, other.path.open("rb") as b:
+            a.seek(self._start + start)
+            b.seek(other._start + begin)
+            steps = [min(2**20, end - at) for at in range(start, end, 2**20)]
+            return all(a.read(step) == b.read(step) for step in steps)
+
+    def _tensor(self, name):
+        found = self._header[name]
+        if found["dtype"] not in _TYPES:
+            raise ValueError(f"{name} of {self.path} is {found['dtype']}: encrypt the model before quantising it.")
+        start, end = found["data_offsets"]
+        with self.path.open("rb") as file:
+            file.seek(self._start + start)
+            data = bytearray(file.read(end - start))
+        return torch.frombuffer(data, dtype=_TYPES[found["dtype"]]).view(found["shape"])
+
+
+class TorchFile:
+    """A file of torch.save: a state dict, alone or somewhere in dicts, such as "model" beside "epoch"."""
+
+    embedding = None
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.open("rb").close()  # the system's own error, where it cannot be read
+        try:
+            with zipfile.ZipFile(path) as archive:
+                infos = [info for info in archive.infolist() if info.filename.endswith(f"/{NAME}.json")]
+                if infos and infos[0].file_size > LARGEST:
+                    raise ValueError("its record is too long")
+                self._text = archive.read(infos[0]) if infos else None
+            self._content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # whatever the parsers say; torch's own advice, to run code, is not passed on
+            raise ValueError(
+                f"{path} is no checkpoint of weights alone, or is damaged ({type(error).__name__}): what could run "
+                "code is not read, nor the format of before torch 1.6; save model.state_dict(), or safetensors."
+            ) from error
+        self._places = dict(_tensors(self._content))
+        if not self._places:
+            raise ValueError(f"{path} holds no tensors by name: save model.state_dict().")
+
+    @property
+    def record(self) -> Record | None:
+        return None if self._text is None else parse(self._text, str(self.path))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor, by its keys, joined by dots."""
+        return {name: tuple(holder[key].shape) for name, (holder, key) in self._places.items()}
+
+    def layer(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The weight and the bias of a layer."""
+        weight, bias = (self._tensor(f"{_before(name)}{word}") for word in ("weight", "bias"))
+        assert weight is not None
+        if weight.dtype not in _TYPES.values():
+            raise ValueError(f"{name} of {self.path} is {weight.dtype}: encrypt the model before quantising it.")
+        if weight.untyped_storage().nbytes() != weight.numel() * weight.element_size():
+            raise ValueError(
+                f"{name} of {self.path} is a part of a larger tensor, which would keep its plain values: save a state "
+                "dict of clones."
+            )
+        return weight, bias
+
+    def write(self, target: Path, layers: Layers, record: Record) -> None:
+        """Write the file with other values of the layers, and the record as an entry that torch.load passes over."""
+        for name, values in _named(layers):
+            holder, key = self._places[name]
+            old = holder[key]
+            holder[key] = nn.Parameter(values, old.requires_grad) if isinstance(old, nn.Parameter) else values
+        with replacing(target) as file:
+            torch.save(self._content, file)
+            with zipfile.ZipFile(file, "a") as archive:
+                archive.writestr(f"{archive.namelist()[0].split('/')[0]}/{NAME}.json", record.text())
+
+    def same_elsewhere(self, other: "TorchFile", layers: list[str]) -> list[str]:
+        """The tensors, but those of the layers, that differ from the other file's."""
+        told = {f"{_before(layer)}{word}" for layer in layers for word in ("weight", "bias")}
+        names = (set(self._places) | set(other._places)) - told
+        return sorted(n for n in names if not _equal(self._tensor(n), other._tensor(n)))
+
+    def _tensor(self, name):
+        if name not in self._places:
+            return None
+        holder, key = self._places[name]
+        return holder[key].detach()
+
+
+def _equal(one, two):
+    """Whether two tensors agree in type, shape and every bit, NaN included."""
+    if one is None or two is None or one.dtype != two.dtype or one.shape != two.shape:
+        return False
+    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(one.element_size())
+    if not bits or one.layout != torch.strided:
+        return torch.equal(one, two)
+    return torch.equal(one.contiguous().view(bits), two.contiguous().view(bits))
+
+
+def _tensors(content: Any, before: str = "", depth: int = 0) -> Iterator[tuple[str, tuple[dict, Any]]]:
+    if isinstance(content, dict) and depth < 8:
+        for key, value in content.items():
+            if isinstance(value, torch.Tensor):
+                yield f"{before}{key}", (content, key)
+            else:
+                yield from _tensors(value, f"{before}{key}.", depth + 1)
+
+
+def _named(layers):
+    """(name, values) of every tensor of the layers."""
+    for layer, (weight, bias) in layers.items():
+        yield f"{_before(layer)}weight", weight
+        if bias is not None:
+            yield f"{_before(layer)}bias", bias
+
+
+def _before(layer):
+    return f"{layer}." if layer else ""

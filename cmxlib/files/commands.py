@@ -1,0 +1,229 @@
+"""The command line of files: `cmx key`, `encrypt-images`, `decrypt-images`, `encrypt-model`, `decrypt-model`, `verify`.
+
+Each command is told its arguments and returns the exit status. What it needs is imported when it runs.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..lock.keys import SecretKey
+
+NORMS = {  # mean and std, of values in [0, 1], that training recipes of these names use
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the subparsers of `cmx`."""
+    key = commands.add_parser("key", help="make a secret key, or say which one a file holds")
+    verbs = key.add_subparsers(required=True, metavar="new|show")
+    for verb, run, text in (
+        ("new", _key_new, "make one, from the system's randomness"),
+        ("show", _key_show, "say which"),
+    ):
+        command = verbs.add_parser(verb, help=text)
+        command.add_argument("file", type=Path)
+        _common(command, run)
+
+    for verb in ("encrypt", "decrypt"):
+        command = commands.add_parser(f"{verb}-images", help=f"{verb} an image, a folder of them, or an array (.npy)")
+        _in_and_out(command)
+        if verb == "encrypt":
+            _cipher(command, patch=True)
+            command.add_argument(
+                "--resize", type=count, metavar="N", help="the shorter side, before, as the model wants"
+            )
+            command.add_argument("--crop", type=count, metavar="N", help="a square out of the middle, after resizing")
+            command.add_argument("--resample", choices=("bilinear", "bicubic"), default="bilinear", help="for --resize")
+            command.add_argument(
+                "--pad", action="store_true", help="add rows and columns that decryption removes again"
+            )
+        else:
+            _cipher(command, patch=False)
+        command.add_argument(
+            "--workers", type=count, default=_cores(), metavar="N", help="processes (default: %(default)s)"
+        )
+        _common(command, _encrypt_images if verb == "encrypt" else _decrypt_images)
+
+        command = commands.add_parser(f"{verb}-model", help=f"{verb} a model: .safetensors, .pt, .pth or .onnx")
+        _in_and_out(command)
+        _cipher(command, patch=False)
+        _model(command)
+        _common(command, _encrypt_model if verb == "encrypt" else _decrypt_model)
+
+    command = commands.add_parser("verify", help="compare a plain model with an encrypted one")
+    command.add_argument("plain", type=Path)
+    command.add_argument("encrypted", type=Path)
+    command.add_argument("--key", type=Path, required=True, metavar="FILE")
+    command.add_argument("--images", type=Path, metavar="DIR", help="plain images to compare on (default: random ones)")
+    _common(command, _verify)
+
+
+def count(text: str) -> int:
+    """A whole number from 1 up."""
+    if not text.isdecimal() or not text.isascii() or not 0 < int(text[:9]) or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return int(text)
+
+
+def _in_and_out(command):
+    command.add_argument("input", type=Path, metavar="IN")
+    command.add_argument("output", type=Path, metavar="OUT")
+    command.add_argument("--key", type=Path, required=True, metavar="FILE", help="the secret key")
+    command.add_argument("--force", action="store_true", help="replace what is there")
+
+
+def _cipher(command, patch):
+    said = "" if patch else "; else as the record says"
+    command.add_argument("--patch", type=count, required=patch, metavar="N", help=f"size of the model's patches{said}")
+    command.add_argument(
+        "--steps", type=_steps, metavar="STEPS", help="shuffle,flip (the default), one of them, or orthogonal"
+    )
+
+
+def _model(command):
+    command.add_argument(
+        "--layer", action="append", metavar="NAME", help="the patch embedding, where it cannot be told"
+    )
+    command.add_argument("--mean", type=float, nargs="+", metavar="X", help="of the normalisation, one a channel")
+    command.add_argument("--std", type=float, nargs="+", metavar="X")
+    command.add_argument("--norm", choices=NORMS, help="in place of --mean and --std")
+
+
+def _common(command, run):
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(run=run, extra="files")
+
+
+def _steps(text):
+    found = tuple(part.strip() for part in text.split(","))
+    known = set(found) <= {"shuffle", "flip", "orthogonal"} and len(set(found)) == len(found)
+    if not known or ("orthogonal" in found and found[1:]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not shuffle,flip or one of shuffle, flip and orthogonal")
+    return found
+
+
+def _cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# -- what the commands do --------------------------------------------------------------------------------------------
+
+
+def _key_new(args):
+    from ..lock.keys import SecretKey
+
+    key = SecretKey.generate()
+    key.save(args.file)
+    return _say(args, _about(key), f"{args.file} holds the new key {key.fingerprint}: keep a copy, for what it locks "
+                "cannot be opened without it.")  # fmt: skip
+
+
+def _key_show(args):
+    key = _load(args.file)
+    return _say(args, _about(key), f"{args.file} holds the key {key.fingerprint}, {key.origin}.")
+
+
+def _encrypt_images(args):
+    from ..lock.patch import PatchCipher
+    from . import pictures, record
+
+    key = _load(args.key)
+    cipher = PatchCipher(key, args.patch, steps=args.steps or ("shuffle", "flip"))
+    how = {"resize": args.resize, "crop": args.crop, "resample": args.resample if args.resize else None}
+    job = pictures.Job(cipher, record.of(key, cipher, **how), pad=args.pad, force=args.force)
+    note = " Resizing, cropping or saving them as JPEG from here on would make them useless to model and key."
+    return _images(args, job, "encrypted", note)
+
+
+def _decrypt_images(args):
+    from ..lock.patch import PatchCipher
+    from . import folders, pictures, record
+
+    key = _load(args.key)
+    found = folders.first_record(args.input)
+    asked = record.Record(key.fingerprint, args.steps or found.steps, args.patch or found.patch)
+    record.check(found, asked, str(args.input))
+    cipher = PatchCipher(key, found.patch, steps=found.steps)
+    job = pictures.Job(cipher, found.settings(), decrypt=True, force=args.force)
+    return _images(args, job, "decrypted", "")
+
+
+def _images(args, job, verb, note):
+    from . import folders
+
+    report = folders.run(args.input, args.output, job, args.workers)
+    for told in report.failed:
+        print(f"cmx: {told}", file=sys.stderr)
+    parts = [f"{report.done:,} {verb} in {args.output}"]
+    parts += [f"{report.kept:,} done before"] * bool(report.kept)
+    parts += [f"{len(report.failed):,} failed"] * bool(report.failed)
+    parts += [f"{report.left_out:,} other files left out"] * bool(report.left_out)
+    _say(args, {"key": job.record.key, verb: report.done, "done before": report.kept, "failed": report.failed,
+                "left out": report.left_out}, f"{', '.join(parts)}.{note}")  # fmt: skip
+    return 1 if report.failed else 0
+
+
+def _encrypt_model(args):
+    from . import models
+
+    found = models.encrypt(args.input, args.output, _load(args.key), _asked(args), args.force)
+    layers, told = ", ".join(found.layers or ()), args.output.suffix != ".onnx"
+    note = f" Its stride, which the file does not tell, must be {found.patch} too." if told else ""
+    return _say(args, {"key": found.key, "layers": found.layers, "patch": found.patch, "steps": found.steps},
+                f"{args.output} is {args.input} encrypted with the key {found.key}: {layers}, patches of "
+                f"{found.patch}, "
+                f"{','.join(found.steps)}.{note}")  # fmt: skip
+
+
+def _decrypt_model(args):
+    from . import models
+
+    found = models.decrypt(args.input, args.output, _load(args.key), _asked(args), args.force)
+    return _say(args, {"key": found.key, "layers": found.layers}, f"{args.output} is {args.input} decrypted.")
+
+
+def _asked(args):
+    from . import models
+
+    mean, std = NORMS[args.norm] if args.norm else (args.mean, args.std)
+    mean, std = (None if v is None else tuple(v) for v in (mean, std))
+    if mean is not None and std is not None:
+        from ..lock import checks
+
+        checks.statistics(mean, std, 3)
+    return models.Asked(args.patch, args.steps, tuple(args.layer) if args.layer else None, mean, std)
+
+
+def _verify(args):
+    from . import compare
+
+    found = compare.verify(args.plain, args.encrypted, _load(args.key), args.images)
+    elsewhere = ", ".join(found["differs elsewhere"][:5])
+    _say(args, found, f"{'Equal' if found['equal'] else 'NOT EQUAL'}: on {found['images']} images, {found['compared']} "
+         f"differ by {found['largest difference']:.2g} at most, of {found['largest']:.3g}; for images that were not "
+         f"encrypted by {found['without encryption']:.2g}. Changed: {', '.join(found['changed layers'])}"
+         f"{f'; differs elsewhere: {elsewhere}' if elsewhere else ' alone'}.")  # fmt: skip
+    return 0 if found["equal"] else 1
+
+
+def _load(path: Path) -> "SecretKey":
+    from ..lock.keys import SecretKey
+
+    return SecretKey.load(path)
+
+
+def _about(key):
+    return {"key": key.fingerprint, "origin": key.origin}
+
+
+def _say(args, found, text):
+    print(json.dumps(found) if args.json else text.encode(errors="backslashreplace").decode())
+    return 0

@@ -1,0 +1,89 @@
+"""What `cmx verify` says of a plain and an encrypted model."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..lock import checks
+from ..lock.keys import SecretKey
+from ..lock.patch import to_blocks
+from ..lock.pixels import to_bytes, to_values
+from . import arrays, folders, pictures
+from .models import Asked, cipher_of, opened
+
+_ROUNDINGS = 300  # of the weights' type, in units of the largest output: what is still counted as equal
+
+
+def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = None) -> dict[str, Any]:
+    """How far an encrypted model is from the plain one.
+
+    images: a file or folder of plain images, or a .npy; None for random ones. "equal": no tensor but the embedding's
+    differs, and the embedding (of ONNX files, the whole network) gives on encrypted images what the plain one gives on
+    plain ones, to 300 roundings of the type of its weights. ValueError where the files are no such pair.
+    """
+    if plain.suffix.lower() != encrypted.suffix.lower():
+        raise ValueError(f"{plain} and {encrypted} are files of two kinds: compare files of one.")
+    one, two = opened(plain), opened(encrypted)
+    if one.record and one.record.encrypted:
+        raise ValueError(f"{plain} is an encrypted model: name the plain one first.")
+    found = two.record
+    if found is None or not found.encrypted:
+        raise ValueError(f"{encrypted} carries no record of a cipher: it is not encrypted, or was saved again since.")
+    cipher, names = cipher_of(found, key, Asked(), encrypted), list(found.layers or ())
+    differing = one.same_elsewhere(two, names)
+    size = getattr(one, "size", None) or (4 * found.patch, 4 * found.patch)
+    batch = _noise(size) if images is None else plain_images(images, found.patch)
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in checks.statistics(found.mean, found.std, 3))
+    inputs = [(to_values(x, torch.float64) - mean) / std for x in (batch, cipher.encrypt(batch), batch)]
+    files, whole = (one, two, two), hasattr(one, "run")
+    outputs = [
+        file.run(x) if whole else torch.cat([_embedded(file.layer(name), x) for name in names])
+        for file, x in zip(files, inputs, strict=True)
+    ]
+    kept = torch.float32 if whole else one.layer(names[0])[0].dtype
+    scale = max(outputs[0].abs().max().item(), 1e-12)
+    difference, without = ((output - outputs[0]).abs().max().item() for output in outputs[1:])
+    return {
+        "equal": not differing and difference <= _ROUNDINGS * torch.finfo(kept).eps * scale,
+        "compared": "outputs" if whole else "outputs of the embedding",
+        "images": len(batch),
+        "largest": scale,
+        "largest difference": difference,
+        "without encryption": without,
+        "changed layers": names,
+        "differs elsewhere": differing,
+    }
+
+
+def _embedded(layer, images):
+    weight, bias = layer
+    found = to_blocks(images, weight.shape[-1]) @ weight.double().flatten(1).T
+    return found if bias is None else found + bias.double()
+
+
+def _noise(size):
+    make = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (8, 3, *size), dtype=torch.uint8, generator=make)
+
+
+def plain_images(source: Path, patch: int) -> torch.Tensor:
+    """The plain images of a file, a folder or a .npy: (N, 3, H, W), uint8, cut so that patches divide them.
+
+    ValueError where they are encrypted, of several sizes or smaller than a patch.
+    """
+    found = []
+    for path in folders.inputs(source):
+        if path.suffix.lower() == ".npy":
+            known, array = arrays.recorded(path), torch.from_numpy(np.array(arrays.opened(path)))
+            batch = to_bytes(array.reshape(-1, *array.shape[-3:]))
+        else:
+            image, known = pictures.read(path)
+            batch = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
+        if known and known.encrypted:
+            raise ValueError(f"{path} is encrypted: give the plain images.")
+        found.append(batch[..., : batch.shape[-2] // patch * patch, : batch.shape[-1] // patch * patch])
+    if len({batch.shape[1:] for batch in found}) > 1 or not found[0].numel() or found[0].shape[1] != 3:
+        raise ValueError(f"The images of {source} are of several sizes, or smaller than a patch: resize them first.")
+    return torch.cat(found)

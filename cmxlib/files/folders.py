@@ -1,0 +1,155 @@
+"""Many files at once: a folder with its layout, by several processes; what is done already is left as it is."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..paths import need, sentence, sweep
+from . import pictures
+from .pictures import Job
+from .record import Record
+
+_CHUNK = 32  # files that a worker is given at once
+
+
+@dataclass
+class Report:
+    """What became of the files: numbers, and a sentence for each that failed. left_out: files that are no images."""
+
+    done: int = 0
+    kept: int = 0
+    left_out: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+def convert(source: Path, target: Path, job: Job) -> bool:
+    """Encrypt or decrypt one file, an image or a .npy; whether there was anything to do."""
+    if source.suffix.lower() == ".npy":
+        from . import arrays  # which wants torch
+
+        return arrays.convert(source, target, job)
+    pictures.check_target(target)
+    if job.cipher.permutation is None:
+        raise ValueError(
+            f"An orthogonal cipher gives numbers that no image file holds: encrypt {source} with shuffle and flip, or "
+            "an array in a .npy file."
+        )
+    return pictures.convert(source, target, job)
+
+
+def inputs(source: Path) -> list[Path]:
+    """The images and arrays of a folder, or the one file."""
+    return [path for path, _ in _pairs(source)[0]] if source.is_dir() else [source]
+
+
+def first_record(source: Path) -> Record:
+    """The record of a file, or of the first in a folder that has one. ValueError where there is none."""
+    for path in inputs(source):
+        if path.suffix.lower() == ".npy":
+            from . import arrays
+
+            found = arrays.recorded(path)
+        else:
+            found = pictures.recorded(path)
+        if found:
+            return found
+    raise ValueError(
+        f"{source} carries no record of a cipher: it is not encrypted, or was saved by another program since. "
+        "Decrypt what encrypt-images wrote, as it was."
+    )
+
+
+def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
+    """Encrypt or decrypt a file, or all images and arrays in a folder. A file that fails stops no other."""
+    if not source.is_dir():
+        if target.is_dir():
+            target = target / _renamed(Path(source.name))
+        sweep(target.parent)
+        changed = convert(source, target, job)
+        return Report(done=int(changed), kept=int(not changed))
+    inside, outside = source.resolve(), target.resolve()
+    if outside == inside or inside in outside.parents:
+        raise ValueError(f"{target} lies in {source}: name an output folder outside of it.")
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file, but {source} is a folder: name an output folder.")
+    pairs, left_out = _pairs(source, target)
+    report = Report(left_out=left_out)
+    for folder in {out.parent for _, out in pairs}:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+    progress = need("tqdm", "files").tqdm(total=len(pairs), unit=" files", disable=None)  # None: no bar in a pipe
+    with progress:
+        for done, error in _results(job, pairs, workers):
+            report.done, report.kept = report.done + (done is True), report.kept + (done is False)
+            if error:
+                report.failed.append(error)
+            progress.update()
+    return report
+
+
+def _results(job: Job, pairs: list, workers: int) -> Iterator[tuple[bool | None, str]]:
+    if workers < 2 or len(pairs) < 2 * _CHUNK:
+        yield from (_told(job, pair) for pair in pairs)
+        return
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if "forkserver" in methods:  # what every worker needs is imported once
+        context.set_forkserver_preload(["cmxlib.files.folders", "PIL.Image", "PIL.ImageOps", "PIL.PngImagePlugin"])
+    with ProcessPoolExecutor(workers, context, _start, (job,)) as pool:
+        try:
+            yield from pool.map(_in_worker, pairs, chunksize=_CHUNK)
+        except BrokenProcessPool:
+            raise OSError(
+                "A worker process died, perhaps for want of memory: give the same command again, which goes on where "
+                "this one stopped, with fewer --workers."
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_given: list[Job] = []  # of a worker process: the job, sent once, for a cipher is megabytes
+
+
+def _start(job):
+    _given.append(job)
+
+
+def _in_worker(pair):
+    return _told(_given[0], pair)
+
+
+def _told(job, pair):
+    try:
+        return convert(*pair, job), ""
+    except (ValueError, OSError) as error:
+        return None, sentence(error)
+
+
+def _pairs(source, target=None):
+    """(input, output) of every image and array in a folder, and how many other files there are."""
+    pairs, left_out = {}, 0
+    for folder, names, files in os.walk(source, onerror=_raise):
+        names.sort()
+        for path in (Path(folder, name) for name in sorted(files)):
+            if path.suffix.lower() not in (*pictures.SUFFIXES, ".npy"):
+                left_out += not path.name.endswith(".npy.json")
+                continue
+            out = (target or source) / _renamed(path.relative_to(source))
+            if out in pairs:
+                raise ValueError(f"{pairs[out]} and {path} would both become {out}: rename one of them.")
+            pairs[out] = path
+    if not pairs:
+        raise ValueError(f"{source} holds no image and no .npy file.")
+    return [(path, out) for out, path in pairs.items()], left_out
+
+
+def _raise(error):
+    raise error
+
+
+def _renamed(path):
+    return path if path.suffix.lower() == ".npy" else path.with_suffix(".png")

@@ -1,0 +1,292 @@
+"""ONNX models: the first convolution on the images is exchanged, all else stays.
+
+Tensors may stand in files beside the model, where ONNX calls them external data. They are read only from the model's
+own folder. Of each, a copy goes with the new model, NAME.onnx.data, in which the embedding is exchanged as well.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..paths import need, replacing, sweep, write_bytes
+from .checkpoints import Layers
+from .record import NAME, Record, parse
+
+_TYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}  # TensorProto's numbers
+_LARGEST = 2**31 - 1  # bytes of a protobuf message: more has to stand in external data
+
+
+class OnnxFile:
+    """An .onnx file. ValueError where its images do not go through one convolution with kernel = stride alone."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._onnx = need("onnx", "onnx")
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"{path} is larger than 2 GB, which no ONNX file is: its tensors stand beside it.")
+        self._model = self._onnx.ModelProto()
+        try:
+            self._model.ParseFromString(path.read_bytes())
+            self._check_places()
+            self._onnx.checker.check_model(str(path))
+        except (self._onnx.checker.ValidationError, ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is no valid ONNX model ({_short(error)}): export it again.") from error
+        except Exception as error:  # whatever the parser says; its class is protobuf's own
+            raise ValueError(f"{path} is no ONNX model, or is damaged: export it again.") from error
+        self._graph = self._model.graph
+        self._tensors = {tensor.name: tensor for tensor in self._graph.initializer}
+        self._conv = self._find()
+
+    @property
+    def record(self) -> Record | None:
+        texts = [prop.value for prop in self._model.metadata_props if prop.key == NAME]
+        if len(texts) > 1:
+            raise ValueError(f"{self.path} has {len(texts)} records of a cipher: export it again.")
+        return parse(texts[0], str(self.path)) if texts else None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the images, where the graph takes one size only."""
+        h, w = (dim.dim_value for dim in self._input.type.tensor_type.shape.dim[2:])
+        return (h, w) if h and w else None
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every initializer; the embedding's are called NAME.weight and NAME.bias, by its layer."""
+        weight, bias = self._names()
+        known = {weight: f"{self.embedding}.weight", bias: f"{self.embedding}.bias"}
+        return {known.get(name, name): tuple(tensor.dims) for name, tensor in self._tensors.items()}
+
+    def layer(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The weight and the bias of the embedding."""
+        if name != self.embedding:
+            raise ValueError(f"{self.path} takes its images in the layer {self.embedding}, not in {name}.")
+        weight, bias = self._names()
+        return self._values(weight), self._values(bias) if bias else None
+
+    def write(self, target: Path, layers: Layers, record: Record) -> None:
+        """Write the model, and its external data where it has some, with another embedding and the record."""
+        ((weight, bias),) = layers.values()
+        names = self._names()
+        target = target.resolve()
+        copies = self._places()
+        for number, place in enumerate(copies):
+            copies[place] = f"{target.name}.data" if len(copies) == 1 else f"{target.name}.{number}.data"
+        patches: dict[str, list[tuple[int, bytes]]] = {place: [] for place in copies}
+        self._put(names[0], weight, patches)
+        if bias is not None:
+            if not names[1] or self._uses(names[1]) > 1:  # none, or one that another layer has, too
+                added = self._onnx.helper.make_tensor(
+                    f"{names[0]}.{NAME}.bias",
+                    self._tensors[names[0]].data_type,
+                    bias.shape,
+                    b"\0" * bias.nbytes,
+                    raw=True,
+                )
+                self._graph.initializer.append(added)
+                self._tensors[added.name] = self._graph.initializer[-1]
+                del self._conv.input[2:]
+                self._conv.input.append(added.name)
+            self._put(self._names()[1], bias, patches)
+        props = [prop for prop in self._model.metadata_props if prop.key != NAME]
+        del self._model.metadata_props[:]
+        self._model.metadata_props.extend(props)
+        self._model.metadata_props.add(key=NAME, value=record.text())
+        for place, copied in copies.items():
+            with replacing(target.with_name(copied)) as file, self.path.with_name(place).open("rb") as source:
+                shutil.copyfileobj(source, file, 2**20)
+                for offset, data in patches[place]:
+                    file.seek(offset)
+                    file.write(data)
+        for tensor in self._external():
+            place = _entry(tensor, "location")
+            place.value = copies[place.value]
+        sweep(target.parent)
+        write_bytes(target, self._model.SerializeToString())
+        self._onnx.checker.check_model(str(target))
+
+    def same_elsewhere(self, other: "OnnxFile", layers: list[str]) -> list[str]:
+        """What differs from the other file but the embedding: names of initializers, or "graph"."""
+        mine, theirs = ({n for n in f._names() if n} for f in (self, other))
+        names = (set(self._tensors) | set(other._tensors)) - mine - theirs
+        found = [name for name in sorted(names) if self._data(name) != other._data(name)]
+        return found + ["graph"] * (self._bare() != other._bare())
+
+    def run(self, images: torch.Tensor) -> torch.Tensor:
+        """The model's first output for normalised images, (N, ...) as (N, values), by ONNX Runtime, or where that is
+        not installed by ONNX's own reference, which is slow."""
+        try:
+            import onnxruntime
+
+            onnxruntime.set_default_logger_severity(3)
+            session: Any = onnxruntime.InferenceSession(str(self.path), providers=["CPUExecutionProvider"])
+        except ModuleNotFoundError:
+            session = need("onnx.reference", "onnx").ReferenceEvaluator(str(self.path))
+        kind = _TYPES[self._input.type.tensor_type.elem_type]
+        step = self._input.type.tensor_type.shape.dim[0].dim_value or len(images)
+        try:
+            found = [session.run(None, {self._input.name: part.to(kind).numpy()})[0]
+                     for part in images.split(step) if len(part) == step]  # fmt: skip
+        except Exception as error:  # whatever a runtime says of a graph that it cannot run
+            raise ValueError(f"{self.path} cannot be run on images {tuple(images.shape)} ({_short(error)}).") from error
+        if not found:
+            raise ValueError(f"{self.path} takes {step} images at a time: give as many.")
+        return torch.cat([torch.from_numpy(part).flatten(1).double() for part in found])
+
+    # -- the graph ---------------------------------------------------------------------------------------------------
+
+    def _find(self):
+        """The one node that takes the images."""
+        inputs = [i for i in self._graph.input if i.name not in self._tensors
+                  and i.type.tensor_type.elem_type in _TYPES and len(i.type.tensor_type.shape.dim) == 4]  # fmt: skip
+        inputs = [i for i in inputs if i.type.tensor_type.shape.dim[1].dim_value in (0, 3)]
+        if len(inputs) != 1:
+            raise ValueError(f"{self.path} has {len(inputs)} inputs of images (N, 3, H, W), not one.")
+        self._input = inputs[0]
+        nodes = [n for n in self._graph.node if self._input.name in n.input and n.op_type != "Shape"]
+        inner = any(self._input.name in n.input for n in _inner_nodes(self._graph))
+        if len(nodes) != 1 or inner or any(o.name == self._input.name for o in self._graph.output):
+            told = ", ".join(f"{node.op_type} {node.name}".strip() for node in nodes) or "none that is not in a branch"
+            raise ValueError(
+                f"The images of {self.path} go into {len(nodes)} nodes ({told}): one layer alone must take them, or "
+                "the others would not know how to undo the cipher."
+            )
+        (node,) = nodes
+        if why := self._why_not(node):
+            raise ValueError(f"{node.op_type} {node.name} takes the images of {self.path}, but {why}.")
+        self.embedding = node.input[1].removesuffix("weight").removesuffix(".") or node.name or node.output[0]
+        return node
+
+    def _why_not(self, node):
+        if node.op_type != "Conv" or node.domain not in ("", "ai.onnx"):
+            return (
+                "only a Conv can take the cipher in: export the model without its preprocessing, and with the patch "
+                "embedding as a convolution"
+            )
+        found = {a.name: self._onnx.helper.get_attribute_value(a) for a in node.attribute}
+        weight = self._tensors.get(node.input[1])
+        if weight is None or any(name and name not in self._tensors for name in list(node.input)[2:]):
+            return "its weight or bias is computed, not stored: export the model without quantising it"
+        if weight.data_type not in _TYPES or len(weight.dims) != 4:
+            return "its weight is no (dim, 3, patch, patch) of floating numbers"
+        if self._uses(node.input[1]) > 1 or node.input[1] in [value.name for value in self._graph.input]:
+            return "its weight is used elsewhere, too, or can be given from outside"
+        kernel, strides = list(weight.dims[2:]), list(found.get("strides", [1, 1]))
+        if kernel != strides:
+            return f"its kernel of {kernel[0]} x {kernel[1]} moves by {strides[0]}: patches must not overlap"
+        if kernel[0] != kernel[1]:
+            return f"its kernel of {kernel[0]} x {kernel[1]} is not square"
+        padded = any(found.get("pads", [])) or found.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
+        if padded or any(d != 1 for d in found.get("dilations", [])) or found.get("group", 1) != 1:
+            return "it has padding, dilation or groups"
+        return None
+
+    def _names(self):
+        names = [*self._conv.input[1:], ""]
+        return names[0], names[1]
+
+    def _uses(self, name):
+        nodes = [*self._graph.node, *_inner_nodes(self._graph)]
+        return sum(list(node.input).count(name) for node in nodes) + sum(o.name == name for o in self._graph.output)
+
+    def _bare(self):
+        """The graph without the embedding, the record and where tensors stand."""
+        model = self._onnx.ModelProto()
+        model.CopyFrom(self._model)
+        del model.graph.initializer[:]
+        del model.metadata_props[:]
+        for node in model.graph.node:
+            if node.output == self._conv.output:
+                del node.input[1:]
+        return model.SerializeToString(deterministic=True)
+
+    # -- tensors -----------------------------------------------------------------------------------------------------
+
+    def _external(self):
+        """Every tensor of the model that stands in another file."""
+        return [tensor for tensor in _all_tensors(self._model) if tensor.data_location == 1]
+
+    def _places(self):
+        return {_entry(tensor, "location").value: "" for tensor in self._external()}
+
+    def _check_places(self):
+        """ValueError where external data is outside of the model's folder, or not all there."""
+        folder = self.path.parent.resolve()
+        for tensor in self._external():
+            keys = [entry.key for entry in tensor.external_data]
+            place = _entry(tensor, "location")
+            if place is None or len(set(keys)) < len(keys):
+                raise ValueError(f"the place of {tensor.name} is not told, or twice")
+            path = folder / place.value
+            if place.value != os.path.basename(place.value) or path.is_symlink() or not path.is_file():
+                raise ValueError(f"the data of {tensor.name} is not in a file of the model's own folder")
+            offset, length = self._range(tensor)
+            if offset < 0 or length < 0 or offset + length > path.stat().st_size:
+                raise ValueError(f"the data of {tensor.name} is cut off")
+
+    def _range(self, tensor):
+        offset, length = _entry(tensor, "offset"), _entry(tensor, "length")
+        start = int(offset.value) if offset else 0
+        path = self.path.with_name(_entry(tensor, "location").value)
+        return start, int(length.value) if length else path.stat().st_size - start
+
+    def _data(self, name):
+        """Type, shape and bytes of an initializer; None where there is none."""
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            return None
+        if tensor.data_location == 1:
+            start, length = self._range(tensor)
+            with self.path.with_name(_entry(tensor, "location").value).open("rb") as file:
+                file.seek(start)
+                data = file.read(length)
+        else:
+            data = tensor.raw_data or self._onnx.numpy_helper.to_array(tensor).tobytes()
+        return tensor.data_type, tuple(tensor.dims), data
+
+    def _values(self, name):
+        kind, shape, data = self._data(name)
+        values = torch.frombuffer(bytearray(data), dtype=_TYPES[kind])
+        if values.numel() != torch.Size(shape).numel():
+            raise ValueError(f"{name} of {self.path} is not as large as its shape says: export the model again.")
+        return values.view(shape)
+
+    def _put(self, name, values, patches):
+        tensor, data = self._tensors[name], values.contiguous().view(torch.uint8).numpy().tobytes()
+        if tensor.data_location == 1:
+            patches[_entry(tensor, "location").value].append((self._range(tensor)[0], data))
+            return
+        for field in ("float_data", "int32_data", "double_data"):
+            tensor.ClearField(field)
+        tensor.raw_data = data
+
+
+def _entry(tensor, key):
+    return next((entry for entry in tensor.external_data if entry.key == key), None)
+
+
+def _inner_nodes(graph):
+    """The nodes of the graphs inside of nodes: branches and loops."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                yield from inner.node
+                yield from _inner_nodes(inner)
+
+
+def _all_tensors(message):
+    """Every TensorProto in a message, wherever it stands."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for part in value if field.is_repeated else [value]:
+            if field.message_type.name == "TensorProto":
+                yield part
+            else:
+                yield from _all_tensors(part)
+
+
+def _short(error):
+    return " ".join(str(error).split())[:150]

@@ -1,0 +1,226 @@
+"""Image files: read as bytes of red, green and blue, encrypted patch by patch, and written as PNG with their record.
+
+Read are PNG, JPEG, WebP, TIFF, BMP and GIF of one frame and 8 bits a channel: RGB, palettes, and grey, which counts as
+three equal channels and comes back as grey. Turned as EXIF says. An alpha channel is dropped where all is opaque.
+Refused, for a network sees none of it: transparency, 16 bits, several frames, CMYK and other colours. Only pixels are
+written: no EXIF, thumbnail, position or colour profile of the original.
+"""
+
+import os
+import warnings
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..lock.patch import PatchCipher, block_entries, entry_table
+from ..paths import need, replacing
+from .record import NAME, Record, check, parse
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done to each file. record: its settings; pad, force: as the command line says."""
+
+    cipher: PatchCipher
+    record: Record
+    decrypt: bool = False
+    pad: bool = False
+    force: bool = False
+
+
+def check_target(path: Path) -> None:
+    """ValueError where an output is no PNG: no other format keeps both the bytes and the record."""
+    suffix = path.suffix.lower()
+    if suffix in (".jpg", ".jpeg"):
+        raise ValueError(
+            f"{path} would be a JPEG, which changes the values of pixels: neither the model nor decryption could make "
+            "sense of them. Name a .png."
+        )
+    if suffix != ".png":
+        raise ValueError(f"{path} is no name of an output: images are written as .png, arrays as .npy.")
+
+
+def convert(source: Path, target: Path, job: Job) -> bool:
+    """Encrypt or decrypt an image file; whether there was anything to do, for an interrupted job finds some done."""
+    if is_done(target, source, job):
+        return False
+    image, found = read(source)
+    pixels, record = (_decrypted if job.decrypt else _encrypted)(image, found, source, job)
+    write(target, pixels, record)
+    return True
+
+
+def is_done(target: Path, source: Path, job: Job) -> bool:
+    """Whether ``target`` is what the job makes of ``source``, by its record and its age. FileExistsError where it is
+    something else, unless the job may replace it."""
+    try:
+        made = os.lstat(target).st_mtime_ns
+    except FileNotFoundError:
+        return False
+    if job.force:
+        return False
+    try:
+        found = recorded(target)
+    except (ValueError, OSError):
+        found = None
+    if found and found.settings() == replace(job.record, encrypted=not job.decrypt):
+        if made >= os.stat(source).st_mtime_ns:
+            return True
+        raise FileExistsError(f"{target} is older than {source}: give --force to make it anew.")
+    raise FileExistsError(f"{target} exists already: give --force to replace it, or name another output.")
+
+
+def recorded(path: Path) -> Record | None:
+    """The record in a file, None where there is none."""
+    with _opened(path) as image:
+        return _record(image, path)
+
+
+def read(path: Path) -> tuple["Image.Image", Record | None]:
+    """An image of mode RGB or L, and its record. ValueError or OSError where it is of a kind that is refused."""
+    ops = need("PIL.ImageOps", "files")
+    with _opened(path) as image:
+        record = _record(image, path)
+        if getattr(image, "n_frames", 1) > 1:
+            raise ValueError(f"{path} has {image.n_frames} frames: save the one that is meant as a file of its own.")
+        if ";16" in str(image.tile) or image.mode[0] in "IF":
+            raise ValueError(f"{path} has more than 8 bits a channel, which models do not see: save it with 8 first.")
+        try:
+            image.load()
+            image = ops.exif_transpose(image)
+        except Exception as error:  # whatever a decoder says of a damaged file
+            raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
+        if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+            grey = image.mode in ("L", "LA", "La")
+            image = image.convert("RGBA")
+            if image.getextrema()[3] != (255, 255):
+                raise ValueError(f"{path} is transparent in places, which models do not see: put it on a ground first.")
+            image = image.convert("RGB").convert("L") if grey else image.convert("RGB")
+        if image.mode in ("1", "P"):
+            image = image.convert("L" if image.mode == "1" else "RGB")
+        if image.mode not in ("RGB", "L"):
+            raise ValueError(f"{path} has the colours {image.mode}: convert it to RGB first, by its colour profile.")
+        return image, record
+
+
+def write(path: Path, pixels: np.ndarray, record: Record) -> None:
+    """Write pixels (H, W, 3) or (H, W), uint8, as a PNG with its record, at one stroke."""
+    image, info = need("PIL.Image", "files").fromarray(pixels), need("PIL.PngImagePlugin", "files").PngInfo()
+    info.add_text(NAME, record.text())
+    with replacing(path, one_of_many=True) as file:
+        image.save(file, "PNG", pnginfo=info)
+
+
+def scramble(pixels: np.ndarray, cipher: PatchCipher, undo: bool = False) -> np.ndarray:
+    """``cipher.encrypt`` (undo: ``decrypt``) of pixels (H, W, C), uint8, by a table of one row of blocks: as quick for
+    small images as reading them, and little memory for large ones."""
+    source, turned = _tables(cipher, pixels.shape[1], undo)
+    bands = pixels.reshape(-1, len(source))
+    return (np.take(bands, source, axis=1) ^ turned).reshape(pixels.shape)
+
+
+@lru_cache(maxsize=16)
+def _tables(cipher, width, undo):
+    order, flipped = cipher.permutation, cipher.flipped
+    if undo:
+        order = np.argsort(order)
+        flipped = flipped[order]
+    places = block_entries(cipher.block_size, (cipher.channels, cipher.block_size, width))
+    channel, pixel = divmod(places, cipher.block_size * width)
+    places = pixel * cipher.channels + channel  # where Pillow has them
+    source, turned = entry_table(places, places[:, order], np.broadcast_to(flipped, places.shape))
+    return source, turned.astype(np.uint8) * 255
+
+
+def _encrypted(image, found, path, job):
+    if found and found.encrypted:
+        raise ValueError(f"{path} is encrypted already, with the key {found.key}.")
+    settings, block = job.record, job.cipher.block_size
+    mode, image = image.mode, image.convert("RGB")
+    if settings.resize:
+        image = _resized(image, settings.resize, settings.resample)
+    if settings.crop:
+        image = _cropped(image, settings.crop, path)
+    pixels = np.asarray(image)
+    h, w = original = pixels.shape[:2]
+    if h % block or w % block:
+        if not job.pad:
+            raise ValueError(
+                f"{path} is {w} x {h}, which patches of {block} do not divide: give --crop N to cut a square out of "
+                "its middle, or --pad to add copies of its last row and column, which decryption removes."
+            )
+        pixels = np.pad(pixels, ((0, -h % block), (0, -w % block), (0, 0)), "edge")
+    size = pixels.shape[:2]
+    record = replace(settings, size=size, original=None if size == original else original, mode=mode)
+    return scramble(pixels, job.cipher), record
+
+
+def _decrypted(image, found, path, job):
+    if found is None:
+        raise ValueError(
+            f"{path} carries no record of its cipher: it is not encrypted, or was saved by another program since. "
+            "Decrypt the file that encrypt-images wrote."
+        )
+    if not found.encrypted:
+        raise ValueError(f"{path} is decrypted already.")
+    check(found, job.record, str(path))
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[:2] != found.size or any(n % job.cipher.block_size for n in found.size):
+        raise ValueError(f"{path} was resized or changed after it was encrypted: decrypt the file as it was.")
+    pixels = scramble(pixels, job.cipher, undo=True)
+    h, w = found.original or found.size
+    if h > pixels.shape[0] or w > pixels.shape[1]:
+        raise ValueError(f"{path} has a damaged record of its cipher: restore the file, or encrypt it again.")
+    pixels = pixels[:h, :w, 0] if found.mode == "L" else pixels[:h, :w]
+    return np.ascontiguousarray(pixels), replace(found, encrypted=False)
+
+
+def _resized(image, side, resample):
+    w, h = image.size
+    size = (side, max(1, int(side * h / w))) if w <= h else (max(1, int(side * w / h)), side)
+    return image.resize(size, getattr(need("PIL.Image", "files").Resampling, resample.upper()))
+
+
+def _cropped(image, side, path):
+    w, h = image.size
+    if min(w, h) < side:
+        raise ValueError(f"{path} is {w} x {h}, smaller than --crop {side}: give --resize {side} or more, too.")
+    left, top = round((w - side) / 2), round((h - side) / 2)
+    return image.crop((left, top, left + side, top + side))
+
+
+def _opened(path: Path) -> Any:
+    pillow = need("PIL.Image", "files")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pillow.DecompressionBombWarning)
+            return pillow.open(path, formats=FORMATS)
+    except (pillow.DecompressionBombWarning, pillow.DecompressionBombError):
+        limit = f"{pillow.MAX_IMAGE_PIXELS:,}"
+        raise ValueError(f"{path} has more than {limit} pixels: cut or shrink it first.") from None
+    except pillow.UnidentifiedImageError:
+        raise ValueError(f"{path} is no image of the formats {', '.join(FORMATS)}, or is damaged.") from None
+    except OSError as error:
+        if error.errno:
+            raise
+        raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
+    except Exception as error:  # whatever a decoder says of a damaged file
+        raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
+
+
+def _record(image, path):
+    text = image.info.get(NAME)
+    return None if text is None else parse(str(text), str(path))
+
+
+def _short(error):
+    return " ".join(str(error).split())[:100] or type(error).__name__

@@ -1,0 +1,123 @@
+"""The record of what was encrypted, so that a wrong key, cipher or normalisation is told before it gives wrong answers.
+
+A JSON object under the name "cmxlib": in the text of a PNG, in the metadata of safetensors and ONNX, in an entry of its
+own in a .pt file, in a file x.npy.json beside x.npy. It names the key by its fingerprint alone.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ..lock.keys import SecretKey
+from ..lock.patch import STEPS, PatchCipher
+
+NAME = "cmxlib"
+LARGEST = 65_536  # characters: what is longer is no record
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was done to a file. None where it does not apply.
+
+    size: height and width of an encrypted image. original: the same before it was padded. mode: "RGB", or "L" for a
+    grey image. dtype: of the array before. resize, crop, resample: of the image before. mean, std, layers: of a model.
+    """
+
+    key: str
+    steps: tuple[str, ...]
+    patch: int
+    encrypted: bool = True
+    size: tuple[int, ...] | None = None
+    original: tuple[int, ...] | None = None
+    mode: str | None = None
+    dtype: str | None = None
+    resize: int | None = None
+    crop: int | None = None
+    resample: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    layers: tuple[str, ...] | None = None
+
+    def text(self) -> str:
+        """As it is written: JSON on one line."""
+        found = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.dumps({"version": _VERSION, **found})
+
+    def settings(self) -> "Record":
+        """The part that is the same for every file of one command."""
+        return replace(self, size=None, original=None, mode=None, dtype=None)
+
+
+def of(key: SecretKey, cipher: PatchCipher, **how: Any) -> Record:
+    """The record of what this key and cipher encrypt."""
+    return Record(key.fingerprint, cipher.steps, cipher.patch_size, **how)
+
+
+_KINDS = {
+    "key": lambda v: isinstance(v, str) and len(v) == 16,
+    "steps": lambda v: _list(v, str) and all(step in STEPS for step in v),
+    "patch": lambda v: _whole(v),
+    "encrypted": lambda v: isinstance(v, bool),
+    "size": lambda v: _list(v, int) and len(v) == 2 and all(map(_whole, v)),
+    "original": lambda v: _list(v, int) and len(v) == 2 and all(map(_whole, v)),
+    "mode": lambda v: v in ("RGB", "L"),
+    "dtype": lambda v: v in ("uint8", "float16", "float32", "float64"),
+    "resize": lambda v: _whole(v),
+    "crop": lambda v: _whole(v),
+    "resample": lambda v: v in ("bilinear", "bicubic"),
+    "mean": lambda v: _list(v, float) and 0 < len(v) < 100,
+    "std": lambda v: _list(v, float) and 0 < len(v) < 100,
+    "layers": lambda v: _list(v, str) and 0 < len(v) < 100,
+}
+
+
+def _list(value, kind):
+    return isinstance(value, list) and all(type(v) is kind or (kind is float and type(v) is int) for v in value)
+
+
+def _whole(value):
+    return type(value) is int and 0 < value < 2**20
+
+
+def parse(text: Any, where: str) -> Record:
+    """The record that ``text`` holds. ValueError, naming ``where`` it stood, for anything but a whole record."""
+    problem = f"{where} has a damaged record of its cipher: restore the file, or encrypt it again."
+    try:
+        if not isinstance(text, (str, bytes)) or len(text) > LARGEST:
+            raise ValueError
+        found = json.loads(text, object_pairs_hook=unique)
+        version = found.pop("version")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError(problem) from None
+    if type(version) is int and version > _VERSION:
+        raise ValueError(f"{where} was encrypted by a later cmxlib (record of version {version}): use that one.")
+    if version != _VERSION or {"key", "steps", "patch"} - set(found) or set(found) - set(_KINDS):
+        raise ValueError(problem)
+    if not all(_KINDS[name](value) for name, value in found.items()):
+        raise ValueError(problem)
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+    return Record(**values)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict, for json.loads. ValueError where a name stands twice: readers would differ on it."""
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name stands twice")
+    return dict(pairs)
+
+
+def check(found: Record, asked: Record, where: str) -> None:
+    """ValueError that says what was used and what was asked for, where the two differ."""
+    said = {
+        "key": lambda v: f"the key {v}",
+        "steps": lambda v: f"--steps {','.join(v)}",
+        "patch": lambda v: f"--patch {v}",
+        "mean": lambda v: "--mean " + " ".join(f"{x:g}" for x in v),
+        "std": lambda v: "--std " + " ".join(f"{x:g}" for x in v),
+        "layers": lambda v: "--layer " + " ".join(v),
+    }
+    for name, say in said.items():
+        one, other = getattr(found, name), getattr(asked, name)
+        if one is not None and other is not None and one != other:
+            raise ValueError(f"{where} was encrypted with {say(one)}, not with {say(other)}.")

@@ -1,0 +1,85 @@
+"""A sweep of one's own, from a file in TOML: which tables, at which scales.
+
+base = "small"                      # the scale that it begins with
+name = "depths"                     # of the folder of its rows, results/<name>
+tables = ["training", "keys"]
+
+[scale]                             # fields of `Scale` that differ from those of base
+seeds = [0, 1]
+ciphers = ["shuffle+flip"]
+train.epochs = 8
+
+[axes]                              # fields with several values: each combination is a scale of its own
+"model.depth" = [4, 8]              # rows in results/depths-depth4 and results/depths-depth8
+"""
+
+import itertools
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .scales import CIPHERS, named
+from .sweep import Grid
+from .tables import asked
+
+
+def read_grid(path: str | Path) -> Grid:
+    """The scales of a file, and the tables to record at each. ValueError, naming the entry, where one is wrong."""
+    try:
+        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no TOML file: {error}.") from error
+    if lacking := {"base", "name", "tables"} - set(found):
+        raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}.")
+    if other := set(found) - {"base", "name", "tables", "scale", "axes"}:
+        raise ValueError(
+            f"{path} has {', '.join(sorted(other))}, but only base, name, tables, scale and axes are read."
+        )
+    base = _changed(named(found["base"]), found.get("scale", {}), "scale")
+    axes = found.get("axes", {})
+    if wrong := [axis for axis, values in axes.items() if not isinstance(values, list)]:
+        raise ValueError(f"The axis {wrong[0]!r} needs a list of values, and a name in quotes where it has a point.")
+    grid = []
+    for values in itertools.product(*axes.values()):
+        scale, name = base, found["name"]
+        for axis, value in zip(axes, values, strict=True):
+            scale = _changed(scale, _nested(axis, value), "axes")
+            name += f"-{axis.rpartition('.')[2]}{value}"
+        scale = replace(scale, name=re.sub(r"[^a-z0-9_-]+", "_", name.lower()))
+        grid.append((scale, tuple(table for name in found["tables"] for table in asked(scale, name))))
+    return grid
+
+
+def _nested(axis: str, value) -> dict:
+    """{"model": {"depth": 4}} for "model.depth" and 4."""
+    for name in reversed(axis.split(".")):
+        value = {name: value}
+    return value
+
+
+def _changed(old: Any, changes: Mapping, where: str) -> Any:
+    """A dataclass or a dict with other values, each in the form of the old one."""
+    values = {field.name: getattr(old, field.name) for field in fields(old)} if is_dataclass(old) else dict(old)
+    new: dict[str, Any] = {}
+    for name, value in changes.items():
+        here = f"{where}.{name}"
+        if name not in values:
+            raise ValueError(f"There is no {here}: there are {', '.join(map(str, values))}.")
+        if name == "finer":
+            new[name] = {int(size): dict(differs) for size, differs in value.items()}
+        elif name == "ciphers":
+            if not isinstance(value, list) or set(value) - set(CIPHERS):
+                raise ValueError(f"{here} must be a list of some of {', '.join(CIPHERS)}.")
+            new[name] = {cipher: CIPHERS[cipher] for cipher in value}
+        elif is_dataclass(values[name]) or isinstance(values[name], dict):
+            if not isinstance(value, dict):
+                raise ValueError(f"{here} must name what differs, as in {here}.x = 1.")
+            new[name] = _changed(values[name], value, here)
+        elif isinstance(values[name], tuple) != isinstance(value, list):
+            raise ValueError(f"{here} must be {'a list' if isinstance(values[name], tuple) else 'one value'}.")
+        else:
+            new[name] = tuple(value) if isinstance(value, list) else value
+    return replace(old, **new) if is_dataclass(old) else values | new  # type: ignore[type-var]

@@ -1,0 +1,95 @@
+"""A server that only ever sees an encrypted model and encrypted images: it knows no key, and nothing of cmxlib.
+
+    python examples/serve/server.py locked.onnx --port 8000
+
+GET / says how the model was encrypted. POST /predict takes encrypted images (N, 3, H, W), uint8 or float32, as the
+bytes of a .npy file, and the fingerprint of their key in the header X-Key; it answers {"logits": [[...], ...]}. It
+listens on this machine alone.
+"""
+
+import argparse
+import io
+import json
+import socket
+
+import numpy as np
+import onnxruntime
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+
+LARGEST = 16 * 2**20  # bytes of a request
+
+
+def application(path: str) -> FastAPI:
+    """The server of an encrypted ONNX model."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    text = session.get_modelmeta().custom_metadata_map.get("cmxlib")
+    if text is None:
+        raise SystemExit(f"{path} carries no record of a cipher: serve a model that cmx encrypt-model wrote.")
+    record = json.loads(text)
+    mean, std = (np.array(record[name], np.float32).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+    name = session.get_inputs()[0].name
+    app = FastAPI(title="An encrypted model")
+
+    @app.get("/")
+    def about() -> dict:
+        return {said: record[said] for said in ("key", "steps", "patch")}
+
+    @app.post("/predict")
+    async def predict(request: Request) -> dict:
+        if (key := request.headers.get("x-key")) != record["key"]:
+            raise HTTPException(
+                409, f"The images' key is {key}, the model's {record['key']}: give X-Key, and encrypt alike."
+            )
+        images = _array(await _body(request), record["patch"])
+        values = images.astype(np.float32) / (255 if images.dtype == np.uint8 else 1)
+        try:
+            (logits,) = await run_in_threadpool(session.run, None, {name: (values - mean) / std})
+        except Exception:  # of the runtime: sizes that this network does not take
+            raise HTTPException(422, f"The model cannot be run on images {images.shape}: send its own size.") from None
+        return {"logits": logits.tolist()}
+
+    return app
+
+
+async def _body(request):
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST:
+            raise HTTPException(413, f"A request is at most {LARGEST:,} bytes: send fewer images at a time.")
+    return bytes(body)
+
+
+def _array(body, patch):
+    """The images in the bytes of a .npy file; nothing is unpickled, and no more taken for there than came."""
+    try:
+        file = io.BytesIO(body)
+        version = np.lib.format.read_magic(file)
+        shape, fortran, kind = np.lib.format.read_array_header_1_0(file) if version == (1, 0) else (None, None, None)
+    except Exception:  # whatever the parser says of what somebody sent
+        version = None
+    if version != (1, 0):
+        raise HTTPException(400, "The body is no .npy file of version 1.0: send what numpy.save writes.")
+    if fortran or kind not in (np.uint8, np.float32) or len(shape) != 4 or shape[1] != 3 or 0 in shape:
+        raise HTTPException(400, f"The array is {kind} {shape}: send uint8 or float32 (N, 3, H, W), in C order.")
+    if shape[2] % patch or shape[3] % patch:
+        raise HTTPException(400, f"Patches of {patch} do not divide images of {shape[2]} x {shape[3]}.")
+    if len(body) - file.tell() != np.prod([int(n) for n in shape], dtype=object) * kind.itemsize:
+        raise HTTPException(400, f"The array says {shape}, but its bytes are not as many: send the whole file.")
+    found = np.frombuffer(body, kind, offset=file.tell()).reshape(shape)
+    if not np.isfinite(found).all():
+        raise HTTPException(400, "The array holds values that are not finite.")
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Serve an encrypted ONNX model on this machine alone.")
+    parser.add_argument("model")
+    parser.add_argument("--port", type=int, default=0, help="0: any that is free")
+    args = parser.parse_args()
+    app = application(args.model)
+    listening = socket.create_server(("127.0.0.1", args.port))
+    print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

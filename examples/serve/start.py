@@ -1,0 +1,37 @@
+"""Start the server with an encrypted model, ask it as the client, and stop it: one command for both.
+
+    python examples/serve/start.py locked.onnx photos --key my.key
+
+They are two processes: the server's is given the model alone, the key's file is named to the client's alone.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+@contextmanager
+def serving(model: str) -> Iterator[tuple[str, int]]:
+    """(URL, process number) of a server that runs until the block ends."""
+    command = [sys.executable, str(HERE / "server.py"), model]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            url = server.stdout.readline().strip()
+            if not url:
+                raise SystemExit("The server did not start; what it says stands above.")
+            yield url, server.pid
+        finally:
+            server.terminate()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        raise SystemExit(__doc__)
+    with serving(sys.argv[1]) as (url, _):
+        status = subprocess.call([sys.executable, str(HERE / "client.py"), url, *sys.argv[2:]])
+    sys.exit(status)

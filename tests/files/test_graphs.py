@@ -1,0 +1,180 @@
+"""ONNX models: what encrypt-model makes of an export is the export of the encrypted model, and what is refused."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from cmxlib import ConvMixer, PatchCipher, SecretKey, encrypt_model
+
+onnx = pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+
+KEY = ("--key", "my.key")
+NORM = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+USUAL = (*KEY, "--norm", "imagenet")
+IMAGES = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def export(model, path):
+    """By the older exporter, which is quicker and asks for onnx alone; README's session runs the newer one."""
+    torch.onnx.export(model, (torch.zeros(2, 3, 16, 16),), path, dynamo=False)
+
+
+def outputs(path, images):
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
+
+
+def normalised(images):
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in NORM.values())
+    return (images / 255 - mean) / std
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_encrypting_an_export_is_exporting_the_encrypted(key, cmx):
+    torch.manual_seed(0)
+    model, cipher = ConvMixer(dim=16, depth=2, kernel_size=3, patch_size=4).eval(), PatchCipher(key, 4)
+    locked = encrypt_model(model, cipher, **NORM)
+    export(model, "a.onnx")
+    export(locked, "expected.onnx")
+    assert cmx("encrypt-model", "a.onnx", "b.onnx", *USUAL)[0] == 0
+    found, expected = (onnx.load(name) for name in ("b.onnx", "expected.onnx"))
+    assert [i.name for i in found.graph.initializer] == [i.name for i in expected.graph.initializer]
+    for one, two in zip(found.graph.initializer, expected.graph.initializer, strict=True):
+        assert np.array_equal(onnx.numpy_helper.to_array(one), onnx.numpy_helper.to_array(two)), one.name
+    assert list(found.graph.node) == list(expected.graph.node)
+    plain = outputs("a.onnx", normalised(IMAGES))
+    with torch.no_grad():
+        assert np.abs(plain - model(normalised(IMAGES)).numpy()).max() < 1e-5
+        opened = locked(normalised(cipher.encrypt(IMAGES))).numpy()
+    served = outputs("b.onnx", normalised(cipher.encrypt(IMAGES)))
+    assert np.abs(served - opened).max() < 1e-5 and np.abs(served - plain).max() < 1e-5
+    status, said, _ = cmx("verify", "a.onnx", "b.onnx", *KEY, "--json")
+    assert status == 0 and said["compared"] == "outputs" and said["changed layers"] == ["0"]
+    assert cmx("decrypt-model", "b.onnx", "c.onnx", *KEY)[0] == 0
+    assert np.abs(outputs("c.onnx", normalised(IMAGES)) - plain).max() < 1e-5
+
+
+def node(op="Conv", inputs=("x", "w", "b"), **attributes):
+    usual = {"strides": [4, 4], "name": "stem"} if op == "Conv" else {}
+    return onnx.helper.make_node(op, list(inputs), ["y"], **(usual | attributes))
+
+
+def tensor(name, *shape, scale=1.0):
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32) * scale
+    return onnx.numpy_helper.from_array(values, name)
+
+
+WEIGHTS = (tensor("w", 8, 3, 4, 4), tensor("b", 8))
+
+
+def model(nodes=None, weights=WEIGHTS, shape=("n", 3, "h", "w"), opset=17, outputs=("y",)):
+    make = onnx.helper.make_tensor_value_info
+    images = make("x", onnx.TensorProto.FLOAT, shape)
+    found = [make(name, onnx.TensorProto.FLOAT, [None] * 4) for name in outputs]
+    graph = onnx.helper.make_graph(nodes or [node()], "g", [images], found, list(weights))
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
+
+
+def relu(of, out):
+    return onnx.helper.make_node("Relu", [of], [out])
+
+
+TAKEN = {
+    "as it is": model(),
+    "without a bias": model([node(inputs=("x", "w"))], WEIGHTS[:1]),
+    "a bias that another layer has, too": model(
+        [node(), onnx.helper.make_node("Conv", ["y", "v", "b"], ["z"])],
+        (*WEIGHTS, tensor("v", 8, 8, 1, 1)),
+        outputs=("z",),
+    ),
+    "a size and a number of its own": model(shape=(4, 3, 8, 12)),
+    "reading the shape": model([node(), onnx.helper.make_node("Shape", ["x"], ["s"])]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_is_taken(key, cmx, name):
+    onnx.save(TAKEN[name], "a.onnx")
+    assert cmx("encrypt-model", "a.onnx", "b.onnx", *USUAL)[0] == 0
+    status, said, _ = cmx("verify", "a.onnx", "b.onnx", *KEY, "--json")
+    assert status == 0 and said["without encryption"] > 0.1
+    SecretKey.for_experiment(9).save("other.key")
+    assert "was encrypted with the key" in cmx("decrypt-model", "b.onnx", "c.onnx", "--key", "other.key")[2]
+    assert "is encrypted already" in cmx("encrypt-model", "b.onnx", "c.onnx", *USUAL)[2]
+
+
+def test_external_data_goes_along_and_its_plain_embedding_does_not(key, cmx):
+    os.mkdir("plain")
+    onnx.save_model(model(), "plain/a.onnx", save_as_external_data=True, location="a.bin", size_threshold=0)
+    assert cmx("encrypt-model", "plain/a.onnx", "b.onnx", *USUAL)[0] == 0
+    assert sorted(os.listdir()) == ["b.onnx", "b.onnx.data", "my.key", "plain"]
+    plain = onnx.numpy_helper.to_array(WEIGHTS[0]).tobytes()
+    assert plain in open("plain/a.bin", "rb").read()
+    assert not [name for name in ("b.onnx", "b.onnx.data") if plain in open(name, "rb").read()]
+    assert cmx("verify", "plain/a.onnx", "b.onnx", *KEY)[0] == 0
+    assert cmx("decrypt-model", "b.onnx", "c.onnx", *KEY)[0] == 0
+
+
+def far(place, **more):
+    found = model()
+    weight = found.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": place, "length": "1536", **more}.items():
+        weight.external_data.add(key=key, value=value)
+    return found
+
+
+def short():
+    found = model()
+    found.graph.initializer[0].dims[0] = 2**40
+    return found
+
+
+REFUSED = {
+    "preprocessing": (
+        model([onnx.helper.make_node("Div", ["x", "b"], ["n"]), node(inputs=("n", "w"))]),
+        "only a Conv can take the cipher in",
+    ),
+    "two branches": (model([node(), relu("x", "z")]), "go into 2 nodes (Conv stem, Relu): one layer alone"),
+    "overlap": (model([node(strides=[2, 2])]), "its kernel of 4 x 4 moves by 2: patches must not overlap"),
+    "padding": (model([node(pads=[1, 1, 1, 1])]), "it has padding, dilation or groups"),
+    "padding, told by a word": (model([node(auto_pad="SAME_UPPER")]), "it has padding, dilation or groups"),
+    "not square": (model([node(strides=[4, 2])], (tensor("w", 8, 3, 4, 2), WEIGHTS[1])), "is not square"),
+    "computed weight": (model([relu("w", "v"), node(inputs=("x", "v", "b"))]), "is computed, not stored"),
+    "shared weight": (model([node(), relu("w", "v")]), "its weight is used elsewhere, too"),
+    "a copy": (model(weights=(*WEIGHTS, tensor("ema", 8, 3, 4, 4))), "could give the key away"),
+    "no images": (model(shape=("n", 48)), "has 0 inputs of images"),
+    "four channels": (model(shape=("n", 4, "h", "w"), weights=(tensor("w", 8, 4, 4, 4), WEIGHTS[1])), "has 0 inputs"),
+    "images given out": (model(outputs=("y", "x")), "one layer alone must take them"),
+    "huge shape": (short(), "is no valid ONNX model"),
+    "outside": (far("../secret.bin"), "is no valid ONNX model"),
+    "absolute": (far(os.path.abspath(__file__)), "is no valid ONNX model"),
+    "in a folder below": (far("sub/w.bin"), "is no valid ONNX model"),
+    "missing": (far("w.bin"), "is no valid ONNX model"),
+    "cut off": (far("short.bin"), "is cut off"),
+    "before its beginning": (far("long.bin", offset="-8"), "is no valid ONNX model"),
+    "no number": (far("long.bin", offset="x"), "is no valid ONNX model"),
+    "a link": (far("link.bin"), "is no valid ONNX model"),
+    "not finite": (model(weights=(tensor("w", 8, 3, 4, 4, scale=np.inf), WEIGHTS[1])), "not finite"),
+    "nothing": (b"", "ONNX model"),
+    "text": (b"no model", "is no ONNX model, or is damaged"),
+    "half": (model().SerializeToString()[:900], "ONNX model"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(key, cmx, name, tmp_path):
+    content, said = REFUSED[name]
+    os.makedirs("models/sub")
+    for path in ("secret.bin", "models/short.bin", "models/long.bin", "models/sub/w.bin"):
+        with open(path, "wb") as file:
+            file.write(bytes(9 if "short" in path else 2000))
+    os.symlink(tmp_path / "secret.bin", "models/link.bin")
+    with open("models/a.onnx", "wb") as file:
+        file.write(content if isinstance(content, bytes) else content.SerializeToString())
+    status, _, err = cmx("encrypt-model", "models/a.onnx", "b.onnx", *USUAL)
+    assert status == 1 and said in err and not os.path.exists("b.onnx") and not os.path.exists("b.onnx.data")

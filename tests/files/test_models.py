@@ -1,0 +1,210 @@
+"""Models on disk: only the embedding changes, wrong keys are told, and what is refused."""
+
+import json
+import os
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from cmxlib import ConvMixer, PatchCipher, SecretKey, encrypt_model, logits
+from cmxlib.paths import ROOT
+
+KEY = ("--key", "my.key")
+NORM = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+USUAL = (*KEY, "--patch", "4", "--norm", "imagenet")
+
+
+def network(**options):
+    torch.manual_seed(0)
+    return ConvMixer(**({"dim": 16, "depth": 2, "kernel_size": 3, "patch_size": 4} | options)).eval()
+
+
+IMAGES = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("steps", [("shuffle", "flip"), ("orthogonal",)])
+def test_safetensors_change_in_the_embedding_alone_and_serve_as_the_encrypted_model(key, cmx, steps):
+    model = network()
+    save_file(model.state_dict(), "a.safetensors", {"made": "by hand"})
+    assert cmx("encrypt-model", "a.safetensors", "b.safetensors", *USUAL, "--steps", ",".join(steps))[0] == 0
+    before, after = load_file("a.safetensors"), load_file("b.safetensors")
+    assert [name for name in before if not before[name].equal(after[name])] == ["0.bias", "0.weight"]
+    with safe_open("b.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert metadata["made"] == "by hand" and json.loads(metadata["cmxlib"])["key"] == key.fingerprint
+    cipher = PatchCipher(key, 4, steps=steps)
+    expected = encrypt_model(model, cipher, **NORM)
+    locked = network()
+    locked.load_state_dict(after)
+    assert logits(locked, cipher.encrypt(IMAGES), **NORM).equal(logits(expected, cipher.encrypt(IMAGES), **NORM))
+    assert cmx("decrypt-model", "b.safetensors", "c.safetensors", *KEY)[0] == 0
+    found = load_file("c.safetensors")
+    assert all(torch.allclose(found[name], before[name], rtol=0, atol=1e-6) for name in before)
+
+
+def test_a_checkpoint_of_torch_keeps_what_else_it_holds(key, cmx):
+    model = network()
+    torch.save({"model": model.state_dict(), "epoch": 3}, "a.pt")
+    status, said, _ = cmx("encrypt-model", "a.pt", "b.pt", *USUAL, "--json")
+    assert status == 0 and said["layers"] == ["model.0"]
+    found = torch.load("b.pt", weights_only=True)
+    assert found["epoch"] == 3 and found["model"]._metadata == model.state_dict()._metadata
+    expected = encrypt_model(model, PatchCipher(key, 4), **NORM).state_dict()
+    assert all(found["model"][name].equal(expected[name]) for name in expected)
+    status, said, _ = cmx("verify", "a.pt", "b.pt", *KEY, "--json")
+    assert status == 0 and said["equal"] and said["changed layers"] == ["model.0"] and not said["differs elsewhere"]
+    assert cmx("decrypt-model", "b.pt", "c.pt", *KEY)[0] == 0
+    assert torch.allclose(torch.load("c.pt")["model"]["0.weight"], model[0].weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_types_stay_what_they_are(key, cmx, kind):
+    save_file(network().to(kind).state_dict(), "a.safetensors")
+    assert cmx("encrypt-model", "a.safetensors", "b.safetensors", *USUAL)[0] == 0
+    assert load_file("b.safetensors")["0.weight"].dtype == kind
+    assert cmx("verify", "a.safetensors", "b.safetensors", *KEY)[0] == 0
+
+
+def test_verify_finds_what_is_not_the_encrypted_model(key, cmx):
+    SecretKey.for_experiment(9).save("other.key")
+    state = network().state_dict()
+    save_file(state, "a.safetensors")
+    assert cmx("encrypt-model", "a.safetensors", "b.safetensors", *USUAL)[0] == 0
+    compare = ("verify", "a.safetensors", "b.safetensors")
+    np.save("images.npy", IMAGES.numpy())
+    status, said, _ = cmx(*compare, *KEY, "--images", "images.npy", "--json")
+    assert status == 0 and said["images"] == 6 and said["without encryption"] > 0.1 > said["largest difference"]
+    assert f"was encrypted with the key {key.fingerprint}, not with" in cmx(*compare, "--key", "other.key")[2]
+    assert "carries no record" in cmx("verify", "a.safetensors", "a.safetensors", *KEY)[2]
+    with safe_open("b.safetensors", "pt") as file:
+        metadata = file.metadata()
+    for name, changed in (("0.weight", "differ by"), ("3.1.bias", "differs elsewhere: 3.1.bias")):
+        after = load_file("b.safetensors")
+        after[name] = after[name] + 0.01
+        save_file(after, "c.safetensors", metadata)
+        status, said, _ = cmx("verify", "a.safetensors", "c.safetensors", *KEY)
+        assert status == 1 and said.startswith("NOT EQUAL") and changed in said
+
+
+def test_a_wrong_key_or_another_normalisation_is_told(key, cmx):
+    SecretKey.for_experiment(9).save("other.key")
+    save_file(network().state_dict(), "a.safetensors")
+    assert cmx("encrypt-model", "a.safetensors", "b.safetensors", *USUAL)[0] == 0
+    for options, said in (
+        (("--key", "other.key"), "with the key"),
+        ((*KEY, "--norm", "cifar10"), "with --mean 0.485 0.456 0.406, not with --mean 0.4914"),
+        ((*KEY, "--patch", "8"), "with --patch 4, not with --patch 8"),
+        ((*KEY, "--steps", "flip"), "with --steps shuffle,flip, not with --steps flip"),
+        ((*KEY, "--layer", "1"), "with --layer 0, not with --layer 1"),
+    ):
+        assert said in cmx("decrypt-model", "b.safetensors", "c.safetensors", *options)[2]
+    assert "is encrypted already" in cmx("encrypt-model", "b.safetensors", "c.safetensors", *USUAL)[2]
+    assert "carries no record" in cmx("decrypt-model", "a.safetensors", "c.safetensors", *KEY)[2]
+    save_file(load_file("b.safetensors"), "d.safetensors")  # by another program, which drops the record
+    told = ("decrypt-model", "d.safetensors", "c.safetensors", *KEY, "--layer", "0", "--norm", "imagenet")
+    assert cmx(*told)[0] == 0 and cmx("verify", "c.safetensors", "b.safetensors", *KEY)[0] == 0
+
+
+def save(name, state):
+    save_file({key: value.contiguous() for key, value in state.items()}, name)
+
+
+def with_header(name, text, data=b""):
+    with open(name, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text.encode() + data)
+
+
+WEIGHT, BIAS = torch.rand(8, 3, 4, 4), torch.rand(8)
+ONE = {"a.weight": WEIGHT, "a.bias": BIAS}
+PAIR = {**ONE, "b.weight": torch.rand(6, 3, 4, 4), "b.bias": torch.rand(6)}
+HUGE = {"a.weight": torch.full((8, 3, 4, 4), 6e4, dtype=torch.float16), "a.bias": torch.zeros(8).half()}
+A, NONE, MEAN = (*USUAL, "--layer", "a"), (*KEY, "--norm", "none"), (*KEY, "--mean", "0", "0", "0", "--std", "1")
+TWICE = '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+REFUSED = {
+    "no norm": (ONE, (*KEY, "--patch", "4"), "give --norm imagenet, cifar10 or none"),
+    "no patch": (ONE, NONE, "give --patch or --layer"),
+    "two": (PAIR, USUAL, "name one with --layer (on 3 channels with a square kernel: a (8, 3, 4, 4), b (6"),
+    "none of that size": (ONE, (*NONE, "--patch", "7"), "patches of 7"),
+    "no such layer": (ONE, (*USUAL, "--layer", "c"), "has no layer c"),
+    "Linear": ({"a.weight": torch.rand(8, 48)}, A, "is a Linear (8, 48)"),
+    "4 channels": ({"a.weight": torch.rand(8, 4, 4, 4)}, A, "not (dim, 3, patch, patch)"),
+    "a copy": ({**ONE, "ema.weight": WEIGHT.clone()}, A, "could give the key away"),
+    "optimiser": ({**ONE, "state.0.exp_avg": WEIGHT.clone()}, USUAL, "could give the key away"),
+    "no bias": ({"a.weight": WEIGHT}, USUAL, "has no bias, which this cipher needs"),
+    "bias of another size": ({**ONE, "a.bias": torch.rand(7)}, USUAL, "has the shape (7,), not (8,)"),
+    "whole numbers": ({**ONE, "a.weight": WEIGHT.to(torch.int8)}, USUAL, "before quantising"),
+    "not finite": ({**ONE, "a.bias": BIAS / 0}, USUAL, "not finite"),
+    "too large for its type": (HUGE, (*USUAL, "--steps", "orthogonal"), "cannot hold the encrypted values"),
+    "cut off": (lambda name: save(name, ONE) or os.truncate(name, 200), USUAL, "is no complete safetensors"),
+    "empty": (lambda name: open(name, "wb").close(), USUAL, "is no complete safetensors"),
+    "header missing": (lambda name: with_header(name, "{}") or os.truncate(name, 8), USUAL, "is no complete"),
+    "header too long": (lambda name: open(name, "wb").write(b"\xff" * 20) and None, USUAL, "is no complete"),
+    "names twice": (lambda name: with_header(name, TWICE, bytes(4)), USUAL, "is no complete"),
+    "deep header": (lambda name: with_header(name, "[" * 10_000), USUAL, "is no complete"),
+    "folder": (os.mkdir, USUAL, "is a folder"),
+    "missing": (lambda name: None, USUAL, "No such file"),
+    "negative std": (ONE, (*MEAN, "-1", "1"), "Every std must be"),
+    "two stds": (ONE, (*MEAN, "1"), "std must hold 3 numbers"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(key, cmx, name):
+    make, options, said = REFUSED[name]
+    make("a.safetensors") if callable(make) else save("a.safetensors", make)
+    status, _, err = cmx("encrypt-model", "a.safetensors", "b.safetensors", *options)
+    assert status == 1 and said in err and not os.path.exists("b.safetensors")
+
+
+class Malice:
+    def __reduce__(self):
+        return os.mkdir, ("was here",)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (Malice(), "no checkpoint of weights alone"),
+        ({"0.weight": torch.rand(8, 3, 4, 4), "extra": Malice()}, "no checkpoint of weights alone"),
+        (nn.Conv2d(3, 8, 4), "no checkpoint of weights alone"),
+        ([torch.rand(3)], "holds no tensors by name"),
+        ({}, "holds no tensors by name"),
+        ({"a.weight": torch.rand(9, 3, 4, 4)[1:], "a.bias": torch.rand(8)}, "is a part of a larger tensor"),
+    ],
+)
+def test_checkpoints_of_torch_that_are_refused(key, cmx, content, said):
+    torch.save(content, "a.pt")
+    status, _, err = cmx("encrypt-model", "a.pt", "b.pt", *USUAL)
+    assert status == 1 and said in err and not os.path.exists("was here") and not os.path.exists("b.pt")
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", pickle.dumps(Malice()), b"\x80\x02" * 100])
+def test_files_that_are_no_checkpoints_of_torch(key, cmx, data):
+    with open("a.pth", "wb") as file:
+        file.write(data)
+    assert "no checkpoint of weights alone" in cmx("encrypt-model", "a.pth", "b.pth", *USUAL)[2]
+    assert not os.path.exists("was here")
+
+
+def test_names_that_say_no_kind_and_outputs_that_are_there(key, cmx):
+    save(target := "a.safetensors", ONE)
+    for source, out, said in (
+        ("a.bin", "b.bin", "is no .safetensors, .pt, .pth or .onnx"),
+        ("a.safetensors", "b.pt", "must end in .safetensors"),
+        ("a.safetensors", "a.safetensors", "exists already"),
+        ("model.safetensors.index.json", "b.json", "is the index of a model in parts"),
+    ):
+        assert said in cmx("encrypt-model", source, out, *USUAL)[2]
+    assert cmx("encrypt-model", target, target, *USUAL, "--force")[0] == 0
+
+
+def test_a_shipped_model_goes_through(key, cmx):
+    (path,) = (ROOT / "models").glob("quick-*.safetensors")
+    assert cmx("encrypt-model", path, "b.safetensors", *KEY, "--patch", 4, "--norm", "none")[0] == 0
+    assert cmx("verify", path, "b.safetensors", *KEY)[0] == 0

@@ -1,0 +1,299 @@
+"""Images and arrays on disk: to the bit and back, what is refused, and jobs that were interrupted."""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+
+from cmxlib import PatchCipher, SecretKey
+from cmxlib.files import folders, pictures, record
+
+KEY = ("--key", "my.key")
+RNG = np.random.default_rng(0)
+
+
+def noise(*shape, kind=np.uint8):
+    return RNG.integers(0, 256, shape, dtype=np.uint8).astype(kind)
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+@pytest.mark.parametrize("steps", [("shuffle",), ("flip",), ("shuffle", "flip"), ("flip", "shuffle"), ()])
+@pytest.mark.parametrize("shape", [(8, 8, 3), (24, 16, 3)])
+def test_files_are_scrambled_as_tensors_are(steps, shape):
+    cipher, image = PatchCipher(SecretKey.for_experiment(2), 8, steps=steps), noise(*shape)
+    expected = cipher.encrypt(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+    assert np.array_equal(pictures.scramble(image, cipher), expected)
+    assert np.array_equal(pictures.scramble(expected, cipher, undo=True), image)
+
+
+def test_a_folder_keeps_its_layout_and_comes_back_to_the_bit(key, cmx):
+    os.makedirs("in/sub")
+    images = {"a.png": noise(16, 8, 3), "sub/grey.png": noise(8, 8), "sub/b.bmp": noise(8, 8, 3)}
+    for name, image in images.items():
+        Image.fromarray(image).save(f"in/{name}")
+    np.save("in/batch.npy", batch := noise(5, 3, 8, 8))
+    open("in/notes.txt", "w").close()
+    status, found, _ = cmx("encrypt-images", "in", "locked", *KEY, "--patch", 4, "--json")
+    assert status == 0 and found["encrypted"] == 4 and found["left out"] == 1 and found["key"] == key.fingerprint
+    assert cmx("decrypt-images", "locked", "out", *KEY)[0] == 0
+    for name, image in images.items():
+        name = name.replace("bmp", "png")
+        assert np.array_equal(pixels(f"out/{name}"), image) and not np.array_equal(
+            pixels(f"locked/{name}")[..., 0], image
+        )
+    assert np.array_equal(np.load("out/batch.npy"), batch)
+    expected = PatchCipher(key, 4).encrypt(torch.from_numpy(batch))
+    assert np.array_equal(np.load("locked/batch.npy"), expected)
+
+
+def test_workers_do_what_one_process_does(key, cmx):
+    os.mkdir("in")
+    for i in range(70):
+        Image.fromarray(noise(4, 4, 3)).save(f"in/{i}.png")
+    open("in/bad.png", "w").close()
+    assert cmx("encrypt-images", "in", "one", *KEY, "--patch", 4, "--workers", 1)[0] == 1
+    status, out, err = cmx("encrypt-images", "in", "two", *KEY, "--patch", 4, "--workers", 2)
+    assert status == 1 and "70 encrypted" in out and "1 failed" in out and "bad.png is no image" in err
+    assert all(open(f"one/{i}.png", "rb").read() == open(f"two/{i}.png", "rb").read() for i in range(70))
+
+
+def test_an_interrupted_job_goes_on_and_nothing_else_is_replaced(key, cmx):
+    os.mkdir("in")
+    for name in "abc":
+        Image.fromarray(noise(4, 4, 3)).save(f"in/{name}.png")
+    command = ("encrypt-images", "in", "out", *KEY, "--patch", 4)
+    assert cmx(*command)[0] == 0
+    os.unlink("out/b.png")
+    first, status = os.stat("out/a.png").st_mtime_ns, cmx(*command, "--json")
+    assert status[1]["encrypted"] == 1 and status[1]["done before"] == 2
+    assert os.stat("out/a.png").st_mtime_ns == first
+    later = os.stat("out/a.png").st_mtime_ns + 10**9
+    os.utime("in/a.png", ns=(later, later))  # another image since
+    assert "older than" in cmx(*command)[2]
+    assert "exists already" in cmx(*command, "--steps", "flip")[2]
+    Image.fromarray(noise(4, 4, 3)).save("out/c.png")  # somebody else's
+    assert "out/c.png exists already: give --force" in cmx(*command)[2]
+    assert cmx(*command, "--force", "--json")[1]["encrypted"] == 3
+
+
+def test_padding_is_removed_and_sizes_that_do_not_divide_are_told(key, cmx):
+    Image.fromarray(image := noise(10, 7, 3)).save("a.png")
+    _, _, err = cmx("encrypt-images", "a.png", "b.png", *KEY, "--patch", 4)
+    assert "7 x 10" in err and "--crop" in err and "--pad" in err
+    assert cmx("encrypt-images", "a.png", "b.png", *KEY, "--patch", 4, "--pad")[0] == 0
+    assert cmx("decrypt-images", "b.png", "c.png", *KEY)[0] == 0
+    assert pixels("b.png").shape == (12, 8, 3) and np.array_equal(pixels("c.png"), image)
+
+
+def test_resizing_and_cropping_is_what_torchvision_does(key, cmx):
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    Image.fromarray(noise(50, 37, 3)).save("a.png")
+    for resample in ("bilinear", "bicubic"):
+        mode = getattr(v2.InterpolationMode, resample.upper())
+        expected = v2.CenterCrop(16)(v2.Resize(20, interpolation=mode)(Image.open("a.png")))
+        size = ("--resize", 20, "--crop", 16, "--resample", resample)
+        assert cmx("encrypt-images", "a.png", "b.png", *KEY, "--patch", 4, *size, "--force")[0] == 0
+        assert cmx("decrypt-images", "b.png", "c.png", *KEY, "--force")[0] == 0
+        assert np.array_equal(pixels("c.png"), expected)
+    assert "smaller than --crop" in cmx("encrypt-images", "a.png", "d.png", *KEY, "--patch", 4, "--crop", 40)[2]
+
+
+def test_orthogonal_goes_through_arrays_alone(key, cmx):
+    np.save("a.npy", images := noise(3, 3, 4, 4))
+    Image.fromarray(noise(4, 4, 3)).save("a.png")
+    orthogonal = (*KEY, "--patch", 4, "--steps", "orthogonal")
+    assert cmx("encrypt-images", "a.npy", "b.npy", *orthogonal)[0] == 0
+    assert np.load("b.npy").dtype == np.float32
+    assert cmx("decrypt-images", "b.npy", "c.npy", *KEY)[0] == 0 and np.array_equal(np.load("c.npy"), images)
+    assert "numbers that no image file holds" in cmx("encrypt-images", "a.png", "b.png", *orthogonal)[2]
+
+
+def test_a_wrong_key_and_another_cipher_are_told(key, cmx):
+    SecretKey.for_experiment(9).save("other.key")
+    Image.fromarray(noise(4, 4, 3)).save("a.png")
+    assert cmx("encrypt-images", "a.png", "b.png", *KEY, "--patch", 4)[0] == 0
+    for options, said in (
+        (("--key", "other.key"), f"b.png was encrypted with the key {key.fingerprint}, not with the key"),
+        ((*KEY, "--patch", 2), "b.png was encrypted with --patch 4, not with --patch 2"),
+        ((*KEY, "--steps", "flip"), "b.png was encrypted with --steps shuffle,flip, not with --steps flip"),
+    ):
+        assert said in cmx("decrypt-images", "b.png", "c.png", *options)[2]
+    assert "is encrypted already" in cmx("encrypt-images", "b.png", "c.png", *KEY, "--patch", 4)[2]
+    assert "no record of a cipher" in cmx("decrypt-images", "a.png", "c.png", *KEY)[2]
+    found = Image.open("b.png")
+    info = PngImagePlugin.PngInfo()
+    info.add_text("cmxlib", found.info["cmxlib"])
+    found.resize((8, 8)).save("e.png", pnginfo=info)
+    assert "was resized or changed after it was encrypted" in cmx("decrypt-images", "e.png", "c.png", *KEY)[2]
+    assert not os.path.exists("c.png")
+
+
+def encoded(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def deep_png():
+    """A PNG of 16 bits a channel, which Pillow opens as if it had 8."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + bytes(24) for _ in range(4)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+RGB = Image.fromarray(noise(8, 8, 3))
+SHEER = Image.fromarray(noise(8, 8, 4), "RGBA")
+REFUSED = {
+    "16 bits": (deep_png(), "more than 8 bits"),
+    "16 bits, grey": (encoded(Image.fromarray(noise(8, 8, kind=np.uint16))), "more than 8 bits"),
+    "floats": (encoded(Image.fromarray(noise(8, 8, kind=np.float32)), "TIFF"), "more than 8 bits"),
+    "transparent": (encoded(SHEER), "transparent in places"),
+    "transparent colour": (encoded(RGB.quantize(8), transparency=0), "transparent in places"),
+    "frames": (encoded(RGB, "GIF", save_all=True, append_images=[RGB.rotate(90)]), "has 2 frames"),
+    "animated PNG": (encoded(RGB, save_all=True, append_images=[RGB.rotate(90)]), "has 2 frames"),
+    "CMYK": (encoded(RGB.convert("CMYK"), "JPEG"), "has the colours CMYK"),
+    "Lab": (encoded(RGB.convert("LAB"), "TIFF"), "has the colours LAB"),
+    "text": (b"no image", "is no image of the formats"),
+    "nothing": (b"", "is no image of the formats"),
+    "another format": (encoded(RGB, "PPM"), "is no image of the formats"),
+    "cut off": (encoded(Image.fromarray(noise(64, 64, 3)))[:6000], "is damaged"),
+    "cut off JPEG": (encoded(Image.fromarray(noise(64, 64, 3)), "JPEG")[:2000], "is damaged"),
+    "bomb": (encoded(Image.new("1", (20_000, 20_000))), "more than 89,478,485 pixels"),
+    "large": (encoded(Image.new("1", (10_000, 10_000))), "more than 89,478,485 pixels"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(key, cmx, name):
+    data, said = REFUSED[name]
+    with open("a.png", "wb") as file:
+        file.write(data)
+    status, _, err = cmx("encrypt-images", "a.png", "b.png", *KEY, "--patch", 4)
+    assert status == 1 and said in err and not os.path.exists("b.png")
+
+
+def turned():
+    exif = RGB.getexif()
+    exif[0x0112] = 6
+    return encoded(RGB, exif=exif)
+
+
+TAKEN = {
+    "palette": (encoded(RGB.quantize(8)), np.asarray(RGB.quantize(8).convert("RGB"))),
+    "opaque alpha": (encoded(RGB.convert("RGBA")), np.asarray(RGB)),
+    "grey with opaque alpha": (encoded(RGB.convert("LA")), np.asarray(RGB.convert("L"))),
+    "black and white": (encoded(RGB.convert("1")), np.asarray(RGB.convert("1").convert("L"))),
+    "turned by EXIF": (turned(), np.asarray(RGB.transpose(Image.Transpose.ROTATE_270))),
+    "lossless WebP": (encoded(RGB, "WEBP", lossless=True), np.asarray(RGB)),
+    "TIFF": (encoded(RGB, "TIFF"), np.asarray(RGB)),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_is_taken_comes_back_and_brings_nothing_else_along(key, cmx, name):
+    data, expected = TAKEN[name]
+    with open("a.png", "wb") as file:
+        file.write(data)
+    assert cmx("encrypt-images", "a.png", "b.png", *KEY, "--patch", 4)[0] == 0
+    assert cmx("decrypt-images", "b.png", "c.png", *KEY)[0] == 0
+    assert np.array_equal(pixels("c.png"), expected)
+    assert set(Image.open("b.png").info) == {"cmxlib"}  # no EXIF with a place, no thumbnail
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("a.png", "b.jpg"), "would be a JPEG"),
+        (("a.png", "b.tiff"), "is no name of an output"),
+        (("a.npy", "b.png"), "is no name for an array"),
+        (("none.png", "b.png"), "none.png: No such file"),
+        (("in", "in/out"), "lies in in: name an output folder outside"),
+        (("in", "in"), "lies in in"),
+        (("in", "a.png"), "a.png is a file, but in is a folder"),
+        (("empty", "out"), "holds no image"),
+        (("twins", "out"), "would both become out/a.png"),
+        (("objects.npy", "b.npy"), "is no array of numbers"),
+        (("huge.npy", "b.npy"), "is no array of numbers"),
+        (("whole.npy", "b.npy"), "holds int64"),
+        (("nan.npy", "b.npy"), "nan.npy: Float images must hold values in [0, 1]"),
+        (("last.npy", "b.npy"), "last.npy: images must have the shape (N, 3, H, W)"),
+    ],
+)
+def test_calls_that_cannot_be_done(key, cmx, arguments, said):
+    for folder in ("in", "empty", "twins"):
+        os.mkdir(folder)
+    for name in ("a.png", "in/a.png", "twins/a.png", "twins/a.bmp"):
+        RGB.save(name)
+    np.save("a.npy", noise(1, 3, 8, 8))
+    np.save("objects.npy", np.array([[[print]]]), allow_pickle=True)
+    np.save("whole.npy", np.zeros((1, 3, 8, 8), np.int64))
+    np.save("nan.npy", np.full((1, 3, 8, 8), np.nan))
+    np.save("last.npy", noise(1, 8, 8, 3))
+    with open("huge.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 3, 8, 8)})
+    status, _, err = cmx("encrypt-images", *arguments, *KEY, "--patch", 4)
+    assert status == 1 and said in err
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["", "--patch 0", "--patch x", "--patch -4", f"--patch {'9' * 30}", "--patch 4 --steps turn",
+     "--patch 4 --workers 0", "--patch 4 --steps flip,flip", "--patch 4 --steps orthogonal,flip",
+     "--patch 4 --resample nearest"],
+)  # fmt: skip
+def test_wrong_options_are_a_matter_of_the_call(key, cmx, options):
+    RGB.save("a.png")
+    assert cmx("encrypt-images", "a.png", "b.png", *KEY, *options.split())[0] == 2
+
+
+GOOD = record.of(SecretKey.for_experiment(1), PatchCipher(SecretKey.for_experiment(1)), size=(4, 4), mode="RGB")
+
+
+def test_a_record_is_read_as_it_was_written():
+    for found in (
+        GOOD,
+        record.of(SecretKey.for_experiment(1), PatchCipher(SecretKey.for_experiment(1)), mean=(0, 0.5)),
+    ):
+        assert record.parse(found.text(), "a.png") == found
+
+
+def changed(before, after):
+    assert before in GOOD.text()
+    return GOOD.text().replace(before, after)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "1" * 70_000, "[" * 50_000, changed("[4, 4]", "[-4, 4]"), changed("[4, 4]", "[1e999, 4]"),
+     changed('"flip"', '"turn"'), changed('"mode"', '"mood"'), changed("true", "1"), changed("RGB", "CMYK"),
+     changed("[4, 4]", "[4]"), changed("[4, 4]", f"[{2**64}, 4]"), changed("}", ', "patch": 4}'), '{"version": 1}'],
+)  # fmt: skip
+def test_a_damaged_record_is_told(text):
+    with pytest.raises(ValueError, match=r"^a.png has a damaged record of its cipher"):
+        record.parse(text, "a.png")
+
+
+def test_a_record_of_a_later_version_is_told():
+    with pytest.raises(ValueError, match="by a later cmxlib"):
+        record.parse(GOOD.text().replace('"version": 1', '"version": 2'), "a.png")
+
+
+def test_a_job_that_stops_leaves_no_part_of_a_file(key, monkeypatch):
+    RGB.save("a.png")
+    monkeypatch.setattr(Image.Image, "save", lambda self, file, *args, **options: file.write(b"\x89PNG")[:0])
+    job = pictures.Job(PatchCipher(key, 4), GOOD.settings())
+    with pytest.raises(TypeError):
+        folders.run(*map(__import__("pathlib").Path, ("a.png", "b.png")), job)
+    assert sorted(os.listdir()) == ["a.png", "my.key"]

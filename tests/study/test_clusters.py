@@ -1,0 +1,106 @@
+"""The files of sweeps/, as far as one machine can try them."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from cmxlib.paths import ROOT
+from cmxlib.study.grid import read_grid
+from cmxlib.study.scales import CIPHERS, SCALES
+
+SWEEPS = ROOT / "sweeps"
+
+
+def test_the_grid_has_the_units_that_it_says():
+    grid = read_grid(SWEEPS / "grid.toml")
+    counts = {table.name: len(list(table.units(scale))) for scale, tables in grid for table in tables}
+    total = sum(len(list(table.units(scale))) for scale, tables in grid for table in tables)
+    said = (SWEEPS / "grid.toml").read_text().splitlines()[0]
+    assert f"{total:,} units, {len(grid) * counts['training']} of them trainings" in said
+    assert {scale.name for scale, _ in grid} == {f"grid-dim{d}-kernel_size{k}" for d in (64, 128, 256) for k in (3, 5)}
+    assert {(scale.model["dim"], scale.model["kernel_size"]) for scale, _ in grid} == {
+        (d, k) for d in (64, 128, 256) for k in (3, 5)
+    }
+    assert grid[0][0].seeds == (0, 1, 2, 3, 4) and grid[0][0].train == SCALES["small"].train
+
+
+def test_a_file_may_change_whatever_a_scale_has(tmp_path):
+    (tmp_path / "own.toml").write_text(
+        'base = "paper"\nname = "own"\ntables = ["keys"]\n[scale]\nciphers = ["flip"]\nmodel.depth = 3\n'
+        'train.epochs = 2\nattack.pairs = [1]\nfiner = {2 = {epochs = 1}}\n[axes]\n"train.max_lr" = [0.01, 0.5]\n'
+    )
+    (low, tables), (high, _) = read_grid(tmp_path / "own.toml")
+    assert (low.name, high.name) == ("own-max_lr0_01", "own-max_lr0_5") and tables[0].name == "keys"
+    assert (low.train.max_lr, high.train.max_lr, high.train.epochs) == (0.01, 0.5, 2)
+    assert low.model == SCALES["paper"].model | {"depth": 3} and low.ciphers == {"flip": CIPHERS["flip"]}
+    assert low.attack.pairs == (1,) and low.at(2).train.epochs == 1
+
+
+GOOD = 'base = "quick"\nname = "own"\ntables = ["keys"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("base = ", "is no TOML file"),
+        ('base = "quick"', "lacks name, tables"),
+        (GOOD + "workers = 3", "has workers, but only base, name, tables, scale and axes are read"),
+        (GOOD.replace("quick", "huge"), "no scale 'huge'"),
+        (GOOD.replace("keys", "kyes"), "no table 'kyes'"),
+        (GOOD + "[scale]\nseed = [1]", r"no scale\.seed: there are name, dataset, model"),
+        (GOOD + "[scale]\nmodel.heads = 3", r"no scale\.model\.heads: there are dim"),
+        (GOOD + "[scale]\nmodel = 3", r"scale\.model must name what differs"),
+        (GOOD + "[scale]\nseeds = 3", r"scale\.seeds must be a list"),
+        (GOOD + "[scale]\nn_wrong = [3]", r"scale\.n_wrong must be one value"),
+        (GOOD + '[scale]\nciphers = ["rot13"]', r"scale\.ciphers must be a list of some of shuffle, flip"),
+        (GOOD + "[scale]\ntrain.epochs = 0", "epochs must be"),
+        (GOOD + "[scale]\npatch_sizes = [8]", "patch_sizes must begin with the model's patch_size"),
+        (GOOD + "[axes]\nmodel.depth = [2]", "The axis 'model' needs a list of values, and a name in quotes"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(tmp_path, text, match):
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(ValueError, match=match):
+        read_grid(tmp_path / "own.toml")
+
+
+def test_the_job_of_a_slurm_worker(tmp_path):
+    pytest.importorskip("dask_jobqueue")
+    done = subprocess.run([sys.executable, SWEEPS / "slurm.py", "--script"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert {"#SBATCH -p gpu", "#SBATCH --cpus-per-task=4", "#SBATCH --gres=gpu:1", f"cd {ROOT}"} <= set(lines)
+    assert "export OMP_NUM_THREADS=4" in lines and "--nthreads 1 " in done.stdout
+    script = tmp_path / "job"
+    script.write_text(done.stdout)
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+
+
+def test_the_pods_of_kubernetes_share_one_checkout_and_meet_at_the_service():
+    """The file was also held against the operator's own schema, that of dask-kubernetes 2026.3."""
+    cluster = yaml.safe_load((SWEEPS / "kubernetes.yaml").read_text())
+    worker, scheduler = cluster["spec"]["worker"]["spec"], cluster["spec"]["scheduler"]
+    for pod in (worker, scheduler["spec"]):
+        (container,), (volume,) = pod["containers"], pod["volumes"]
+        assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": container["workingDir"]}]
+    assert worker["containers"][0]["args"][-2:] == ["--nthreads", "1"]
+    ports = {port["name"]: port["containerPort"] for port in scheduler["spec"]["containers"][0]["ports"]}
+    assert {port["targetPort"]: port["port"] for port in scheduler["service"]["ports"]} == ports
+    assert scheduler["service"]["selector"]["dask.org/cluster-name"] == cluster["metadata"]["name"]
+
+
+def test_each_job_of_an_array_measures_its_share(tmp_path):
+    """The script, with a `cmx` that says what it is asked."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "cmx").write_text('#!/bin/sh\necho "$OMP_NUM_THREADS" "$@"\n')
+    (tmp_path / ".venv" / "bin" / "cmx").chmod(0o755)
+    job = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "20", "SLURM_CPUS_PER_TASK": "4"}
+    done = subprocess.run(["bash", SWEEPS / "array.sbatch"], cwd=tmp_path, env=job, capture_output=True, text=True)
+    assert done.stdout == "4 study --sweep sweeps/grid.toml --shard 3/20\n"
+
+
+def test_the_files_for_python_are_whole():
+    for path in SWEEPS.glob("*.py"):
+        compile(path.read_text(), path, "exec")
