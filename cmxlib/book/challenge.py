@@ -118,7 +118,7 @@ def _write(folder, number, tensors, digest):
 
 def _lock(kind: str, model: nn.Module, data: Dataset):
     """The encrypted network, and the function that encrypts images, under a key that is forgotten on return."""
-    key, norm = SecretKey.generate(), {"mean": data.mean, "std": data.std}
+    key, norm = SecretKey.generate(), data.norm
     if kind == _POSITION:
         by_position = PositionCipher(key, PATCH)
         return encrypt_model_by_position(model, by_position, **norm), by_position.encrypt
