@@ -47,7 +47,7 @@ def launched(urls: dict[str, str]) -> tuple[dict, str]:
         "repository_url": urls["Repository"],
         "repository_branch": "main",
         "path_to_docs": "notebooks",
-        "launch_buttons": {"binderhub_url": "https://mybinder.org"},
+        "launch_buttons": {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"},
     }
     return options, "Each opens in Binder, without an installation, by the rocket at the top of its page."
 
