@@ -6,7 +6,7 @@ CMX = .venv/bin/cmx
 $(shell test ! -e .venv/ready || .venv/bin/python -c "" 2>/dev/null || rm -f .venv/ready)
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: help setup book small paper lab test site test-browser bench pins release clean
+.PHONY: help setup book small paper lab test site pdf test-browser bench pins release clean
 
 help: ## print what there is (the default)
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -45,6 +45,11 @@ test: setup ## lint, then the unit tests, chapters and solutions
 
 site: setup ## build the web edition from the saved notebooks, in build/site (seconds)
 	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -c site notebooks build/site
+
+pdf: setup ## print the web edition as one PDF, build/book.pdf, by Chromium (minutes)
+	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -b singlehtml -c site notebooks build/singlehtml
+	chromium --headless --no-sandbox --disable-gpu --no-pdf-header-footer --virtual-time-budget=60000 \
+		--print-to-pdf=build/book.pdf build/singlehtml/index.html
 
 test-browser: setup ## try chapters and site in Chromium, with screenshots in build/screenshots (minutes)
 	.venv/bin/pytest tests/browser -rs

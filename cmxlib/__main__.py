@@ -17,7 +17,12 @@ def book(args: argparse.Namespace) -> int:
     from .book.run import run_book
     from .study.scales import named
 
-    return run_book(named(args.scale).name, args.only)
+    if not (args.workers or args.scheduler):
+        return run_book(named(args.scale).name, args.only)
+    from .study.sweep import cluster
+
+    with cluster(args.scheduler or "", args.workers or 1) as client:
+        return run_book(named(args.scale).name, args.only, client=client)
 
 
 def study(args: argparse.Namespace) -> int:
@@ -79,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("book", help="run every chapter in order, and sum up")
     command.add_argument("--scale", default="quick", help=f"how much to run: {scales} (default: quick)")
     command.add_argument("--only", default="", metavar="03", help="only chapters whose name begins so")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=count, metavar="N", help="processes of this machine that share its cores")
+    where.add_argument("--scheduler", metavar="tcp://HOST:8786", help="of a Dask cluster that shares these folders")
     command.set_defaults(run=book)
 
     command = commands.add_parser(

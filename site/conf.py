@@ -47,7 +47,7 @@ def launched(urls: dict[str, str]) -> tuple[dict, str]:
         "repository_url": urls["Repository"],
         "repository_branch": "main",
         "path_to_docs": "notebooks",
-        "launch_buttons": {"binderhub_url": "https://mybinder.org"},
+        "launch_buttons": {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"},
     }
     return options, "Each opens in Binder, without an installation, by the rocket at the top of its page."
 
@@ -87,6 +87,7 @@ def adapt(app, docname, source):
         static_outputs(notebook, docname)
         captioned_figures(notebook, docname)
         collapsed_imports(notebook)
+        with_solutions(notebook, app.srcdir, docname)
         source[0] = json.dumps(notebook)
 
 
@@ -138,6 +139,13 @@ def collapsed_imports(notebook: dict) -> None:
             cell["metadata"].setdefault("tags", []).append("hide-input")
 
 
+def with_solutions(notebook: dict, folder: Path, docname: str) -> None:
+    """Put a chapter's solutions below it in the list of pages."""
+    if Path(folder, "solutions", f"{docname}.ipynb").exists():
+        text = f"```{{toctree}}\n:hidden:\n\nsolutions/{docname}\n```"
+        notebook["cells"].append({"cell_type": "markdown", "id": "solutions", "metadata": {}, "source": text})
+
+
 def plain(caption: str) -> str:
     """The first sentence of a caption, without the marks of Markdown and TeX."""
     sentence = re.split(r"(?<=[.;])\s", " ".join(caption.removeprefix("Figure: ").split()))[0]
@@ -179,8 +187,18 @@ def as_sentences(table: str) -> str:
     return table.replace('class="table"', 'class="table sentences"', 1) if SENTENCE.search(table) else table
 
 
+def named_folds(app, pagename, templatename, context, doctree):
+    """Say what the arrows beside the chapters unfold, which the theme leaves to be guessed."""
+    tree = context.get("generate_toctree_html")
+    if tree:
+        context["generate_toctree_html"] = lambda *arguments, **options: str(tree(*arguments, **options)).replace(
+            "<summary>", '<summary aria-label="Solutions">'
+        )
+
+
 def setup(app):
     app.connect("html-page-context", finish)
+    app.connect("html-page-context", named_folds, priority=900)  # after the theme's own
     app.connect("source-read", adapt)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", make_playground)

@@ -1,6 +1,7 @@
 """README's shell session as it stands there, and the server: what it answers, and that it knows no key."""
 
 import base64
+import importlib
 import io
 import os
 import re
@@ -39,8 +40,7 @@ def client(session):
     """The example's client, with the key, and the process number of a server that runs."""
     sys.path.insert(0, str(ROOT / "examples" / "serve"))
     try:
-        import client
-        import start
+        client, start = map(importlib.import_module, ("client", "start"))
     finally:
         sys.path.pop(0)
     with start.serving(str(session[0] / "locked.onnx")) as (url, process):

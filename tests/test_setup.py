@@ -91,11 +91,11 @@ def test_python_versions_agree():
 
 
 def test_what_is_imported_is_declared():
-    files = [path for folder in ("cmxlib", "tests", "benchmarks", "site") for path in (ROOT / folder).rglob("*.py")]
+    files = [path for folder in ("cmxlib", "tests", "examples", "site") for path in (ROOT / folder).rglob("*.py")]
     nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
-    top = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"cmxlib", "tests", "benchmarks"}
+    top = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"cmxlib", "tests"}
     homes = importlib.metadata.packages_distributions()
     declared = {canonicalize_name(requirement.name) for requirement in DECLARED}
     assert {name for name in top if not declared & set(map(canonicalize_name, homes.get(name, [])))} == set()

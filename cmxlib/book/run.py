@@ -10,11 +10,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..paths import checkout
 from ..study.records import build_dir
 from . import chapters
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 MINUTE, HOUR = 60, 3600
 # Seconds that one cell and one chapter may take: far above what they need, so that only a hang meets them.
@@ -28,11 +31,18 @@ class ChapterError(Exception):
     """A chapter did not come to its end; the message is one sentence that says where and why."""
 
 
-def run_book(scale: str, only: str = "", folder: Path = chapters.FOLDER, build: Path | None = None) -> int:
+def run_book(
+    scale: str,
+    only: str = "",
+    folder: Path = chapters.FOLDER,
+    build: Path | None = None,
+    client: "Client | None" = None,
+) -> int:
     """Run the chapters, with a line for each as it ends and a table at the last.
 
     At quick scale, where starting Python takes as long as the work, two chapters run at a time with one thread each.
-    At other scales they run one after the other.
+    At other scales they run one after the other. With a client of a Dask cluster (`study.sweep.cluster`), each of its
+    workers runs one at a time.
     The executed copies go to `build/<scale>/notebooks`. A chapter that fails does not keep the others from running.
     Returns the exit status: 0, 1 when a chapter failed, 130 when interrupted.
     """
@@ -45,7 +55,10 @@ def run_book(scale: str, only: str = "", folder: Path = chapters.FOLDER, build: 
     def run(path: Path) -> tuple[tuple[str, str, str, str], str]:
         copy, start, failure = build / "notebooks" / path.name, time.perf_counter(), ""
         try:
-            headline = run_chapter(path, copy, scale, threads=1 if quick else None)
+            if client:
+                headline = client.submit(run_chapter, path, copy, scale, pure=False).result()
+            else:
+                headline = run_chapter(path, copy, scale, threads=1 if quick else None)
         except (ChapterError, ValueError, OSError) as error:  # ValueError: no notebook; OSError: a full disk, say
             headline, failure = "FAILED", f"{path.stem}: {error}"
         seconds = time.perf_counter() - start
@@ -61,7 +74,8 @@ def run_book(scale: str, only: str = "", folder: Path = chapters.FOLDER, build: 
         PROCESSES.set_forkserver_preload(["papermill"])
         forkserver.ensure_running()
     signal.signal(signal.SIGINT, answers)
-    with ThreadPoolExecutor(2 if quick else 1) as pool:
+    at_a_time = len(client.scheduler_info(n_workers=-1)["workers"]) if client else 2 if quick else 1
+    with ThreadPoolExecutor(at_a_time) as pool:
         runs = [pool.submit(run, path) for path in paths]
         try:
             wait(runs)
@@ -70,6 +84,8 @@ def run_book(scale: str, only: str = "", folder: Path = chapters.FOLDER, build: 
             interrupted.set()
             ended = [one for one in runs if one.done()]
             pool.shutdown(wait=False, cancel_futures=True)
+            if client:
+                client.close()
             while not all(one.done() for one in runs):  # again and again: a chapter may be starting just now
                 for process in multiprocessing.active_children():
                     _end(process)

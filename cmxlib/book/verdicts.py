@@ -6,6 +6,7 @@ docstrings, with their reasons.
 """
 
 import json
+import textwrap
 from typing import TYPE_CHECKING
 
 from .summaries import (
@@ -176,6 +177,11 @@ WAYS = {
     "embedding, then everything": "with its first layer retrained, then all of it fine-tuned",
     "everything": "by fine-tuning all of it",
 }
+
+
+def say(sentence: str) -> None:
+    """Print a sentence in lines of at most 100 characters, for JupyterLab breaks longer ones inside words."""
+    print(textwrap.fill(sentence, 100))
 
 
 def _found_at(falls, what):

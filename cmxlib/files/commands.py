@@ -30,6 +30,8 @@ def add(commands: Any) -> None:
     ):
         command = verbs.add_parser(verb, help=text)
         command.add_argument("file", type=Path)
+        if verb == "new":
+            command.add_argument("--passphrase", action="store_true", help="encrypt the file by one that is asked for")
         _common(command, run)
 
     for verb in ("encrypt", "decrypt"):
@@ -118,10 +120,14 @@ def _cores():
 
 
 def _key_new(args):
+    from ..lock.keyfile import Hidden
     from ..lock.keys import SecretKey
 
+    passphrase = Hidden(_ask("Passphrase: ") if args.passphrase else None)  # from tracebacks that show variables
+    if args.passphrase and _ask("The same again: ") != passphrase.value:
+        raise ValueError("The two passphrases differ: no key was made.")
     key = SecretKey.generate()
-    key.save(args.file)
+    key.save(args.file, passphrase=passphrase.value)
     return _say(args, _about(key), f"{args.file} holds the new key {key.fingerprint}: keep a copy, for what it locks "
                 "cannot be opened without it.")  # fmt: skip
 
@@ -215,9 +221,22 @@ def _verify(args):
 
 
 def _load(path: Path) -> "SecretKey":
+    from ..lock.keyfile import PassphraseNeeded
     from ..lock.keys import SecretKey
 
-    return SecretKey.load(path)
+    try:
+        return SecretKey.load(path)
+    except PassphraseNeeded:
+        return SecretKey.load(path, passphrase=_ask(f"Passphrase of {path}: "))
+
+
+def _ask(prompt):
+    import getpass
+
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        raise ValueError("No passphrase was given: type it when it is asked for.") from None
 
 
 def _about(key):

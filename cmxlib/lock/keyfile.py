@@ -1,6 +1,8 @@
 """The file of a secret key, and what keeps a secret out of sight.
 
-Four lines of text: the version, the origin, the secret and a check of all three. Version 1 checked the secret alone.
+Four lines of text: the version, the origin, the secret and a check of all three. Version 1 checked the secret alone; in
+version 3 the secret is encrypted by a passphrase (ChaCha20-Poly1305, RFC 8439, its key by scrypt from a salt that
+stands in the file, the origin authenticated with it).
 """
 
 import hashlib
@@ -11,10 +13,21 @@ import shlex
 import stat
 from pathlib import Path
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
 SECRET_BYTES = 32
 _FILE = re.compile(
     rb"cmxlib secret key, version ([12])\norigin: ([a-z0-9 ]{1,80})\nsecret: ([0-9a-f]{64})\ncheck: ([0-9a-f]{16})\n"
 )
+_SEALED = re.compile(
+    rb"cmxlib secret key, version 3\norigin: ([a-z0-9 ]{1,80})\nsalt: ([0-9a-f]{32})\nsecret: ([0-9a-f]{96})\n"
+)
+
+
+class PassphraseNeeded(ValueError):
+    """A key file cannot be read without its passphrase."""
 
 
 class Hidden:
@@ -43,21 +56,41 @@ def may_be(origin: str, secret: Hidden) -> bool:
     return not found or hmac.compare_digest(experiment_secret(int(found[1])), secret.value)
 
 
-def write(path: Path, secret: Hidden, origin: str) -> None:
-    """Write a key file that only its owner may read. FileExistsError where ``path`` stands already."""
-    text = Hidden(
-        f"cmxlib secret key, version 2\norigin: {origin}\n"
-        f"secret: {secret.value.hex()}\ncheck: {_check(secret, origin, b'2')}\n".encode()
-    )
+def stretched(passphrase: Hidden, salt: bytes) -> Hidden:
+    """The 32 bytes that scrypt (RFC 7914; N = 2^17, r = 8, p = 1) derives: half a second and 128 MiB a guess."""
+    if not isinstance(passphrase.value, str):
+        raise TypeError(f"passphrase must be a text, but this is {type(passphrase.value).__name__}.")
+    if not passphrase.value:
+        raise ValueError("The passphrase is empty; give one that is hard to guess.")
+    return Hidden(Scrypt(salt=salt, length=SECRET_BYTES, n=2**17, r=8, p=1).derive(passphrase.value.encode()))
+
+
+def write(path: Path, secret: Hidden, origin: str, passphrase: Hidden | None = None) -> None:
+    """Write a key file that only its owner may read, encrypted where a passphrase is given. FileExistsError where
+    ``path`` stands already."""
+    if passphrase is None:
+        text = Hidden(
+            f"cmxlib secret key, version 2\norigin: {origin}\n"
+            f"secret: {secret.value.hex()}\ncheck: {_check(secret, origin, b'2')}\n".encode()
+        )
+    else:
+        salt = os.urandom(16)
+        sealed = _cipher(passphrase, salt).value.encrypt(_NONCE, secret.value, origin.encode())
+        text = Hidden(
+            f"cmxlib secret key, version 3\norigin: {origin}\nsalt: {salt.hex()}\nsecret: {sealed.hex()}\n".encode()
+        )
     try:
         _write_new(path, text)
     except FileExistsError:
         raise FileExistsError(f"{path} exists already; choose another name, for a key must not be lost.") from None
 
 
-def read(path: Path) -> tuple[Hidden, str]:
-    """The secret and the origin in a key file of version 1 or 2; the errors are those of ``SecretKey.load``."""
-    found = Hidden(_FILE.fullmatch(_content(path).value))
+def read(path: Path, passphrase: Hidden | None = None) -> tuple[Hidden, str]:
+    """The secret and the origin in a key file; the errors are those of ``SecretKey.load``."""
+    content = _content(path)
+    if sealed := _SEALED.fullmatch(content.value):
+        return _unsealed(path, sealed, passphrase)
+    found = Hidden(_FILE.fullmatch(content.value))
     if not found.value:
         raise ValueError(f"{path} is not a complete cmxlib key file; restore it from a copy.")
     version, origin = found.value[1], found.value[2].decode()
@@ -72,6 +105,26 @@ def read(path: Path) -> tuple[Hidden, str]:
             "again with SecretKey.for_experiment, followed by subkey for a subkey."
         )
     return secret, origin
+
+
+_NONCE = bytes(12)  # used once: each file has a salt, and so a cipher, of its own
+
+
+def _cipher(passphrase, salt):
+    return Hidden(ChaCha20Poly1305(stretched(passphrase, salt).value))
+
+
+def _unsealed(path, found, passphrase):
+    if passphrase is None:
+        raise PassphraseNeeded(f"{path} is encrypted: give its passphrase, SecretKey.load(path, passphrase=...).")
+    origin, salt, sealed = found[1], bytes.fromhex(found[2].decode()), bytes.fromhex(found[3].decode())
+    try:
+        secret = Hidden(_cipher(passphrase, salt).value.decrypt(_NONCE, sealed, origin))
+    except InvalidTag:
+        raise ValueError(f"The passphrase is not that of {path}, or the file is damaged.") from None
+    if not may_be(origin.decode(), secret):
+        raise ValueError(f"{path} says {origin.decode()!r}, but its secret is of another origin.")
+    return secret, origin.decode()
 
 
 def _check(secret: Hidden, origin: str, version: bytes) -> str:

@@ -16,7 +16,6 @@ import numpy as np
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from . import checks, keyfile
 from .keyfile import SECRET_BYTES, Hidden
@@ -77,18 +76,12 @@ class SecretKey:
         Takes about half a second and 128 MiB by intention: guessing must be costly.
         """
         passphrase = Hidden(passphrase)
-        if not isinstance(passphrase.value, str):
-            raise TypeError(f"passphrase must be a text, but this is {type(passphrase.value).__name__}.")
         salt = salt.encode() if isinstance(salt, str) else salt
         if not isinstance(salt, bytes):
             raise TypeError(f"salt must be bytes or a text, but this is {type(salt).__name__}: use os.urandom(16).")
-        if not passphrase.value:
-            raise ValueError("The passphrase is empty; give one that is hard to guess.")
         if len(salt) < 8:
             raise ValueError("The salt is shorter than 8 bytes; use a longer one, for instance os.urandom(16).")
-        return cls(
-            Scrypt(salt=salt, length=SECRET_BYTES, n=2**17, r=8, p=1).derive(passphrase.value.encode()), "passphrase"
-        )
+        return cls(keyfile.stretched(passphrase, salt).value, "passphrase")
 
     @classmethod
     def for_experiment(cls, seed: int) -> "SecretKey":
@@ -115,21 +108,24 @@ class SecretKey:
 
     # -- on disk ---------------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the key as a small text file that only its owner may read (mode 0600).
+    def save(self, path: str | os.PathLike, *, passphrase: str | None = None) -> None:
+        """Write the key as a small text file that only its owner may read (mode 0600), encrypted by a passphrase where
+        one is given.
 
         An existing file is never replaced: FileExistsError. Losing a key means losing what it locked.
         """
-        keyfile.write(Path(path), self._secret, self.origin)
+        passphrase = None if passphrase is None else Hidden(passphrase)
+        keyfile.write(Path(path), self._secret, self.origin, passphrase)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "SecretKey":
+    def load(cls, path: str | os.PathLike, *, passphrase: str | None = None) -> "SecretKey":
         """Read a key that ``save`` wrote.
 
-        ValueError where the file is malformed, truncated or altered, its origin included; PermissionError where
-        others may read it.
+        ValueError where the file is malformed, truncated or altered, its origin included, where it is encrypted and no
+        passphrase is given (PassphraseNeeded), or another one; PermissionError where others may read it.
         """
-        secret, origin = keyfile.read(Path(path))
+        passphrase = None if passphrase is None else Hidden(passphrase)
+        secret, origin = keyfile.read(Path(path), passphrase)
         return cls(secret.value, origin)
 
     # -- draws -----------------------------------------------------------------------------------------------

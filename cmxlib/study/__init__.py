@@ -3,7 +3,10 @@
     records       rows: written, read, and where they come from; reading needs neither torch nor what measures
     scales        "quick", "small" and "paper", or a Scale of one's own, and the trained model of each
     table         the one way to record: a Table, and the runner that measures what it lacks
-    tables        all tables, and what `cmx study` does
+    tables        all tables, and their measuring one after the other
+    sweep         their units in many processes; grid: a sweep of one's own, from a file
+    command       what `cmx study` does with its arguments
+    sampling      how many images a wrong key needs, and the table of it
     networks, generality, anatomy, conventional, images, recovered, repairs, stolen, adversarial, benchmarks
                   one module for each family of tables
 

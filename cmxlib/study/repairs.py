@@ -89,7 +89,9 @@ def _units(scale: Scale):
         "chosen plaintext": (1,),
     }
     attacked = dict.fromkeys((POSITIONS[0], *BITS), counts) | {NEW_KEYS: {"ciphertext and model": model_too}}
-    attacked[POSITIONS[1]] = {"jigsaw": model_too, **counts}
+    few = [n for n in attack.victims if n <= 100]  # no more are needed
+    attacked[POSITIONS[1]] = {"jigsaw": few, "known plaintext": attack.pairs[:2], "chosen plaintext": (1,)}
+    attacked[POSITIONS[1]]["ciphertext and model"] = few
     names = [*CIPHERS, *(f"patch size {other}" for other in sorted({2, 4, 8} - {size})), *attacked]
     for name in names:
         if name != NEW_KEYS:  # whose cipher is the usual one

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Grid = list[tuple[Scale, tuple[Table, ...]]]  # scales, and the tables to record at each
 
 
+WAIT = 30  # seconds, for a first worker
+
+
 class SchedulerLost(RuntimeError):
     """The scheduler of a sweep went away. What was measured is recorded."""
 
@@ -36,10 +39,17 @@ class SchedulerLost(RuntimeError):
 @contextmanager
 def cluster(scheduler: str = "", workers: int = 1) -> Iterator["Client"]:
     """A client of the scheduler at an address such as tcp://node1:8786, or of so many worker processes of this machine,
-    which share its cores. OSError where no scheduler answers there."""
+    which share its cores. OSError where no scheduler answers there, or one without workers."""
     distributed, config = need("distributed", "sweep"), need("dask.config", "sweep")
     if scheduler:
         with distributed.Client(scheduler) as client:
+            try:
+                client.wait_for_workers(1, timeout=WAIT)
+            except TimeoutError:
+                raise OSError(
+                    f"The scheduler at {scheduler} has no workers: start some, each by `dask worker {scheduler} "
+                    "--nthreads 1` in the checkout."
+                ) from None
             yield client
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -146,16 +156,19 @@ class _Run:
 
     def wait(self):
         """Report each task as it ends, until none is left."""
-        for future in need("distributed", "sweep").as_completed(list(self.pending)):
-            what = self.pending.pop(future)
-            if future.status == "finished":
-                self.report(*future.result())
-            elif future.status == "error":  # what no unit raised: its model's training failed, or each worker died
-                self.report(True, f"{what} failed: {type(future.exception()).__name__}: {future.exception()}")
-            else:
-                raise SchedulerLost(
-                    "The scheduler of the sweep went away; what was measured is recorded, and the same command goes on."
-                )
+        distributed = need("distributed", "sweep")
+        try:
+            for future in distributed.as_completed(list(self.pending)):
+                what = self.pending.pop(future)
+                if future.status == "error":  # what no unit raised: its model's training failed, or each worker died
+                    error = future.exception()
+                    self.report(True, f"{what} failed: {type(error).__name__}: {error}")
+                else:
+                    self.report(*future.result())
+        except (distributed.CancelledError, distributed.comm.CommClosedError) as error:
+            raise SchedulerLost(
+                "The scheduler of the sweep went away; what was measured is recorded, and the same command goes on."
+            ) from error
 
     def report(self, failed, line):
         self.done += 1

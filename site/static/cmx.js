@@ -5,7 +5,7 @@ the same order, as in cmxlib/lock/patch.py. A model takes such images: normalisi
 each BatchNorm into a factor and an offset. tests/book/test_playground.py holds all of it against Python. */
 "use strict";
 
-const cmx = (() => {
+globalThis.cmx ??= (() => {
   const utf8 = (text) => new TextEncoder().encode(text);
   const joined = (...parts) => Uint8Array.from(parts.flatMap((part) => [...part]));
 
@@ -345,4 +345,4 @@ const cmx = (() => {
   };
 })();
 
-if (typeof module !== "undefined") module.exports = cmx;
+if (typeof module !== "undefined") module.exports = globalThis.cmx;

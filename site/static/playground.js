@@ -25,6 +25,7 @@ is made when the site is built (site/playground.py) and lies in the folder `play
   const HEADS = {
     plain: ["plain", "plain picture, plain network"],
     correct: ["correct key", "encrypted picture, encrypted network"],
+    soFar: ["encrypted", "picture and network, so far"],
     turned: ["turned key", "encrypted with the turned key"],
     none: ["no key", "plain picture, encrypted network"],
   };
@@ -86,9 +87,10 @@ is made when the site is built (site/playground.py) and lies in the folder `play
     return Float64Array.from({ length: 3 * m }, (_, i) => data[4 * (i % m) + Math.floor(i / m)] / 255);
   }
 
-  function mount(root, number) {
-    const piece = PIECES[root.dataset.piece], id = `playground-${number}`;
+  function mount(root) {
+    const piece = PIECES[root.dataset.piece];
     const turnsWrong = piece.turns === "wrong";
+    const titleOf = (name) => (turnsWrong ? PICTURES[name] : "encrypted so far");
     const head = ([title, words]) => `<th scope="col">${title}<small>${words}</small></th>`;
     root.innerHTML = `
       ${piece.photos ? `<div class="choices" role="group" aria-label="Network">
@@ -105,8 +107,8 @@ is made when the site is built (site/playground.py) and lies in the folder `play
         <figure class="mine"><div class="paper"><canvas width="32" height="32" tabindex="0" role="application"></canvas>
           <span class="hint" hidden>draw a digit of this size</span><span class="cursor" hidden></span></div>
           <figcaption>your picture</figcaption></figure>
-        ${piece.pictures.map((name) => `<figure><canvas width="32" height="32" role="img" data-picture="${name}" aria-label="${PICTURES[name]}"></canvas>
-          <figcaption>${PICTURES[name]}</figcaption></figure>`).join("")}
+        ${piece.pictures.map((name) => `<figure><canvas width="32" height="32" role="img" data-picture="${name}" aria-label="${titleOf(name)}"></canvas>
+          <figcaption>${titleOf(name)}</figcaption></figure>`).join("")}
       </div>
       <div class="choices">
         <button type="button" data-name="draw">Draw one</button>
@@ -120,7 +122,7 @@ is made when the site is built (site/playground.py) and lies in the folder `play
             aria-label="${SHOWN} filters of the ${name} network"></canvas>
           <figcaption>${SHOWN} filters of the ${name} network's first layer</figcaption></figure>`).join("")}</div>` : ""}
       <p class="said" role="status"></p>
-      ${piece.cases.length ? `<table><thead><tr><td class="names"></td>${piece.cases.map((name) => head(HEADS[name])).join("")}</tr></thead>
+      ${piece.cases.length ? `<table><thead><tr><td class="names"></td>${piece.cases.map((name) => head(!turnsWrong && name === "correct" ? HEADS.soFar : HEADS[name])).join("")}</tr></thead>
         <tbody></tbody><tfoot></tfoot></table>` : ""}`;
     const find = (name) => root.querySelector(`[data-name="${name}"]`);
     const paper = root.querySelector(".paper canvas"), cursor = root.querySelector(".cursor");
@@ -375,9 +377,10 @@ is made when the site is built (site/playground.py) and lies in the folder `play
     root.dataset.ready = "broken";
   }
 
-  document.querySelectorAll(".playground").forEach((root, number) => {
+  for (const root of document.querySelectorAll(".playground:not([data-mounted])")) {
     const still = root.innerHTML;
-    const ready = root.dataset.piece === "break" ? mountBroken(root) : load("digits").then(() => mount(root, number));
+    root.dataset.mounted = "";
+    const ready = root.dataset.piece === "break" ? mountBroken(root) : load("digits").then(() => mount(root));
     ready.catch(() => (root.innerHTML = still));
-  });
+  }
 })();

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cmxlib import PatchCipher, SecretKey, accuracy, encrypt_model
-from cmxlib.attacks.adversarial import Pipeline, noise, pgd, square
+from cmxlib.attacks.adversarial import Pipeline, autoattack, noise, pgd, square
 from cmxlib.lock.pixels import to_bytes
 
 NORM = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
@@ -69,6 +69,36 @@ def test_square_needs_outputs_only(victim):
     assert (changed - images[:10]).abs().max() <= EPS + 1e-5
     assert accuracy(model, changed, labels[:10], **NORM) < 0.7
     assert torch.equal(changed, square(model, images[:10], labels[:10], queries=60, **NORM))
+
+
+def test_square_asks_as_often_as_it_may_and_no_more(victim):
+    model, images, labels = victim
+    asked = []
+    hook = model.register_forward_hook(lambda module, given, answers: asked.append(len(answers)))
+    square(model, images[:5], labels[:5], eps=0.001, queries=30, **NORM)  # too little to fool any
+    hook.remove()
+    assert sum(asked) == 1 + 5 * (2 + 30)  # the number of classes; as they are, with stripes, and 30 times
+
+
+def test_autoattack_fools_and_keeps_within_eps(victim):
+    model, images, labels = victim
+    labels = torch.cat([labels[:5], 1 - labels[5:6]])  # the last is misread as it is
+    changed = autoattack(model, images[:6], labels, starts=1, queries=10, **NORM)
+    assert (changed - images[:6]).abs().max() <= EPS * (1 + 1e-4)
+    assert accuracy(model, changed, labels, **NORM) == 0 and torch.equal(changed[5], images[5])
+
+
+def test_values_of_an_orthogonal_cipher_may_leave_0_to_1(victim):
+    model, images, labels = victim
+    cipher = PatchCipher(SecretKey.for_experiment(0), 4, steps=("orthogonal",))
+    encrypted, sent = encrypt_model(model, cipher, **NORM), cipher.encrypt(images)
+    limits = (sent.min().item(), sent.max().item())
+    assert limits[0] < 0
+    changed = pgd(encrypted, sent, labels, limits=limits, steps=10, **NORM)
+    assert accuracy(encrypted, changed, labels, **NORM) < 0.1
+    assert (changed - sent).abs().max() <= EPS + 1e-6
+    squares = (cipher.decrypt(changed) - images).square().mean()
+    assert squares <= EPS**2 * (1 + 1e-4)  # such a cipher keeps the sum of squares
 
 
 def test_square_needs_no_more_than_answers_of_the_encrypted_pipeline(victim):

@@ -107,6 +107,14 @@ def test_every_notebook_has_a_page_with_its_download(site):
     assert {"index.html", "glossary.html", "references.html"} <= set(pages_of(site))
 
 
+def test_solutions_stand_below_their_chapter(site):
+    following = {
+        name: [a["href"] for tag, a in parsed(site / name).tags if tag == "link" and a.get("rel") == "next"]
+        for name in ("03_encrypting_images.html", "solutions/03_encrypting_images.html")
+    }
+    assert list(following.values()) == [["solutions/03_encrypting_images.html"], ["../04_encrypting_the_model.html"]]
+
+
 def test_no_link_within_the_site_is_broken(site):
     problems = {name: broken(site, name) for name in [*pages_of(site), "search.html", "genindex.html"]}
     assert {name: found for name, found in problems.items() if found} == {}

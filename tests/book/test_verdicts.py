@@ -126,3 +126,9 @@ def test_many_keys_count_where_they_were_measured():
     more = pd.concat([more, many_keys({"orthogonal": {10: (1.0,)}}, attack="independent components")])
     said = verdicts.privacy(images, more, pairs, patch_size=4)[1]
     assert "takes 1,000 (shuffle) images; never found: orthogonal" in said  # the mean at 10 is 0.82
+
+
+def test_a_sentence_is_printed_in_lines_that_no_page_breaks(capsys):
+    verdicts.say("word " * 50)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 100 and printed.split() == ["word"] * 50

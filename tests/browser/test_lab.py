@@ -164,6 +164,21 @@ def test_a_chapter_runs_and_its_widgets_answer(lab, open_page, screenshots, chap
     assert problems + [text for text in wrong if text.startswith("asks")] == []
 
 
+WORD = """() => {
+    const heading = document.querySelector('.jp-MarkdownViewer [data-jupyter-id="patch-embedding"]');
+    const top = heading?.getBoundingClientRect().top;
+    return top > 0 && top < innerHeight;
+}"""
+
+
+def test_a_link_to_the_glossary_opens_its_word(lab, open_page):
+    page, _ = open_page(lab[0])
+    page.goto(f"{lab[0]}lab/tree/01_convmixer.ipynb?reset")
+    page.wait_for_function(IDLE)
+    page.locator(".jp-RenderedMarkdown a", has_text="patch embedding").first.click()
+    page.wait_for_function(WORD)
+
+
 PIECE = """
 import io
 import ipywidgets

@@ -66,7 +66,19 @@ def test_every_page(site, open_page, screenshots, width, scheme, options):
         wrong.clear()
         path = screenshots / f"site-{width}-{scheme}-{name.replace('/', '-')}.jpg"
         page.screenshot(path=path, type="jpeg", quality=80, full_page=True)  # in half the time of a PNG
+        shoot_piece(page, path.with_suffix(""))
     assert {name: found for name, found in problems.items() if found} == {}
+
+
+def shoot_piece(page, path) -> None:
+    """Screenshots of the page's moving piece, if it has one, before and after a move."""
+    piece = page.query_selector(".playground")
+    if piece:
+        page.add_style_tag(content=".bd-header-article, .skip-link, #pst-back-to-top { display: none !important }")
+        piece.screenshot(path=f"{path}-before.png")
+        for key in ("Home", "PageUp", "PageUp", "PageUp"):
+            page.press(".slider input", key)
+        piece.screenshot(path=f"{path}-after.png")
 
 
 def test_search_finds_a_chapter(site, open_page):

@@ -18,7 +18,7 @@ IMAGES = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torc
 
 
 def export(model, path):
-    """By the older exporter, which is quicker and asks for onnx alone; README's session runs the newer one."""
+    """By the older exporter, which is quicker and asks for no more than onnx."""
     torch.onnx.export(model, (torch.zeros(2, 3, 16, 16),), path, dynamo=False)
 
 

@@ -1,8 +1,10 @@
 import hashlib
+import http.server
 import os
 import pickle
 import shutil
 import tarfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +50,7 @@ def copy(tmp_path, monkeypatch):
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
     """A place to download from where nothing is."""
-    monkeypatch.setattr(cifar10, "URL", (tmp_path / "nowhere").as_uri())
+    monkeypatch.setattr(cifar10, "URLS", ((tmp_path / "nowhere").as_uri(),))
 
 
 def same(a, b):
@@ -73,7 +75,7 @@ def test_the_sums_are_those_of_torchvision():
 
     known = dict(CIFAR10.train_list + CIFAR10.test_list)
     known |= {CIFAR10.meta["filename"]: CIFAR10.meta["md5"], CIFAR10.filename: CIFAR10.tgz_md5}
-    assert known == cifar10.MD5 and cifar10.URL == CIFAR10.url
+    assert known == cifar10.MD5 and CIFAR10.url in cifar10.URLS
 
 
 def test_images_labels_and_statistics_are_the_files(copy):
@@ -185,7 +187,7 @@ def test_a_damaged_cache_without_a_source_says_so_and_leaves_nothing(copy, cache
 
 
 def test_the_download_is_announced_checked_and_kept(copy, cache, monkeypatch, capsys):
-    monkeypatch.setattr(cifar10, "URL", (copy / cifar10.TAR).as_uri())
+    monkeypatch.setattr(cifar10, "URLS", ((copy / cifar10.TAR).as_uri(),))
     first = load_dataset("cifar10")
     message = capsys.readouterr().out
     assert "throttled" in message and "CMX_DATA" in message
@@ -203,21 +205,66 @@ def test_the_download_is_announced_checked_and_kept(copy, cache, monkeypatch, ca
 def test_a_bad_download_is_refused_and_leaves_nothing(copy, cache, monkeypatch, wrong):
     tar = copy / cifar10.TAR
     tar.write_bytes(tar.read_bytes()[:100]) if wrong == "cut short" else flip_a_byte(tar, 50)
-    monkeypatch.setattr(cifar10, "URL", tar.as_uri())
+    monkeypatch.setattr(cifar10, "URLS", (tar.as_uri(),))
     with pytest.raises(DatasetError, match=r"failed \(.*MD5 sum is wrong\).*CMX_DATA"):
         load_dataset("cifar10")
     assert list(cache.iterdir()) == []
 
 
-def test_a_download_stopped_by_hand_leaves_nothing(copy, cache, monkeypatch):
-    def interrupt(handle):
-        raise KeyboardInterrupt
+class Host:
+    """A host of one file. breaks_at: it hangs up after so many bytes; ranges: it can send a rest."""
 
-    monkeypatch.setattr(cifar10, "URL", (copy / cifar10.TAR).as_uri())
-    monkeypatch.setattr(os, "fsync", interrupt)  # all is fetched by then, and nothing is in its place
-    with pytest.raises(KeyboardInterrupt):
+    def __init__(self, content, breaks_at=None, ranges=True):
+        self.asked = asked = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.headers["Range"])
+                start = int((self.headers["Range"] or "bytes=0-")[6:-1]) if ranges else 0
+                self.send_response(206 if start else 200)
+                self.send_header("Content-Length", str(len(content) - start))
+                self.end_headers()
+                self.wfile.write(content[start:breaks_at])
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/{cifar10.TAR}"
+
+
+@pytest.fixture
+def hosts():
+    started = []
+    yield lambda *args, **options: started.append(Host(*args, **options)) or started[-1]
+    for host in started:
+        host.server.shutdown()
+        host.server.server_close()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_another_host_goes_on_where_one_broke_off(copy, cache, monkeypatch, hosts, ranges, capsys):
+    content = (copy / cifar10.TAR).read_bytes()
+    broken, whole = hosts(content, breaks_at=len(content) // 3), hosts(content, ranges=ranges)
+    monkeypatch.setattr(cifar10, "URLS", (broken.url,))
+    with pytest.raises(DatasetError, match=r"127\.0\.0\.1: the connection ended after [0-9,]+ of [0-9,]+ bytes"):
         load_dataset("cifar10")
-    assert list(cache.iterdir()) == []
+    assert [p.name for p in cache.iterdir()] == [f"{cifar10.TAR}.part"]
+    monkeypatch.setattr(cifar10, "URLS", (broken.url, whole.url))
+    assert same(load_dataset("cifar10"), load_dataset("cifar10", copy))
+    assert broken.asked == [None, f"bytes={len(content) // 3}-"] and whole.asked == [f"bytes={len(content) // 3}-"]
+    assert sorted(p.name for p in cache.iterdir()) == [cifar10.TAR, "cifar10.safetensors"]
+
+
+def test_a_rest_of_something_else_is_thrown_away(copy, cache, monkeypatch, hosts, capsys):
+    content = (copy / cifar10.TAR).read_bytes()
+    cache.mkdir()
+    (cache / f"{cifar10.TAR}.part").write_bytes(b"no part of it" * 10)
+    bad, good = hosts(content), hosts(content)
+    monkeypatch.setattr(cifar10, "URLS", (bad.url, good.url))
+    assert same(load_dataset("cifar10"), load_dataset("cifar10", copy))
+    assert good.asked == [None]
 
 
 def test_a_cache_that_cannot_be_written_only_warns(copy, cache, monkeypatch):

@@ -124,12 +124,12 @@ print(hashlib.sha256(state).hexdigest())
 """
 
 
-@pytest.mark.parametrize(("threads", "autocast"), [(1, None), (2, None), (2, True)])
+@pytest.mark.parametrize(("threads", "autocast"), [(1, None), (2, True)])
 def test_every_process_trains_to_the_same_bits(threads, autocast):
     code = TRAINING.format(threads=threads, autocast=autocast)
     command = [sys.executable, "-c", code]
     # At the same time, so that each is slowed down by the others: what a clock decided would differ.
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) for _ in range(4)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) for _ in range(3)]
     found = {process.communicate()[0] for process in running}
     assert len(found) == 1 and len(found.pop()) == 65 and all(process.returncode == 0 for process in running)
 

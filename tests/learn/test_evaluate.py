@@ -103,11 +103,11 @@ def test_a_cipher_comes_as_settings_as_a_function_or_ready(model):
 
 def test_chosen_keys_can_be_measured_one_by_one(model):
     data, settings = toy_data(), {"patch_size": 2}
-    table = key_trials(model, data, settings, [7, 3])
-    wrong = table[table.case == "wrong key"]
+    table, few = (key_trials(model, data, settings, [7, 3], n_images=count) for count in (None, 40))
+    wrong = few[few.case == "wrong key"]
     assert wrong.key_seed.tolist() == [7, 3]
     assert right_key_rows(model, data, settings) == table[:4].to_dict("records")
-    alone = [wrong_key_accuracy(model, data, settings, key_seed) for key_seed in (7, 3)]
+    alone = [wrong_key_accuracy(model, data, settings, key_seed, n_images=40) for key_seed in (7, 3)]
     assert alone == wrong.accuracy.tolist()
 
 

@@ -1,0 +1,162 @@
+"""Six locks to break: encrypted images, an encrypted network and a *flag*, whose key nobody kept.
+
+A flag is a sentence of six made-up words, each drawn in an image of its own. Who finds the key reads the sentence, and
+`is_flag` says whether it is right: it compares a hash, for the sentence itself was thrown away with the key. Every
+network was trained for its lock alone, from a seed that is gone, so that no plain network stands beside it. The images
+are FontDigits of seeds that are gone, too; those of `load_dataset("fontdigits")` are public images of the same kind.
+
+The committed files were made by `python -m cmxlib.book.challenge FOLDER`, which anybody can run for a class of theirs.
+"""
+
+import hashlib
+import secrets
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..learn.convmixer import ConvMixer
+from ..learn.data import Dataset
+from ..learn.fontdigits import draw_fontdigits
+from ..learn.train import fit
+from ..lock import checks
+from ..lock.bits import bit_model, from_bits, to_bits
+from ..lock.keys import SecretKey
+from ..lock.model import encrypt_model
+from ..lock.patch import PatchCipher
+from ..lock.position import PositionCipher, PositionEmbedding, encrypt_model_by_position
+from ..paths import checkout, need, write_bytes
+from ..study.scales import SCALES
+
+LOCKS = {  # number: (what its cipher is, encrypted images beside those of the flag)
+    1: ("shuffle", 300),
+    2: ("shuffle+flip", 60),
+    3: ("orthogonal", 20),
+    4: ("shuffle+flip, a key for each position", 40),
+    5: ("shuffle+flip of single bits", 40),
+    6: ("shuffle+flip", 0),
+}
+PATCH = SCALES["quick"].model["patch_size"]
+_WORDS = 6
+_BITS, _POSITION = (LOCKS[number][0] for number in (5, 4))
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What an attacker of a lock holds.
+
+    cipher: what the cipher does, in words. images, flag: encrypted, (N, 3, 32, 32) and (6, 3, 32, 32), uint8 where the
+    cipher maps bytes to bytes and float32 otherwise; those of single bits show the encrypted bits as bytes (see
+    ``to_bits``). model: the encrypted network, in evaluation mode. digest: of the sentence.
+    """
+
+    cipher: str
+    images: torch.Tensor
+    flag: torch.Tensor
+    model: nn.Module
+    digest: str
+
+
+def load_lock(number: int, folder: Path | None = None) -> Lock:
+    """Lock 1 to 6 of the book, or of a folder that ``make`` filled."""
+    _check(number)
+    path = (folder or checkout() / "notebooks" / "challenge") / f"lock{number}.safetensors"
+    with need("safetensors", "files").safe_open(path, "pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}
+        stored = {name: value.float() if value.dtype == torch.float16 else value for name, value in stored.items()}
+        digest = file.metadata()["digest"]
+    images, flag = stored.pop("images"), stored.pop("flag")
+    model = ConvMixer(**SCALES["quick"].model)
+    if stored["0.weight"].dim() == 3:  # filters of its own at each position
+        model[0] = PositionEmbedding(stored["0.weight"], stored["0.bias"], PATCH)
+    elif stored["0.weight"].shape[1] != 3:
+        model[0] = nn.Conv2d(stored["0.weight"].shape[1], stored["0.weight"].shape[0], PATCH, PATCH)
+    model.load_state_dict(stored)
+    return Lock(LOCKS[number][0], images, flag, model.eval(), digest)
+
+
+def is_flag(number: int, sentence: str, folder: Path | None = None) -> bool:
+    """Whether a sentence is the flag of a lock; capitals and the width of spaces do not matter."""
+    return secrets.compare_digest(_digest(number, sentence), load_lock(number, folder).digest)
+
+
+def make(folder: Path, numbers: tuple[int, ...] = tuple(LOCKS), data: Dataset | None = None) -> None:
+    """Write new locks to a folder, a file for each, and keep neither key nor sentence nor plain network.
+
+    data: what the networks are trained on; FontDigits where none is given. Takes about a minute a lock.
+    """
+    scale = SCALES["quick"]
+    data = data or scale.data()
+    for number in numbers:
+        _check(number)
+        sentence = " ".join(_word() for _ in range(_WORDS))
+        seed = secrets.randbits(40)  # a guess of it costs a training
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = ConvMixer(**scale.model)
+        fit(model, data, replace(scale.train, seed=seed), progress=False)
+        images = torch.from_numpy(draw_fontdigits(max(LOCKS[number][1], 1), 1, secrets.randbits(63))[0])
+        locked, encrypt = _lock(LOCKS[number][0], model.eval().cpu(), data)
+        state = {name: value.contiguous() for name, value in locked.state_dict().items()}
+        tensors = state | {"images": encrypt(images)[: LOCKS[number][1]], "flag": encrypt(_draw(sentence.split()))}
+        _write(folder, number, tensors, _digest(number, sentence))
+
+
+def _write(folder, number, tensors, digest):
+    # In float16 what is large and not bytes, so that the six files stay small: images' values, filters by position.
+    large = ("images", "flag", "0.weight")
+    small = {
+        name: value.half() if name in large and value.is_floating_point() else value for name, value in tensors.items()
+    }
+    content = need("safetensors.torch", "files").save(small, {"digest": digest})
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    write_bytes(Path(folder) / f"lock{number}.safetensors", content)
+
+
+def _lock(kind: str, model: nn.Module, data: Dataset):
+    """The encrypted network, and the function that encrypts images, under a key that is forgotten on return."""
+    key, norm = SecretKey.generate(), data.norm
+    if kind == _POSITION:
+        by_position = PositionCipher(key, PATCH)
+        return encrypt_model_by_position(model, by_position, **norm), by_position.encrypt
+    if kind == _BITS:
+        bits = PatchCipher(key, PATCH, channels=24)
+        locked = encrypt_model(bit_model(model, **norm), bits, mean=(0,) * 24, std=(1,) * 24)
+        return locked, lambda images: from_bits(bits.encrypt(to_bits(images)))
+    cipher = PatchCipher(key, PATCH, steps=tuple(kind.split("+")))
+    return encrypt_model(model, cipher, **norm), cipher.encrypt
+
+
+def _word() -> str:
+    """Two syllables, of 6,400 that are as likely: six words have 75 bits, which no list of guesses covers."""
+    return "".join(secrets.choice("BDFGKLMNPRSTVWXZ") + secrets.choice("AEIOU") for _ in range(2))
+
+
+def _digest(number: int, sentence: str) -> str:
+    return hashlib.sha256(f"cmxlib challenge {number}: {' '.join(sentence.upper().split())}".encode()).hexdigest()
+
+
+def _draw(words: list[str]) -> torch.Tensor:
+    """(len(words), 3, 32, 32), uint8: each word across its image, light on the ground of a FontDigits image."""
+    Image, ImageDraw, ImageFont = (need(f"PIL.{name}", "files") for name in ("Image", "ImageDraw", "ImageFont"))
+    fonts = Path(need("matplotlib", "book").get_data_path()) / "fonts" / "ttf"
+    font = ImageFont.truetype(str(fonts / "DejaVuSansMono-Bold.ttf"), 12, layout_engine=ImageFont.Layout.BASIC)
+    ground = draw_fontdigits(len(words), 1, secrets.randbits(63))[0]
+    drawn = []
+    for word, image in zip(words, ground, strict=True):
+        canvas = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0) // 3))
+        ImageDraw.Draw(canvas).text((16, 16), word, fill=(255, 255, 255), font=font, anchor="mm")
+        drawn.append(np.asarray(canvas).transpose(2, 0, 1))
+    return torch.from_numpy(np.stack(drawn))
+
+
+def _check(number: int) -> None:
+    if checks.whole(number, "number", 1) not in LOCKS:
+        raise ValueError(f"There is no lock number {number}: choose one of {', '.join(map(str, LOCKS))}.")
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]))

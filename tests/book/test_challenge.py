@@ -1,0 +1,67 @@
+"""The locks of the challenge: exact, complete, small, and without what opens them."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from cmxlib import ConvMixer, logits
+from cmxlib.book import challenge
+from cmxlib.book.challenge import LOCKS, is_flag, load_lock, make
+from cmxlib.lock.bits import to_bits
+from cmxlib.paths import checkout
+from cmxlib.study.scales import SCALES
+
+FOLDER = checkout() / "notebooks" / "challenge"
+
+
+@pytest.fixture(scope="module")
+def few():
+    data = SCALES["quick"].data()
+    return dataclasses.replace(data, train_images=data.train_images[:64], train_labels=data.train_labels[:64])
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(kind for kind, _ in LOCKS.values()))
+def test_each_kind_of_lock_is_exact(kind, few):
+    torch.manual_seed(0)
+    model, norm = ConvMixer(**SCALES["quick"].model).eval(), {"mean": few.mean, "std": few.std}
+    locked, encrypt = challenge._lock(kind, model, few)
+    images = encrypt(few.train_images)
+    plain = logits(model, few.train_images, **norm)
+    if kind == LOCKS[5][0]:
+        found = logits(locked, to_bits(images), mean=(0,) * 24, std=(1,) * 24)
+    else:
+        found = logits(locked, images, **norm)
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(images, few.train_images)
+
+
+def test_new_locks_are_complete_and_hold_no_sentence(few, tmp_path, monkeypatch):
+    said, words = [], iter("BABE KOLI MUSA TERI WOXU ZADE".split() * 6)
+    monkeypatch.setattr(challenge, "_word", lambda: said.append(word := next(words)) or word)
+    make(tmp_path, data=few)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"lock{number}.safetensors" for number in LOCKS]
+    for number, (_, count) in LOCKS.items():
+        lock = load_lock(number, tmp_path)
+        assert len(lock.images) == count and len(lock.flag) == 6 and not lock.model.training
+        assert is_flag(number, "  babe KOLI musa\nteri woxu zade ", tmp_path)
+        assert not is_flag(number, "BABE KOLI MUSA TERI WOXU ZADA", tmp_path)
+        content = (tmp_path / f"lock{number}.safetensors").read_bytes()
+        assert not any(word.encode() in content for word in said)
+
+
+def test_the_committed_locks_load_and_are_small():
+    digests = set()
+    for number, (cipher, count) in LOCKS.items():
+        lock = load_lock(number)
+        assert lock.cipher == cipher and len(lock.images) == count
+        assert lock.model(torch.zeros(1, lock.model[0].weight.shape[1] if number == 5 else 3, 32, 32)).shape == (1, 10)
+        digests.add(lock.digest)
+    assert len(digests) == len(LOCKS)
+    assert sum(path.stat().st_size for path in FOLDER.glob("*.safetensors")) < 3_000_000
+
+
+@pytest.mark.parametrize("number", [0, 7])
+def test_there_are_six(number):
+    with pytest.raises(ValueError, match="number"):
+        load_lock(number)
