@@ -9,6 +9,7 @@ from torch import nn
 
 from cmxlib import ConvMixer, PatchCipher, SecretKey, decrypt_model, encrypt_model, key_trials, logits
 from cmxlib.learn.data import Dataset
+from cmxlib.learn.evaluate import normalise
 from cmxlib.lock.blocks import BlockCipher
 from cmxlib.lock.norm import statistics_of
 
@@ -53,6 +54,16 @@ def test_clip_keeps_its_parameters(dtype, most):
     changed = {name for name, value in encrypted.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"patch_embed.proj.weight", "pos_embed"}
     assert torch.equal(encrypted.pos_embed[:, 0], net.pos_embed[:, 0])  # the class token's
+
+
+def test_an_encrypted_model_is_exported_as_it_is():
+    cipher = PatchCipher(KEY, 16)
+    encrypted = encrypt_model(small("vit_base_patch16_clip_224"), cipher, **UNEQUAL)
+    x = normalise(cipher.encrypt(images()), **UNEQUAL, dtype=torch.float64)
+    with torch.no_grad():
+        expected = encrypted(x)
+        assert torch.allclose(torch.export.export(encrypted, (x,)).module()(x), expected, 1e-9, 1e-9)
+        assert torch.allclose(torch.compile(encrypted, backend="aot_eager")(x), expected, 1e-9, 1e-9)
 
 
 BLOCKS = [
