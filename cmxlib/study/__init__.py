@@ -6,7 +6,7 @@
     tables        all tables, and their measuring one after the other
     sweep         their units in many processes; grid: a sweep of one's own, from a file
     command       what `cmx study` does with its arguments
-    sampling      how many images a wrong key needs, and the table of it
+    sampling      how many images a wrong key needs; no table rests on it yet
     networks, conventional, images, repairs, stolen, adversarial, benchmarks   one module a family of tables
 
 A Table is its name, its units (dicts of the columns that it varies), a function that measures one unit and gives rows,

@@ -11,27 +11,13 @@ from .conventional import CONVENTIONAL
 from .images import IMAGES, PAIRS, VISIBILITY
 from .networks import ANATOMY, BLOCKS, COST, ENGINE, KEYS, TRAINING
 from .repairs import REPAIRS
-from .sampling import SAMPLED_KEYS
 from .scales import Scale, named
 from .stolen import STOLEN_MODEL, STOLEN_RATES
 from .table import Table, record
 
 # In this order: a table stands after those whose rows it reads, and the dearest come last.
 TABLES: tuple[Table, ...] = (
-    *(
-        TRAINING,
-        KEYS,
-        SAMPLED_KEYS,
-        ANATOMY,
-        COST,
-        VISIBILITY,
-        PAIRS,
-        IMAGES,
-        REPAIRS,
-        STOLEN_RATES,
-        ADVERSARIAL,
-        STOLEN_MODEL,
-    ),
+    *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, REPAIRS, STOLEN_RATES, ADVERSARIAL, STOLEN_MODEL),
     *(BENCHMARKS, BLOCKS, ENGINE, CONVENTIONAL),
 )
 
