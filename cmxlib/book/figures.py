@@ -145,18 +145,6 @@ def wrong_keys(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def sampled_keys(rows: pd.DataFrame) -> Figure:
-    """Mean accuracy under wrong keys with its 95 % interval, by steps, from rows of the table `sampled_keys`."""
-    found = rows.pivot(index=["patch_size", "steps", "seeds"], columns="measure", values="value").reset_index()
-    parts = _by_patch_size(found)
-    figure, panels = subplots(len(parts), 1, figsize=(7, 2.6 * len(parts)))
-    for axis, (_, title, part) in zip(panels[:, 0], parts, strict=True):
-        axis.errorbar(100 * part["mean"], part.steps, xerr=100 * part.half_width, fmt="o", color=BLUE, capsize=3)
-        axis.set(xlabel="accuracy, %, mean over wrong keys", title=title)
-        axis.margins(y=0.2)
-    return figure
-
-
 def anatomy(rows: pd.DataFrame) -> Figure:
     """Accuracy against the number of wrong entries in the key, from rows of the table `anatomy`: mean and range.
 
@@ -240,7 +228,6 @@ RECORDED = {
     "benchmarks": where_time_goes,
     "training": training_curves,
     "keys": wrong_keys,
-    "sampled_keys": sampled_keys,
     "anatomy": anatomy,
     "blocks": blocks,
     "conventional": conventional,

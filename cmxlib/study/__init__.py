@@ -6,9 +6,9 @@
     tables        all tables, and their measuring one after the other
     sweep         their units in many processes; grid: a sweep of one's own, from a file
     command       what `cmx study` does with its arguments
-    sampling      how many images a wrong key needs, and the table of it
-    networks, generality, anatomy, conventional, images, recovered, repairs, stolen, adversarial, benchmarks
-                  one module for each family of tables
+    sampling      how many images a wrong key needs; no table rests on it yet
+    networks, generality, architectures, anatomy, conventional, images, recovered, repairs, stolen, adversarial,
+    benchmarks    one module for each family of tables
 
 A Table is its name, its units (dicts of the columns that it varies), a function that measures one unit and gives rows,
 and what the rows are measured over. To add one, declare it in a module of its family and list it in `tables.TABLES`.

@@ -10,20 +10,12 @@ its own: with the same ones for all, the difficulty of these images would not av
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from ..learn.device import bf16_is_faster, default_device
-from ..learn.evaluate import wrong_key_accuracy
-from .scales import Scale, trained_model
-from .table import Table, of_network
-
-KEY_COST = 100  # images that could be classified while a key is drawn and the model decrypted with it
+KEY_COST = 400  # images that could be classified while a key is drawn and tried: 430 by CPU time at scale quick
 PILOT_KEYS, PILOT_IMAGES = 20, 500
-AIM, TIMES_AS_MANY = 0.005, 10  # of the table: half a point on each side, by at most 10 times the scale's wrong keys
-FIRST_KEY = 1_000_000  # none of these is a key of the table `keys`, whose means these rows can thus be held against
 
 
 @dataclass(frozen=True)
@@ -66,40 +58,3 @@ def mean_of_keys(trial: Callable[[int, int], float], aim: float, most_keys: int,
         found += [trial(PILOT_KEYS + len(found) + i, m) for i in range(PILOT_KEYS)]
     images = PILOT_KEYS * pilot_images + len(found) * m
     return MeanOfKeys(float(np.mean(found)), half_width(found), len(found), m, images)
-
-
-# -- sampled_keys: the mean accuracy under wrong keys, by few images of each; the table `keys` gives each key all -----
-
-
-def _sampled(scale: Scale, unit: dict):
-    scale, data = scale.at(unit["patch_size"]), scale.data()
-    model, _ = trained_model(scale, seed=unit["seeds"])
-    autocast = bf16_is_faster(default_device())
-
-    def trial(number, m):
-        order = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(number))[:m]
-        own = replace(data, test_images=data.test_images[order], test_labels=data.test_labels[order])
-        return wrong_key_accuracy(
-            model,
-            own,
-            lambda key: scale.ciphers[unit["steps"]](key, unit["patch_size"]),
-            FIRST_KEY + number,
-            autocast=autocast,
-        )
-
-    found = mean_of_keys(trial, AIM, TIMES_AS_MANY * scale.n_wrong, len(data.test_labels))
-    return [{"measure": name, "value": value} for name, value in vars(found).items()]
-
-
-SAMPLED_KEYS = Table(
-    "sampled_keys",
-    lambda scale: [
-        {"patch_size": size, "steps": steps, "seeds": seed}
-        for size in scale.patch_sizes
-        for steps in scale.ciphers
-        for seed in scale.seeds
-    ],
-    _sampled,
-    lambda scale, unit: of_network(scale.at(unit["patch_size"]), unit["seeds"]),
-    trained=lambda scale, unit: (scale.at(unit["patch_size"]), unit["seeds"]),
-)

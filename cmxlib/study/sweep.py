@@ -10,6 +10,7 @@ that a task holds no more than a unit.
 
 import functools
 import os
+import signal
 import socket
 import threading
 import time
@@ -66,8 +67,24 @@ def cluster(scheduler: str = "", workers: int = 1) -> Iterator["Client"]:
         "dashboard_address": "127.0.0.1:0",
     }
     how["env"] = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    with config.set(settings), distributed.LocalCluster(workers, **how) as made, distributed.Client(made) as client:
-        yield client
+    with config.set(settings):
+        with _ctrl_c_for_this_process():
+            made = distributed.LocalCluster(workers, **how)
+        with made, distributed.Client(made) as client:
+            yield client
+
+
+@contextmanager
+def _ctrl_c_for_this_process():
+    """Processes that are started here take no notice of Ctrl-C, which this one answers for all."""
+    if threading.current_thread() is not threading.main_thread():  # where no answer can be changed
+        yield
+        return
+    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, answer)
 
 
 def sweep(grid: Grid, client: "Client", say: Callable[[str], None] = print) -> list[str]:

@@ -15,14 +15,13 @@ from .images import IMAGES, PAIRS, VISIBILITY
 from .networks import BLOCKS, COST, ENGINE, KEYS, TRAINING
 from .recovered import RECOVERED
 from .repairs import REPAIRS
-from .sampling import SAMPLED_KEYS
 from .scales import Scale, named
 from .stolen import STOLEN_HELDOUT, STOLEN_MODEL, STOLEN_RATES
 from .table import Table, record
 
 # In this order: a table stands after those whose rows it reads, and the dearest come last.
 TABLES: tuple[Table, ...] = (
-    *(TRAINING, KEYS, SAMPLED_KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, RECOVERED, REPAIRS),
+    *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, RECOVERED, REPAIRS),
     *(STOLEN_RATES, ADVERSARIAL, STOLEN_HELDOUT, STOLEN_MODEL),
     *(BENCHMARKS, TURNED, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL, MATRIX),
 )

@@ -199,7 +199,7 @@ def test_more_keys_and_seeds_add_what_is_missing_and_no_more(toy, monkeypatch):
 
 
 COMPLETE = {
-    "small": {table.name for table in TABLES} - {"benchmarks", "sampled_keys"},
+    "small": {table.name for table in TABLES} - {"benchmarks"},
     "paper": {"training", "keys", "anatomy", "cost"},
 }
 
