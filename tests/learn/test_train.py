@@ -424,6 +424,7 @@ def test_trained_model_trains_once_and_then_reads_the_cache(tmp_path, monkeypatc
     scale = dataclasses.replace(
         SCALES["quick"],
         name="toy",
+        dataset=DATA,
         train=SETTINGS,
         model={"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 2},
         patch_sizes=(2,),
