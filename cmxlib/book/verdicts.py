@@ -17,6 +17,7 @@ from .summaries import (
     found_from,
     from_images_alone,
     of_measure,
+    share_left,
     summary,
 )
 
@@ -35,7 +36,9 @@ def privacy(
     Takes rows of `attack_images`, `recovered` and `attack_pairs`. Judged for attackers with public images of the same
     kind and encrypted images alone: a service that sees its users' images is one. A choice of steps falls at N images
     when at least nine tenths of the key (of the energy, for an orthogonal one) are found on average over draws and
-    keys, with N and all larger numbers: what is then wrong are entries that a viewer of the images hardly sees.
+    keys, with N and all larger numbers: what is then wrong are entries that a viewer of the images hardly sees. It also
+    falls when the plain network reads the images that come back, with N and all larger numbers, with nine tenths of
+    its accuracy above guessing: what is to be kept private is the content, and of an orthogonal key half suffices.
 
     Not supported: every choice of steps falls at 1,000 images or fewer. With limits: some stand, or fall only to
     larger numbers or to known plaintext. Supported: none falls, to known plaintext neither.
@@ -44,7 +47,9 @@ def privacy(
     near, pairs = from_images_alone(images, recovered), of_measure(pairs, "share_recovered")
     elsewhere = _standing(near[near.patch_size != patch_size])
     near, pairs = (rows[rows.patch_size == patch_size] for rows in (near, pairs))
-    falls = {steps: found_from(rows, "n_encrypted") for steps, rows in near.groupby("steps", sort=False)}
+    keys = {steps: found_from(rows, "n_encrypted") for steps, rows in near.groupby("steps", sort=False)}
+    read = _read_from(recovered[recovered.patch_size == patch_size])
+    falls = {steps: min(filter(None, (n, read.get(steps))), default=None) for steps, n in keys.items()}
     known = pairs[pairs.attack == "known plaintext"]
     paired = {steps: found_from(rows, "pairs") for steps, rows in known.groupby("steps", sort=False)}
     fallen = {steps: n for steps, n in falls.items() if n}
@@ -55,11 +60,13 @@ def privacy(
     else:
         verdict = SUPPORTED
     spread = "; ".join(
-        _spread(steps, near[(near.steps == steps) & (near.n_encrypted == n)].value) for steps, n in fallen.items()
+        _spread(steps, near[(near.steps == steps) & (near.n_encrypted == n)].value) for steps, n in keys.items() if n
     )
+    content = f"; the plain network reads what comes back {_listed(read)}" if any(read.values()) else ""
     return verdict, (
-        f"Patches of {patch_size}: from encrypted images alone, with {held}, {_found_at(falls, 'images')}"
-        f"{spread and f' (share then: {spread})'}; from known plaintext, {_found_at(paired, 'image pairs')}.{elsewhere}"
+        f"Patches of {patch_size}: from encrypted images alone, with {held}, {_found_at(keys, 'images')}"
+        f"{spread and f' (share then: {spread})'}{content}; from known plaintext, {_found_at(paired, 'image pairs')}."
+        f"{elsewhere}"
     )
 
 
@@ -68,6 +75,23 @@ def _spread(steps, shares) -> str:
     of = summary(shares)
     low, high = max(of["low"], 0), min(of["high"], 1)
     return f"{steps} {of['mean']:.0%}, {low:.0%} to {high:.0%} over {of['n']} draws"
+
+
+def _read_from(recovered) -> dict[str, int | None]:
+    """{steps: the number of images from which on the plain network reads what comes back}, by covariances and with the
+    fewest public images; what it makes of exact copies is its accuracy."""
+    recovered = recovered[(recovered.attack == "covariances") & (recovered.n_public == recovered.n_public.min())]
+    cells = ["steps", "n_encrypted", "key_seed"]
+    wide = recovered.pivot_table(index=cells, columns="measure", values="value")
+    if "recovered_accuracy" not in wide:
+        return {}
+    plain = wide.recovered_accuracy[wide.share_recovered == 1].mean()
+    left = share_left(wide.recovered_accuracy, plain).rename("value").reset_index()
+    return {steps: found_from(rows, "n_encrypted") for steps, rows in left.groupby("steps", sort=False)}
+
+
+def _listed(read) -> str:
+    return "from " + ", ".join(f"{n:,} ({steps})" for steps, n in read.items() if n) + " images on"
 
 
 def _standing(images) -> str:

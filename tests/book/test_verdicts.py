@@ -44,9 +44,9 @@ def privacy_tables(shares, paired):
 
 def many_keys(shares, attack="covariances", n_public=5000):
     """Rows of `recovered`: {steps: {number of images: shares}}."""
-    columns = ["measure", "attack", "n_public", "patch_size", "steps", "n_encrypted", "value"]
+    columns = ["measure", "attack", "n_public", "patch_size", "steps", "n_encrypted", "value", "key_seed"]
     rows = [
-        ("share_recovered", attack, n_public, 4, steps, count, value)
+        ("share_recovered", attack, n_public, 4, steps, count, value, 0)
         for steps, by_count in shares.items()
         for count, values in by_count.items()
         for value in values
@@ -76,6 +76,21 @@ EARLY, LATE, NEVER, ONCE = (
 def test_privacy(shuffle, orthogonal, known, verdict):
     shares = {"shuffle": shuffle, "orthogonal": orthogonal}
     assert verdicts.privacy(*privacy_tables(shares, dict.fromkeys(shares, known)), patch_size=4)[0] == verdict
+
+
+@pytest.mark.parametrize(("read", "verdict"), [(0.80, verdicts.REFUTED), (0.50, verdicts.LIMITS)])
+def test_privacy_is_lost_when_what_comes_back_is_read_though_much_of_the_key_is_wrong(read, verdict):
+    images, _, pairs = privacy_tables({"shuffle": EARLY, "orthogonal": LATE}, {"shuffle": 1, "orthogonal": 1})
+    rows = [("orthogonal", 1000, 0.5, read), ("orthogonal", 10000, 1.0, 0.85)]  # share of the key, accuracy of copies
+    recovered = pd.DataFrame(
+        {"attack": "covariances", "n_public": 5000, "patch_size": 4, "key_seed": 0, "steps": steps}
+        | {"n_encrypted": n, "measure": measure, "value": value}
+        for steps, n, share, accuracy in rows
+        for measure, value in (("share_recovered", share), ("recovered_accuracy", accuracy))
+    )
+    found, sentence = verdicts.privacy(images, recovered, pairs, patch_size=4)
+    assert found == verdict
+    assert f"reads what comes back from {'1,000' if read > 0.7 else '10,000'} (orthogonal) images on" in sentence
 
 
 def test_the_sentence_on_privacy_gives_the_numbers():
