@@ -98,7 +98,8 @@ def points(
     import seaborn.objects as so
 
     dots = so.Dot(pointsize=3, alpha=0.6, edgewidth=0)
-    plot = so.Plot(rows, x=x, y=y).add(dots, so.Jitter(0.4, seed=0), color=y, legend=False)
+    plot = so.Plot(rows.reset_index(drop=True), x=x, y=y)  # seaborn takes no index in which a row stands twice
+    plot = plot.add(dots, so.Jitter(0.4, seed=0), color=y, legend=False)
     plot = plot.add(so.Dash(color="black", linewidth=1.5, width=0.6), so.Agg(middle), orient="y", legend=False)
     plot.scale(x=scale or so.Continuous(), y=so.Nominal(order=list(colours)), color=colours).on(axis).plot()
     axis.set(ylabel="", ylim=(len(colours) - 0.5, -0.6))
