@@ -179,7 +179,7 @@ def test_frozen_batch_normalisations_keep_what_they_remember():
     for frozen in (False, True):
         model = toy_model()
         before = {name: value.clone() for name, value in model.state_dict().items() if "running" in name}
-        retrain(model, data, 64, SETTINGS, n_steps=3, train="embedding", frozen=frozen)
+        retrain(model, data, 48, SETTINGS, n_steps=3, train="embedding", frozen=frozen)
         after = model.state_dict()
         assert len(before) and all(torch.equal(after[name], value) == frozen for name, value in before.items())
         assert "train" not in vars(model)
