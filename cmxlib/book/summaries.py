@@ -172,7 +172,9 @@ def adversarial_table(rows: pd.DataFrame) -> pd.DataFrame:
         low, high = wilson(right.mean(), n)
         values = {"accuracy": right.mean(), "least": right.min(), "most": right.max(), "low": low, "high": high}
         percent = {name: 100 * value for name, value in {**values, "unchanged": each["unchanged"].mean()}.items()}
-        means = {name: each[name].mean() for name in ("own_accuracy", "share_recovered", "questions") if name in each}
+        means = {name: each[name].mean() for name in ("share_recovered", "questions") if name in each}
+        if "own_accuracy" in each:
+            percent["own_accuracy"] = 100 * each["own_accuracy"].mean()
         largest = {name: each[name].max() for name in ("differ", "max_change", "rms_change")}
         found.append(dict(zip(by, names, strict=True)) | {"keys": len(right), "images": n} | percent | means | largest)
     return pd.DataFrame(found)

@@ -43,7 +43,7 @@ class Kind(NamedTuple):
     levels: tuple[int, ...] = (8,)
     part: int = 10
     keys: int = 1
-    finer: bool = False  # for patches other than the first size too: one key, one eps, a twentieth
+    finer: bool = False  # for patches other than the first size too, with one key and one eps
 
 
 BOTH = "shuffle+flip", "orthogonal"
@@ -88,8 +88,7 @@ def _of(kind: Kind, size: int, keys: int = 1):
 def _n_images(scale: Scale, unit: dict) -> int:
     for kind in KINDS + EXTRA:
         if unit in _of(kind, unit["patch_size"], kind.keys):
-            part = kind.part if unit["patch_size"] == scale.patch_sizes[0] else 20
-            return max(scale.attack.attacked // part, 1)
+            return max(scale.attack.attacked // kind.part, 1)
     raise LookupError(f"No kind of attack has the unit {unit}.")
 
 

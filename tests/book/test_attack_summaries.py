@@ -81,6 +81,9 @@ def test_the_table_of_adversarial_examples():
     assert row.low < 80.5 < row.high and row.high - row.low > 14  # of 100 images, whatever the number of keys
     assert row["keys"] == 2 and row.images == 100 and row.differ == 0 and row.max_change == 8
     assert table.loc["provider", "answers", "square", 2].accuracy == pytest.approx(0.5)
+    own = adversarial_rows().query("measure == 'accuracy'").assign(measure="own_accuracy", value=0.6)
+    table = adversarial_table(pd.concat([adversarial_rows(), own]))
+    assert (table.own_accuracy == 60).all()  # in per cent, as accuracies are
 
 
 def test_wilsons_interval():
