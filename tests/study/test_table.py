@@ -200,8 +200,10 @@ def test_more_keys_and_seeds_add_what_is_missing_and_no_more(toy, monkeypatch):
 
 COMPLETE = {
     "small": {table.name for table in TABLES} - {"benchmarks"},
-    "paper": {"training", "keys", "anatomy", "cost"},
+    "paper": {"training", "keys", "anatomy", "cost", "architectures"},
 }
+# No network was trained on FFX as published yet; chapter 6 and the claim say so.
+UNMEASURED = {("small", "conventional"): [{"method": "FFX", "block_size": 4, "seed": seed} for seed in (0, 1, 2)]}
 
 
 @pytest.mark.parametrize("scale", COMPLETE)
@@ -214,7 +216,8 @@ def test_every_recorded_unit_counts_as_done(scale, monkeypatch):
             units, recorded = list(table.units(scales.SCALES[scale])), records.Recorded(path)
             assert any(unit in recorded for unit in units), table.name
             if table.name in COMPLETE[scale]:
-                assert [unit for unit in units if unit not in recorded] == [], table.name
+                lacking = [unit for unit in units if unit not in recorded]
+                assert lacking == UNMEASURED.get((scale, table.name), []), table.name
 
 
 def test_a_scale_whose_attacks_would_meet_another_network_is_refused(toy):
