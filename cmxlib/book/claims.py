@@ -118,7 +118,7 @@ CLAIMS = (
     Claim(
         "It protects the model",
         "paper and field",
-        ("stolen_model", "keys"),
+        ("stolen_model", "stolen_heldout", "keys"),
         partial(verdicts.model_protection, patch_size=PATCH_SIZE),
         "effectiveness … is evaluated in terms of … model protection",
     ),
@@ -138,7 +138,7 @@ CLAIMS = (
     ),
     Claim("A wrong key, or none, leaves a tenth of the accuracy above guessing at most", "book", ("keys",), locked),
     Claim("The key is changed without training", "book", ("training", "cost"), quick_change),
-    Claim("Nothing is added at inference", "book", ("cost",), free_inference),
+    Claim("The encrypted network takes as long as the plain one", "book", ("cost",), free_inference),
     Claim("The size of the blocks costs no accuracy, the size of the patches does", "book", ("blocks",), free_blocks),
     Claim("A nearly right key opens much of the network", "book", ("anatomy",), slope),
     Claim("A few images with their encrypted versions give the key away", "book", ("attack_pairs",), known_pairs),

@@ -202,7 +202,8 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
 
     rows = records.read(scale, "repairs")
     pairs = of_measure(records.read(scale, "attack_pairs"), "share_recovered")
-    images = from_images_alone(records.read(scale, "attack_images"), records.read(scale, "recovered"))
+    under_one_key = records.read(scale, "attack_images")
+    images = from_images_alone(under_one_key, records.read(scale, "recovered"))
     costs = {name: part.set_index("measure").value for name, part in rows[rows.attack.isna()].groupby("repair")}
     costs[NEW_KEYS], found = None, []
     for repair, part in rows.groupby("repair", sort=False):
@@ -218,8 +219,9 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
         cost, each_time = costs[repair], 0
         if repair == NEW_KEYS:  # the usual cipher, so that the model is encrypted anew and no key is seen twice
             cost, each_time = costs["shuffle+flip"], costs["shuffle+flip"]["rekey_ratio"]
-            alone = _at(images, "shuffle+flip", patch_size).rename(columns={"n_encrypted": "n"})
-            attack["ciphertext only"] = alone[alone.n == 1]
+            usual = of_measure(_at(under_one_key, "shuffle+flip", patch_size), "share_recovered")
+            usual = usual[(usual.public == "same data set") & usual.neighbours & (usual.n_encrypted == 1)]
+            attack["ciphertext only"] = usual.rename(columns={"n_encrypted": "n"})
         found.append(
             {
                 "repair": repair,
@@ -241,17 +243,17 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
 def from_images_alone(images: pd.DataFrame, recovered: pd.DataFrame) -> pd.DataFrame:
     """Shares of the key that are found from encrypted images, with public images of the same data set.
 
-    A cell (patch size, steps, number of images) is that of the table `recovered`, over many keys, where it has it, and
-    else that of `attack_images`, over draws under one key.
+    A choice of patch size and steps has the rows of the table `recovered`, over several keys, where it is there, and
+    else those of `attack_images`, over draws under one key: a number of images is found by one way of counting.
     """
     import pandas as pd
 
     images, recovered = of_measure(images, "share_recovered"), of_measure(recovered, "share_recovered")
     one = images[(images.public == "same data set") & images.neighbours]
     many = recovered[(recovered.attack == "covariances") & (recovered.n_public == recovered.n_public.min())]
-    cells = ["patch_size", "steps", "n_encrypted"]
-    there = pd.MultiIndex.from_frame(many[cells])
-    return pd.concat([one[~pd.MultiIndex.from_frame(one[cells]).isin(there)], many], ignore_index=True)
+    choice = ["patch_size", "steps"]
+    there = pd.MultiIndex.from_frame(many[choice])
+    return pd.concat([one[~pd.MultiIndex.from_frame(one[choice]).isin(there)], many], ignore_index=True)
 
 
 def needed(n: float) -> str:

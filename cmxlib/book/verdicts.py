@@ -18,7 +18,6 @@ from .summaries import (
     from_images_alone,
     of_measure,
     share_left,
-    summary,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def privacy(
     """
     held = f"{json.loads(images.settings.iloc[0])['public']:,} public images of the same data set"
     near, pairs = from_images_alone(images, recovered), of_measure(pairs, "share_recovered")
-    elsewhere = _standing(near[near.patch_size != patch_size])
+    elsewhere = _standing(near[near.patch_size != patch_size], recovered)
     near, pairs = (rows[rows.patch_size == patch_size] for rows in (near, pairs))
     keys = {steps: found_from(rows, "n_encrypted") for steps, rows in near.groupby("steps", sort=False)}
     read = _read_from(recovered[recovered.patch_size == patch_size])
@@ -60,21 +59,27 @@ def privacy(
     else:
         verdict = SUPPORTED
     spread = "; ".join(
-        _spread(steps, near[(near.steps == steps) & (near.n_encrypted == n)].value) for steps, n in keys.items() if n
+        _spread(steps, near[(near.steps == steps) & (near.n_encrypted >= n)]) for steps, n in keys.items() if n
     )
     content = f"; the plain network reads what comes back {_listed(read)}" if any(read.values()) else ""
     return verdict, (
-        f"Patches of {patch_size}: from encrypted images alone, with {held}, {_found_at(keys, 'images')}"
-        f"{spread and f' (share then: {spread})'}{content}; from known plaintext, {_found_at(paired, 'image pairs')}."
-        f"{elsewhere}"
+        f"Patches of {patch_size}: from encrypted images alone, with {held}, {_found_at(keys, 'images or more')}"
+        f"{spread and f' (mean share from there on: {spread})'}{content}; from known plaintext, "
+        f"{_found_at(paired, 'image pairs')}.{elsewhere}"
     )
 
 
-def _spread(steps, shares) -> str:
-    """In words, a mean share and its 95 % interval: shuffle 93%, 78 to 100% over 10 draws."""
-    of = summary(shares)
-    low, high = max(of["low"], 0), min(of["high"], 1)
-    return f"{steps} {of['mean']:.0%}, {low:.0%} to {high:.0%} over {of['n']} draws"
+def _spread(steps, rows) -> str:
+    """In words, what an attack found with each number of images: shuffle 93 to 100% over 10 keys, the worst 33%."""
+    means, keys = rows.groupby("n_encrypted").value.mean(), rows.groupby("n_encrypted").value.size()
+    mean, over = _span(f"{100 * share:.0f}" for share in means), _span(str(n) for n in keys)
+    return f"{steps} {mean}% over {over} keys, the worst {rows.value.min():.0%}"
+
+
+def _span(words) -> str:
+    """The first and the last of some numbers in words, or the one that there is: 93 to 100."""
+    ends = sorted(set(words), key=float)
+    return ends[0] if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"
 
 
 def _read_from(recovered) -> dict[str, int | None]:
@@ -94,22 +99,31 @@ def _listed(read) -> str:
     return "from " + ", ".join(f"{n:,} ({steps})" for steps, n in read.items() if n) + " images on"
 
 
-def _standing(images) -> str:
-    """In words, what no number of images gave away at other patch sizes."""
+def _standing(images, recovered) -> str:
+    """In words, what no number of images gave away at other patch sizes, and what the best attack made of it."""
     said = []
     for (size, steps), rows in images.groupby(["patch_size", "steps"]):
         if not found_from(rows, "n_encrypted"):
-            most = rows[rows.n_encrypted == rows.n_encrypted.max()]
-            said.append(f"{steps}, of which {most.n_encrypted.iloc[0]:,} images gave {most.value.mean():.0%}")
-            said[-1] = f" Patches of {size}: never found: {said[-1]}."
+            tried = recovered[(recovered.patch_size == size) & (recovered.steps == steps)]
+            ways = ["measure", "attack", "n_public", "n_encrypted"]
+            means = tried.groupby(ways).value.mean()
+            (_, public, n), share = means["share_recovered"].idxmax(), means["share_recovered"].max()
+            said.append(
+                f" Patches of {size}: never found: {steps}, of which {n:,} images gave at most {share:.0%}, with "
+                f"{public:,} public images; the plain network classifies up to {means['recovered_accuracy'].max():.0%} "
+                "of what comes back."
+            )
     return "".join(said)
 
 
-def model_protection(stolen: "pd.DataFrame", keys: "pd.DataFrame", *, patch_size: int) -> tuple[str, str]:
+def model_protection(
+    stolen: "pd.DataFrame", heldout: "pd.DataFrame", keys: "pd.DataFrame", *, patch_size: int
+) -> tuple[str, str]:
     """Whether the encrypted model is of use to a thief who has no key, but plain images of the same kind.
 
-    stolen: rows of `stolen_model`, of a network with these patches; keys: rows of `keys`, which tell its plain
-    accuracy. The measure is what a method reaches of the plain model's accuracy above guessing, mean over draws,
+    stolen: rows of `stolen_model`, of a network with these patches, whose thief takes images that it was trained on;
+    heldout: rows of `stolen_heldout`, for the sentence, whose thief takes images that it never saw; keys: rows of
+    `keys`, which tell the plain accuracy. The measure is what a method reaches of that above guessing, mean over draws,
     against training a new model on the same images with the same number of steps: that needs no theft.
 
     Not supported: some method reaches nine tenths with 1,000 images or fewer, and a new model does not: the thief has
@@ -131,11 +145,27 @@ def model_protection(stolen: "pd.DataFrame", keys: "pd.DataFrame", *, patch_size
     else:
         verdict, n = (SUPPORTED if (gain <= 0.05).all() else LIMITS), gain.idxmax()
     name = thieves.xs(n, level="n_plain").idxmax()
+    draws = rows[rows.method == name].groupby("n_plain").draw.nunique()[n]
     return verdict, (
-        f"With {n:,} plain images and no key, a thief gets {best[n]:.1%} out of the encrypted model ({WAYS[name]}; "
-        f"{budgets[name]:,} steps); a new model gets {new[n]:.1%} from the same images and {budgets['from nothing']:,} "
-        f"steps, and the plain one has {plain:.1%}. "
-        f"Without images the encrypted model gives {means['no key'].iloc[0]:.1%}."
+        f"With {n:,} plain images that it was trained on, and no key, a thief gets {best[n]:.1%} out of the encrypted "
+        f"model (shuffle + flip; {WAYS[name]}; {budgets[name]:,} steps; mean of {draws} draws); a new model gets "
+        f"{new[n]:.1%} from the same images and {budgets['from nothing']:,} steps, and the plain one has {plain:.1%}. "
+        f"{_from_heldout(heldout)} Without images the encrypted model gives {means['no key'].iloc[0]:.1%} (mean of "
+        f"{(rows.method == 'no key').sum()} keys)."
+    )
+
+
+def _from_heldout(heldout) -> str:
+    """In words, what the best method makes of images that the network was not trained on, under each cipher."""
+    rows = of_measure(heldout, "accuracy")
+    (n,), budget = set(rows.n_plain), rows.budget.min()
+    rows = rows[rows.budget == budget]
+    locked = rows[rows.method == "embedding anew"].groupby("steps", sort=False).value
+    each = ", ".join(f"{steps} {of.mean():.1%} ({len(of)})" for steps, of in locked)
+    new = rows[rows.method == "from nothing"].value
+    return (
+        f"With {n:,} images that it never saw and {budget:,} steps, {WAYS['embedding anew']}, mean of draws with a key "
+        f"each (their number): {each}; a new model {new.mean():.1%} ({len(new)})."
     )
 
 
@@ -172,12 +202,17 @@ def adversarial_defence(adversarial: "pd.DataFrame", *, patch_size: int = 4) -> 
         )
         for place in least
     }
-    images = table[~table.attack.isin(["none", "noise"])].images
+    attacked = table[~table.attack.isin(["none", "noise"])]
+    images, start = attacked.images, attacked.unchanged
+    larger = attacked[attacked.max_change > attacked.eps + 0.5]  # an orthogonal map spreads a change over a patch
+    names = ", ".join(dict.fromkeys(larger.steps))
+    beyond = f"; {names}: decrypted up to {larger.max_change.max():.0f}" if len(larger) else ""
     return verdict, (
-        f"Patches of {patch_size}, {images.min()} to {images.max()} images, changes of up to 8 grey levels; the worst "
-        f"of ciphers and attacks, mean over keys. Of {clean:.1%} accuracy, attacks with the plain model at hand leave "
-        f"{known:.1%}, noise {noise:.1%}. Without the key, where the provider encrypts: {ways['provider']}; where the "
-        f"client encrypts: {ways['client']}."
+        f"Patches of {patch_size}, changes of up to 8 grey levels (of what the attacker has{beyond}), {images.min()} "
+        f"to {images.max()} images, of which {start.min():.0f} to {start.max():.0f}% were classified rightly "
+        f"before; the worst of ciphers and attacks, mean over {_span(attacked['keys'].map(str))} keys. "
+        f"Attacks with the plain model at hand leave {known:.1%}, noise {noise:.1%}. Without the key, where the "
+        f"provider encrypts: {ways['provider']}; where the client encrypts: {ways['client']}."
     )
 
 

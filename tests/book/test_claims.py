@@ -47,13 +47,14 @@ def conventional(loss=0.05, methods=METHODS, seeds=(0, 1, 2), spread=0.01):
     for method in ("proposed", *methods):
         lost = 0 if method == "proposed" else loss
         rows += [(method, s, "correct key", "accuracy", 0.9 + s / 1000 - lost * (1 + s * spread)) for s in seeds]
-    return frame(*rows, columns=("method", "seed", "case", "measure", "value"))
+    settings = json.dumps({"model": {"dim": 8, "depth": 1, "patch_size": 4}})
+    return frame(*rows, columns=("method", "seed", "case", "measure", "value"), settings=settings)
 
 
 def cost(encrypted=1.0, change=0.01):
-    cases = {"classify 2,000 plain images, plain model": 1.0, "encrypt one image": 1e-4}
+    cases = {"classify 2,000 plain images, plain model": 1.0, "encrypt one image": 1e-4, "encrypt 2,000 images": 2e-3}
     cases |= {"classify 2,000 encrypted images, encrypted model": encrypted, "change the model's key": change}
-    return frame(*cases.items(), columns=("case", "value"), measure="seconds")
+    return frame(*cases.items(), columns=("case", "value"), measure="seconds", settings='{"threads": 2}')
 
 
 def blocks(correct=0.8, larger=0.7):
@@ -71,7 +72,8 @@ def blocks(correct=0.8, larger=0.7):
 def anatomy(positions=0.8, signs=0.6, patch_size=4):
     rows = [("positions", 0, 0.9), ("positions", 2, positions), ("positions", 48, 0.18), ("signs", 0, 0.9)]
     rows.append(("signs", 2, signs))
-    return frame(*rows, columns=("kind", "wrong", "value"), measure="accuracy", patch_size=patch_size)
+    columns = ("kind", "wrong", "value")
+    return frame(*rows, columns=columns, measure="accuracy", patch_size=patch_size, n_images=2000)
 
 
 def attack_pairs(flip=1.0):
@@ -82,8 +84,10 @@ def attack_pairs(flip=1.0):
 
 
 def repairs(differ=0, positions=0.5, bits=0.2, with_model=1.0):
-    rows = [("by position", "", 0, "differ", differ), ("single bits", "", 0, "differ", 0)]
-    rows += [(repair, "", 0, "max_logit_difference", 1e-6) for repair in ("by position", "single bits")]
+    rows = [("by position", None, 0, "differ", differ), ("single bits", None, 0, "differ", 0)]
+    rows += [("shuffle", None, 0, "differ", 0), ("patch size 8", None, 0, "differ", 9)]  # which no attack was made on
+    rows += [(repair, None, 0, "max_logit_difference", 1e-6) for repair in ("by position", "single bits")]
+    rows += [("new key", "ciphertext and model", 100, "share_recovered", with_model)]
     rows += [("by position", "ciphertext only", 10, "share_recovered", 0.95)]  # but not with all larger numbers
     rows += [("by position", "ciphertext only", 100, "share_recovered", positions)]
     rows += [("by position", "ciphertext and model", 100, "share_recovered", with_model)]
@@ -107,7 +111,7 @@ def repairs(differ=0, positions=0.5, bits=0.2, with_model=1.0):
         (claims.only_with_the_key, [keys(), anatomy()], SUPPORTED),
         (claims.only_with_the_key, [keys(), anatomy(positions=0.895)], LIMITS),
         (claims.only_with_the_key, [keys(flip=0.895), anatomy()], REFUTED),
-        (claims.only_with_the_key, [pd.concat([keys(flip=0.895), keys(patch_size=2)]), anatomy()], REFUTED),
+        (claims.only_with_the_key, [keys(flip=0.895), anatomy(signs=0.895)], REFUTED),
         (claims.locked, [keys()], SUPPORTED),
         (claims.locked, [keys(shuffle=0.3)], LIMITS),
         (claims.locked, [keys(shuffle=0.3, flip=0.3)], REFUTED),
@@ -164,23 +168,30 @@ def test_the_sentences_name_the_figures():
     assert "93.00% after 30 epochs, one seed; its authors published 92.60% after 25" in found
     assert "difference of +0.40 points lies within the sampling error of 10,000 test images, 0.50." in found
     found = claims.only_with_the_key(keys(), anatomy(positions=0.895))[1]
-    assert "of 2 random wrong keys 12.0%, with no key up to 10.0%; 1 of 3 damaged keys (of up to 2" in found
+    assert "of 2 random wrong keys 12.0%, with no key up to 10.0%; of keys with some wrong entries" in found
+    assert "on 2,000 images, 1 of 1 with 2 wrong positions come within a point." in found
     assert "all positions wrong 10%" in claims.slope(anatomy())[1]
     assert "LE 5.1, ELE 5.1" in claims.conventional_lose(conventional())[1]
     some = pd.concat([conventional(methods=METHODS[:4]), conventional(methods=METHODS[4:5], seeds=(0,))])
     found = claims.conventional_lose(some.drop_duplicates())[1]
     said = "4 of the 5 methods lose more than chance explains (95 % interval above 0); one seed, so no interval: "
+    assert found.startswith("ConvMixer-8/1 with patches of 4, blocks as large: ")
     assert f"{said}{METHODS[4]}; not measured: {', '.join(METHODS[5:7])}: points" in found
-    assert (
-        "10 ms (median of 1) against 3.33 min of training, about 20,000" in claims.quick_change(training(), cost())[1]
-    )
+    found = claims.quick_change(training(), cost())[1]
+    assert "10 ms (median of 1, 2 threads) against 3.33 min of training (7 threads): more than 10,000 times" in found
+    found = claims.exact_repairs(repairs())[1]
+    assert found.startswith("Under 2 of 2 repairs (by position, single bits) no prediction of 500 changes")
+    assert found.endswith("not measured: new key.")
     found = claims.repairs_hold(repairs(positions=0.95, bits=0.2))[1]
     assert found.startswith(
         "With up to 5,000 public images of the same data set, 90% of the key found on average over 1 draws"
     )
-    assert "by position from 10 images on; not found up to 100 images: single bits." in found
+    assert (
+        "by position from 10 images on; single bits not found up to 100 images, the most that was tried (20%" in found
+    )
+    assert found.endswith("not measured: new key.")
     found = claims.repairs_hold_with_model(repairs())[1]
-    assert "by position from 100 images on; not measured: single bits." in found
+    assert "new key from 100 images on; by position from 100 images on; not measured: single bits." in found
     assert "shuffle 1, flip 2" in claims.known_pairs(attack_pairs())[1]
 
 
@@ -189,6 +200,8 @@ def test_a_study_that_stopped_before_the_row_asked_for_judges_nothing():
         claims.conventional_lose(conventional(methods=METHODS[:3]))
     with pytest.raises(LookupError):
         claims.published_level(published(0.93, patch_size=4))
+    with pytest.raises(LookupError):
+        claims.only_with_the_key(keys(patch_size=2), anatomy())
 
 
 @pytest.fixture
@@ -228,7 +241,11 @@ def test_the_three_uses_are_judged_where_their_attacks_are(recorded):
     (claim,) = (claim for claim in claims.CLAIMS if "stolen_model" in claim.tables)
     methods = {"no key": 0.13, "everything": 0.3, "from nothing": 0.28}
     recorded["small", "stolen_model"] = frame(
-        *methods.items(), columns=("method", "value"), measure="accuracy", n_plain=1000, budget=300
+        *methods.items(), columns=("method", "value"), measure="accuracy", n_plain=1000, budget=300, draw=0
+    )
+    other = [("embedding anew", "shuffle", 0.3), ("from nothing", "none", 0.28)]
+    recorded["small", "stolen_heldout"] = frame(
+        *other, columns=("method", "steps", "value"), measure="accuracy", n_plain=1000, budget=100
     )
     assert claims.judge(claim)[0] == UNMEASURED
     recorded["small", "keys"] = pd.concat([keys(), keys(patch_size=2).assign(value=0.99)])

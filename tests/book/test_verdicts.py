@@ -31,22 +31,25 @@ def privacy_tables(shares, paired):
         images({"shuffle": {10: 1}, "orthogonal": {10: 1}}, patch_size=2),
         images({"shuffle": {10: 0}, "orthogonal": {10: 1}}, public="photos"),
         images({"shuffle": {10: 0}}, neighbours=False),
-        images({"shuffle": {100: 0.1}}, patch_size=8),
+        images({"shuffle": {1000: 0.95}}, patch_size=8),  # where there are rows of many keys, these do not count
     ]
+    others = [many_keys({"shuffle": {100: (0.1, 0.2)}}, patch_size=8)]
+    others.append(many_keys({"shuffle": {100: (0.3,)}}, patch_size=8, n_public=50000))
     pairs = [
         {"attack": attack, "measure": "share_recovered", "patch_size": 4, "steps": steps, "pairs": 1, "value": value}
         for steps, known in paired.items()
         for attack, value in (("known plaintext", known), ("chosen plaintext", 1.0))
     ]
     found = pd.concat([*decoys, images(shares)], ignore_index=True)
-    return found, many_keys({}), pd.DataFrame(pairs)
+    return found, pd.concat(others), pd.DataFrame(pairs)
 
 
-def many_keys(shares, attack="covariances", n_public=5000):
-    """Rows of `recovered`: {steps: {number of images: shares}}."""
+def many_keys(shares, attack="covariances", n_public=5000, patch_size=4):
+    """Rows of `recovered`: {steps: {number of images: shares}}; a tenth less of what comes back is read."""
     columns = ["measure", "attack", "n_public", "patch_size", "steps", "n_encrypted", "value", "key_seed"]
     rows = [
-        ("share_recovered", attack, n_public, 4, steps, count, value, 0)
+        (measure, attack, n_public, patch_size, steps, count, value - less, 0)
+        for measure, less in (("share_recovered", 0), ("recovered_accuracy", 0.1))
         for steps, by_count in shares.items()
         for count, values in by_count.items()
         for value in values
@@ -80,7 +83,7 @@ def test_privacy(shuffle, orthogonal, known, verdict):
 
 @pytest.mark.parametrize(("read", "verdict"), [(0.80, verdicts.REFUTED), (0.50, verdicts.LIMITS)])
 def test_privacy_is_lost_when_what_comes_back_is_read_though_much_of_the_key_is_wrong(read, verdict):
-    images, _, pairs = privacy_tables({"shuffle": EARLY, "orthogonal": LATE}, {"shuffle": 1, "orthogonal": 1})
+    images, other, pairs = privacy_tables({"shuffle": EARLY, "orthogonal": LATE}, {"shuffle": 1, "orthogonal": 1})
     rows = [("orthogonal", 1000, 0.5, read), ("orthogonal", 10000, 1.0, 0.85)]  # share of the key, accuracy of copies
     recovered = pd.DataFrame(
         {"attack": "covariances", "n_public": 5000, "patch_size": 4, "key_seed": 0, "steps": steps}
@@ -88,7 +91,7 @@ def test_privacy_is_lost_when_what_comes_back_is_read_though_much_of_the_key_is_
         for steps, n, share, accuracy in rows
         for measure, value in (("share_recovered", share), ("recovered_accuracy", accuracy))
     )
-    found, sentence = verdicts.privacy(images, recovered, pairs, patch_size=4)
+    found, sentence = verdicts.privacy(images, pd.concat([recovered, other]), pairs, patch_size=4)
     assert found == verdict
     assert f"reads what comes back from {'1,000' if read > 0.7 else '10,000'} (orthogonal) images on" in sentence
 
@@ -97,16 +100,17 @@ def test_the_sentence_on_privacy_gives_the_numbers():
     rows = privacy_tables({"shuffle": EARLY, "orthogonal": NEVER}, {"shuffle": 1, "orthogonal": 0.2})
     assert verdicts.privacy(*rows, patch_size=4)[1] == (
         "Patches of 4: from encrypted images alone, with 5,000 public images of the same data set, at least 90% of the "
-        "key takes 10 (shuffle) images; never found: orthogonal (share then: shuffle 95%, 82% to 100% over 2 draws); "
-        "from known plaintext, at least 90% of the key takes 1 (shuffle) image pairs; never found: orthogonal. Patches "
-        "of 8: never found: shuffle, of which 100 images gave 10%."
+        "key takes 10 (shuffle) images or more; never found: orthogonal (mean share from there on: shuffle 95% over 2 "
+        "keys, the worst 94%); from known plaintext, at least 90% of the key takes 1 (shuffle) image pairs; never "
+        "found: orthogonal. Patches of 8: never found: shuffle, of which 100 images gave at most 30%, with 50,000 "
+        "public images; the plain network classifies up to 20% of what comes back."
     )
 
 
 def stolen_rows(by_method, budget=300):
     """Rows of `stolen_model`: {method: {number of images: accuracy}}."""
     return [
-        {"measure": "accuracy", "method": method, "n_plain": count, "budget": budget, "value": value}
+        {"measure": "accuracy", "method": method, "n_plain": count, "budget": budget, "value": value, "draw": 0}
         for method, by_count in by_method.items()
         for count, value in by_count.items()
     ]
@@ -127,8 +131,12 @@ def test_model_protection(everything, new, verdict):
     rows = stolen_rows(methods) + stolen_rows({"everything": {1000: 0.99}}, budget=100)  # a smaller budget: no matter
     rows += stolen_rows({"everything": {1000: 0.99}}, budget=900)  # nor a larger one, that other numbers did not have
     keys = pd.DataFrame({"measure": "accuracy", "case": "plain", "patch_size": [4, 2], "value": [0.9, 0.96]})
-    found, sentence = verdicts.model_protection(pd.DataFrame(rows), keys, patch_size=4)
+    heldout = stolen_rows({"embedding anew": {1000: 0.7}, "from nothing": {1000: 0.4}}, budget=100)
+    heldout += stolen_rows({"from nothing": {1000: 0.45}})  # three times the budget: not side by side
+    heldout = pd.DataFrame(heldout).assign(steps=["shuffle", "none", "none"])
+    found, sentence = verdicts.model_protection(pd.DataFrame(rows), heldout, keys, patch_size=4)
     assert found == verdict
+    assert "never saw and 100 steps" in sentence and "shuffle 70.0% (1); a new model 40.0% (1)" in sentence
     assert "13.0%" in sentence and "fine-tuning" in sentence
     assert "and 300 steps, and the plain one has 90.0%" in sentence
 
@@ -139,8 +147,9 @@ def test_many_keys_count_where_they_were_measured():
         [many_keys({"shuffle": {10: (0.95, 0.5, 1.0)}}), many_keys({"shuffle": {10: (1.0,)}}, n_public=50000)]
     )
     more = pd.concat([more, many_keys({"orthogonal": {10: (1.0,)}}, attack="independent components")])
+    more = pd.concat([more, many_keys({"shuffle": {100: (0.1,)}}, patch_size=8)])
     said = verdicts.privacy(images, more, pairs, patch_size=4)[1]
-    assert "takes 1,000 (shuffle) images; never found: orthogonal" in said  # the mean at 10 is 0.82
+    assert "never found: orthogonal, shuffle;" in said  # the mean is 0.82
 
 
 def test_a_sentence_is_printed_in_lines_that_no_page_breaks(capsys):
