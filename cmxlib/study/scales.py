@@ -44,7 +44,8 @@ class AttackSettings:
     tried by random and hill climbing; iterations: of a gradient search, or batches of a training, on a stolen model;
     retrain_steps: batches of an adversary's own model; opened: test images for the accuracy of an opened model;
     attacked: images made adversarial; queries: of Square; repaired: encrypted images seen under the repairs; restarts:
-    of PGD, on the images that are still classified correctly.
+    of PGD, on the images that are still classified correctly; annealing: trials of each of three annealings on
+    statistics, which compute the first layer of 500 patches only.
     """
 
     victims: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000, 10000)
@@ -61,6 +62,7 @@ class AttackSettings:
     queries: int = 300
     repaired: tuple[int, ...] = (30, 100, 300, 1000)
     restarts: int = 3
+    annealing: int = 8000
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,9 @@ _SCALES = {
         anatomy_keys=2,
         anatomy_images=500,
         engine_epochs=1,
-        attack=AttackSettings((10, 100, 1000), 2000, 1, (4,), (1, 2), (100,), 20, 20, 20, 500, 50, 20, (300,)),
+        attack=AttackSettings(
+            (10, 100, 1000), 2000, 1, (4,), (1, 2), (100,), 20, 20, 20, 500, 50, 20, (300,), annealing=800
+        ),
     ),
     "small": Scale(
         name="small",

@@ -25,7 +25,6 @@ from .table import Table, of_attack
 if TYPE_CHECKING:
     import pandas as pd
 
-TRIALS = 8000  # of the annealing on statistics, thrice: each computes the first layer of 500 patches only
 DRAWS = 2
 LONGER = "embedding anew", "from nothing"
 GENTLE = 0.005  # a learning rate as one takes it to go on training what is trained already
@@ -103,7 +102,7 @@ def _offered(settings) -> dict[str, tuple[int, tuple[int, ...], bool]]:
     every, n_keys, n_steps = settings.labelled, settings.trials, settings.iterations
     return {
         "no key": (0, (0,), False),
-        "statistics": (TRIALS, every, False),
+        "statistics": (settings.annealing, every, False),
         "statistics, gradient": (n_steps, every, True),
         "filters": (0, every[-1:], True),
         "random keys": (n_keys, few, True),
@@ -180,7 +179,7 @@ def _methods(scale: Scale, rates):
         return min(tries, key=lambda found: found[1])[0]
 
     def both(locked, data, count, budget, draw):
-        flipped = statistics(locked, data, count, TRIALS, draw).flipped
+        flipped = statistics(locked, data, count, scale.attack.annealing, draw).flipped
         found = search(partial(on_models.gradient_search, flipped=flipped), budget="iterations")
         return found(locked, data, count, budget, draw)
 

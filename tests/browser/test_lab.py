@@ -17,7 +17,6 @@ from cmxlib.book import chapters
 from ..conftest import make_notebook
 from .conftest import ROOT
 
-CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SECONDS = 240  # for one chapter on two cores: it is to take 60, and a first one trains a network
 # No question about news; every cell drawn at once, so that a picture is there before it is scrolled to.
 SETTINGS = {
@@ -25,6 +24,12 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
+# The first chapter and those with an interactive piece; that the others run is known without a browser.
+CHAPTERS = [
+    path
+    for number, path in enumerate(sorted((ROOT / "notebooks").glob("*.ipynb")))
+    if not number or WIDGET in path.read_text("utf-8")
+]
 IDLE = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 CELLS = "[...jupyterapp.shell.currentWidget.content.model.cells].map(cell => cell.toJSON())"
 # What a reader moves in an interactive piece. Buttons come first: they may give the others something to choose from.

@@ -20,6 +20,7 @@ ATTACK = AttackSettings(
     attacked=8,
     queries=2,
     repaired=(40,),
+    annealing=18,
 )
 
 
