@@ -28,57 +28,38 @@ def chapter_map() -> str:
 
 
 def main_table() -> str:
-    """The main table of the book, from the recorded rows: what each key makes of each model's accuracy, in per cent."""
+    """What each kind of key makes of the accuracy, in per cent: a row for each network and cipher of the largest scale
+    that is recorded."""
     from .summaries import main_table, recorded_differences  # these need torch, which the chapter map does not
 
-    tables = []
-    for scale in ("paper", "small"):
-        if not table_path(scale, "keys").exists():
-            continue
-        rows = read(scale, "keys")
-        if rows.empty:
-            raise ValueError(
-                f"the table {table_path(scale, 'keys').name} at scale {scale} has no rows: measure them anew"
-            )
-        found = main_table(scale)
-        for patch_size, part in found.groupby("patch_size"):
-            by = part.set_index(["case", "steps"])
-            steps = list(part.steps.unique())
-            seeds = rows[rows.patch_size == patch_size].seeds.nunique()
-            networks = "one trained network" if seeds == 1 else f"{seeds} trained networks"
-            n_keys = int(by.loc["wrong key"].n.iloc[0])
-            largest = recorded_differences(scale, patch_size)
-            images = f"{largest.n_images.iloc[0]:,}"
-            wrong = rows[(rows.patch_size == patch_size) & (rows.case == "wrong key")]
-            computed = " and ".join(sorted(wrong.precision.unique()))
-            lines = [
-                f"ConvMixer with patches of {patch_size} on CIFAR-10 at scale *{scale}*: accuracy in per cent of "
-                f"{networks}, over {images} test images; for wrong keys (computed in {computed}, all else in "
-                f"float32) the mean ± standard deviation over {n_keys} keys of that network, and the largest.",
-                "",
-                "| What is classified by what | " + " | ".join(name.replace("+", " + ") for name in steps) + " |",
-                "|---|" + "---:|" * len(steps),
-            ]
-            for case, text in CASES.items():
-                cells = [by.loc[(case, name)] for name in steps]
-                if case == "wrong key":
-                    values = [f"{c['mean']:.1f} ± {c['sd']:.1f}, largest {c['max']:.1f}" for c in cells]
-                else:
-                    values = [f"{c['mean']:.2f}" for c in cells]
-                lines.append(f"| {text} | " + " | ".join(values) + " |")
-            differ = [f"{largest.loc[name, 'differ']:.0f} of {images}" for name in steps]
-            lines.append("| Predictions that the correct key changes | " + " | ".join(differ) + " |")
-            tables.append("\n".join(lines))
-    return "\n\n".join(tables) or "No results are recorded yet: run `make small`."
-
-
-CASES = {
-    "plain": "Plain images, plain model",
-    "correct key": "Encrypted images, encrypted model, **correct key**",
-    "wrong key": "Encrypted images, encrypted model, **wrong key**",
-    "no key": "Plain images, encrypted model (no key)",
-    "encrypted images into the plain model": "Encrypted images, plain model",
-}
+    recorded = [scale for scale in ("paper", "small") if table_path(scale, "keys").exists()]
+    if not recorded:
+        return "No results are recorded yet: run `make small`."
+    scale, rows = recorded[0], read(recorded[0], "keys")
+    if rows.empty:
+        raise ValueError(f"the table {table_path(scale, 'keys').name} at scale {scale} has no rows: measure them anew")
+    wrong, n_images = rows[rows.case == "wrong key"], rows.n_images.min()
+    n_networks = rows.groupby("patch_size").seeds.nunique().max()
+    networks = "one trained network" if n_networks == 1 else f"{n_networks} trained networks"
+    keys = [f"{part.key_seed.nunique()} with patches of {size}" for size, part in wrong.groupby("patch_size")]
+    lines = [
+        f"ConvMixer on CIFAR-10, {networks} a patch size, by the rows of scale *{scale}*: accuracy in per cent over "
+        f"{n_images:,} test images. Wrong keys ({_list(keys)}; computed in {_list(sorted(wrong.precision.unique()))}, "
+        "all else in float32): mean ± standard deviation over keys, and the largest.",
+        "",
+        "| Patches | Cipher | Plain | Correct key | Predictions that it changes | Wrong keys | No key |",
+        "|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    for size, part in main_table(scale).groupby("patch_size"):
+        differ = recorded_differences(scale, size).differ
+        for steps, cases in part.groupby("steps", sort=False):
+            of = cases.set_index("case").to_dict("index")
+            plain, right, none = (f"{of[case]['mean']:.2f}" for case in ("plain", "correct key", "no key"))
+            tried = "{mean:.1f} ± {sd:.1f}, largest {max:.1f}".format(**of["wrong key"])
+            name = steps.replace("+", " + ")
+            lines.append(f"| {size} | {name} | {plain} | **{right}** | {differ[steps]:.0f} | {tried} | {none} |")
+    lines += ["", "[Chapter 5](notebooks/05_correct_wrong_missing.ipynb) has all cases and what each of them means."]
+    return "\n".join(lines)
 
 
 def verdict() -> str:
@@ -103,7 +84,7 @@ def verdict() -> str:
 
 
 def _list(parts):
-    return ", ".join(parts[:-1]) + " and " + parts[-1]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 def claims_table() -> str:
