@@ -2,6 +2,8 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 CMX = .venv/bin/cmx
+# Without a GPU, `make TORCH=cpu setup` takes torch's CPU build, by uv's word for it, and leaves 3 GB of CUDA libraries.
+TORCH ?=
 # A Python that was removed or replaced takes its environment with it.
 $(shell test ! -e .venv/ready || .venv/bin/python -c "" 2>/dev/null || rm -f .venv/ready)
 export JUPYTER_PREFER_ENV_PATH = 1
@@ -21,9 +23,9 @@ setup: .venv/ready ## make or complete .venv, which every target below does firs
 	@echo "Installing what requirements.txt names into .venv (the first time: a few minutes, several GB)"
 	@test -e $@ || $(PYTHON) -m venv --clear .venv
 	@rm -f $@
-	@.venv/bin/python -m pip install --quiet "uv>=0.5"
-	@.venv/bin/uv pip install --compile-bytecode --python .venv/bin/python \
-		-r requirements.txt -e '.[book,files,onnx,serve,test,sweep,site,browser]'
+	@.venv/bin/python -m pip install --quiet "uv>=0.7"
+	@.venv/bin/uv pip install --compile-bytecode --python .venv/bin/python $(if $(TORCH),--torch-backend $(TORCH)) \
+		-c requirements.txt -e '.[book,files,onnx,serve,test,sweep,site,browser]'
 	@touch $@
 
 book: setup ## run every chapter at quick scale on the embedded data (minutes)
