@@ -6,7 +6,7 @@
     tables        all tables, and their measuring one after the other
     sweep         their units in many processes; grid: a sweep of one's own, from a file
     command       what `cmx study` does with its arguments
-    sampling      how many images a wrong key needs; no table rests on it yet
+    sampling      the mean over wrong keys, from as many images of each as it needs
     networks, generality, architectures, anatomy, conventional, images, recovered, repairs, stolen, adversarial,
     benchmarks    one module for each family of tables
 

@@ -1,4 +1,4 @@
-"""How many test images a wrong key needs: the mean over keys, with its interval, for a part of the work.
+"""Table `mean_keys`: the mean over wrong keys, with its interval, for a part of the work of the table `keys`.
 
 Keys differ far more from one another than the images of one key say: at scale paper and patches of 4, the accuracies
 of wrong keys have a standard deviation of 1 to 3 points, and 10,000 images tell one of them to 0.3 to 0.4. So more keys
@@ -10,12 +10,18 @@ its own: with the same ones for all, the difficulty of these images would not av
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+
+from ..learn.evaluate import wrong_key_accuracy
+from .scales import Scale, trained_model
+from .table import Table, of_network
 
 KEY_COST = 400  # images that could be classified while a key is drawn and tried: 430 by CPU time at scale quick
 PILOT_KEYS, PILOT_IMAGES = 20, 500
+AIM, MOST_KEYS = 0.005, 1000  # of the table: half the width of an interval, and where it stops all the same
 
 
 @dataclass(frozen=True)
@@ -58,3 +64,34 @@ def mean_of_keys(trial: Callable[[int, int], float], aim: float, most_keys: int,
         found += [trial(PILOT_KEYS + len(found) + i, m) for i in range(PILOT_KEYS)]
     images = PILOT_KEYS * pilot_images + len(found) * m
     return MeanOfKeys(float(np.mean(found)), half_width(found), len(found), m, images)
+
+
+def _units(scale: Scale):
+    for size in scale.patch_sizes:
+        for steps in scale.ciphers:
+            yield from ({"patch_size": size, "steps": steps, "seeds": seed} for seed in scale.seeds)
+
+
+def _measure(scale: Scale, unit: dict):
+    """accuracy: the mean over wrong keys; half_width of its interval; keys; images_a_key; images in all."""
+    scale, size = scale.at(unit["patch_size"]), unit["patch_size"]
+    data, (model, _) = scale.data(), trained_model(scale, seed=unit["seeds"])
+
+    def trial(key: int, m: int) -> float:
+        chosen = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(key))[:m]
+        own = replace(data, test_images=data.test_images[chosen], test_labels=data.test_labels[chosen])
+        return wrong_key_accuracy(model, own, lambda secret: scale.ciphers[unit["steps"]](secret, size), 1 + key)
+
+    found = mean_of_keys(trial, AIM, MOST_KEYS, len(data.test_labels))
+    values = {"accuracy": found.mean, "half_width": found.half_width, "keys": found.n_keys}
+    values |= {"images_a_key": found.images_a_key, "images": found.images}
+    return [{"measure": name, "value": value} for name, value in values.items()]
+
+
+MEAN_KEYS = Table(
+    "mean_keys",
+    _units,
+    _measure,
+    lambda scale, unit: of_network(scale.at(unit["patch_size"]), unit["seeds"], n_keys=MOST_KEYS),
+    trained=lambda scale, unit: (scale.at(unit["patch_size"]), unit["seeds"]),
+)

@@ -15,6 +15,7 @@ from .images import IMAGES, PAIRS, VISIBILITY
 from .networks import BLOCKS, COST, ENGINE, KEYS, TRAINING
 from .recovered import RECOVERED
 from .repairs import REPAIRS
+from .sampling import MEAN_KEYS
 from .scales import Scale, named
 from .stolen import STOLEN_HELDOUT, STOLEN_MODEL, STOLEN_RATES
 from .table import Table, record
@@ -23,7 +24,7 @@ from .table import Table, record
 TABLES: tuple[Table, ...] = (
     *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, RECOVERED, REPAIRS),
     *(STOLEN_RATES, ADVERSARIAL, STOLEN_HELDOUT, STOLEN_MODEL),
-    *(BENCHMARKS, TURNED, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL, MATRIX),
+    *(BENCHMARKS, MEAN_KEYS, TURNED, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL, MATRIX),
 )
 
 

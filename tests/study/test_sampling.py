@@ -1,9 +1,15 @@
 """The mean over wrong keys by few images of each: held against the tables that gave each key all images."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 
+from cmxlib.learn.evaluate import wrong_key_accuracy
 from cmxlib.study import records, sampling
+from cmxlib.study.scales import trained_model
+from cmxlib.study.table import record
 
 REPEATED = 25
 
@@ -37,6 +43,19 @@ def test_intervals_hold_the_recorded_means_at_their_rate_for_a_fifth_of_the_work
             full = len(accuracies) * (10_000 + sampling.KEY_COST)
             assert work < full / (5 if len(accuracies) == 200 else 3), name  # scale small has half as many keys
     assert len(RECORDED) == 8 and 0.91 < np.mean(covered) < 0.99  # of 200
+
+
+def test_the_table_gives_the_mean_over_as_many_keys_as_it_needs(toy, monkeypatch):
+    scale = replace(toy, ciphers={"flip": toy.ciphers["flip"]})
+    monkeypatch.setattr(sampling, "MOST_KEYS", 40)
+    record(sampling.MEAN_KEYS, scale, lambda text: None)
+    (row,) = records.read("toy", "mean_keys").pivot(index="steps", columns="measure", values="value").itertuples()
+    assert row.keys in (20, 40) and (row.half_width <= sampling.AIM or row.keys == 40)
+    assert row.images == (20 + row.keys) * 40  # of a data set as small, every key gets all
+    model, data = trained_model(scale)[0], scale.data()
+    made = partial(toy.ciphers["flip"], patch_size=4)
+    every = [wrong_key_accuracy(model, data, made, 21 + key) for key in range(int(row.keys))]
+    assert row.accuracy == pytest.approx(np.mean(every))
 
 
 def test_more_images_are_for_keys_that_are_alike():
