@@ -135,6 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"cmx: {sentence(error)}", file=sys.stderr)
         return 1
+    except MemoryError:
+        print("cmx: There is not enough memory for this: give less at once, or a smaller scale.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stopped:
         print(f"cmx: {str(stopped) or 'Interrupted; the same command can be given again.'}", file=sys.stderr)
         return 130
