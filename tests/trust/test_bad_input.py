@@ -253,7 +253,12 @@ LEARNING = [
     ("a folder that cannot be", lambda: train(checkpoint="/proc/x"), CheckpointError, "/proc/x cannot be written"),
     ("a number as a transform", lambda: train(transform=5), TypeError, "transform must be a function"),
     ("a transform that gives nothing", lambda: train(transform=lambda x: None), TypeError, "NoneType"),
-    ("a transform that drops images", lambda: train(transform=lambda x: x[:1]), ValueError, "transform must keep the 2 images"),
+    (
+        "a transform that drops images",
+        lambda: train(transform=lambda x: x[:1]),
+        ValueError,
+        "transform must keep the 2 images",
+    ),
     ("a transform to long numbers", lambda: train(transform=lambda x: x.long()), TypeError, "torch.int64"),
     ("fewer classes", lambda: train(ConvMixer(8, 1, 3, 4, 2)), ValueError, "logits .* for at least 10 classes"),
     ("patches larger than images", lambda: train(ConvMixer(8, 1, 3, 32)), ValueError, "as large as a patch"),
