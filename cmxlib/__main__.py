@@ -63,7 +63,7 @@ def numbers(text: str) -> tuple[int, ...]:
     """The whole numbers that a text such as "0-4" or "0,2,5-7" names, each once, in order."""
     found: set[int] = set()
     for part in text.split(","):
-        ends = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        ends = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part.strip())
         if ends is None or int(ends[2] or ends[1]) < int(ends[1]):
             raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0-4 or 0,2")
         found.update(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
@@ -134,6 +134,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if type(error) in (RuntimeError, ModuleNotFoundError):  # not said by the library, which says what to do
             raise
         print(f"cmx: {sentence(error)}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("cmx: There is not enough memory for this: give less at once, or a smaller scale.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
         print(f"cmx: {str(stopped) or 'Interrupted; the same command can be given again.'}", file=sys.stderr)

@@ -71,9 +71,18 @@ def need(module: str, extra: str) -> ModuleType:
 
 def sentence(error: BaseException) -> str:
     """What an error says, in one line; of the system's own, the file and the reason."""
+    text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{os.fspath(error.filename)!s}: {error.strerror}."
-    return " ".join(str(error).split())
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}."
+    return " ".join(text.encode(errors="backslashreplace").decode().split())  # names may hold anything
+
+
+def regular(path: Path) -> Path:
+    """``path``. ValueError where something stands there that is no file, for no pipe may be waited for, and no device
+    read without end."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no regular file: name one.")
+    return path
 
 
 _SUFFIX = ".cmx-tmp"  # of files that are being written
@@ -129,7 +138,8 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def _open_temporary(path: Path) -> tuple[int, str]:
     """A new file beside ``path``, open and locked for as long as it is: the system frees the lock of a dead process."""
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX)
+        # Of a long name a part, for no name may be longer than 255 bytes.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=_SUFFIX)
         if fcntl:
             with suppress(OSError):  # a file system without locks: there, nothing is ever swept
                 fcntl.flock(handle, fcntl.LOCK_EX)

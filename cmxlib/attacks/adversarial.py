@@ -27,10 +27,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..learn.evaluate import normalise
+from ..learn.evaluate import check_is, logits_of, normalise
 from ..lock import checks
 from ..lock.pixels import to_values
 from ..lock.probe import evaluating
+from .matching import check_labelled
 
 EPS = 8 / 255
 
@@ -55,8 +56,10 @@ def pgd(
     the model is asked where it is. ``step_size`` is 2.5 eps / steps unless given. Returns float images within
     ``limits``, on the CPU, that differ from the given ones by at most eps.
     """
-    _check(images, labels, eps)
-    step_size = step_size or 2.5 * eps / checks.whole(steps, "steps", 1)
+    _check(model, images, labels, eps, batch_size)
+    checks.whole(steps, "steps", 1)
+    step_size = 2.5 * eps / steps if step_size is None else checks.number(step_size, "step_size", 1e-12)
+    classes = int(labels.max()) + 1
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
     found = []
@@ -66,7 +69,8 @@ def pgd(
             plain, truth = to_values(batch).to(device), truth.to(device)
             for _ in range(steps):
                 tried = (plain + change).clamp(*limits).requires_grad_()
-                loss = F.cross_entropy(model(normalise(tried, mean, std)), truth, reduction="sum")
+                output = logits_of(model(normalise(tried, mean, std)), classes)
+                loss = F.cross_entropy(output, truth, reduction="sum")
                 (gradient,) = torch.autograd.grad(loss, tried)
                 change = (tried.detach() + step_size * gradient.sign() - plain).clamp(-eps, eps)
             found.append((plain + change).clamp(*limits).cpu())
@@ -172,10 +176,10 @@ def _classifier(model, images, labels, eps, mean, std, limits, seed):
             self.told.append({name: known[name] for name in names})
             return np.stack([known[name] for name in names])
 
-    _check(images, labels, eps)
+    _check(model, images, labels, eps)
     parameter, state = next(model.parameters()), np.random.get_state()  # noqa: NPY002 (ART draws from this generator)
     with evaluating(model), torch.no_grad():
-        n_classes = model(to_values(images[:1]).to(parameter)).shape[1]
+        n_classes = logits_of(model(to_values(images[:1]).to(parameter)), int(labels.max()) + 1).shape[1]
     with evaluating(model):
         np.random.seed(seed)  # noqa: NPY002
         try:
@@ -194,6 +198,8 @@ def _classifier(model, images, labels, eps, mean, std, limits, seed):
 
 def noise(images: torch.Tensor, *, eps: float = EPS, seed: int = 0) -> torch.Tensor:
     """The control: each value changed by eps up or down at random, as much as any attack here may change it."""
+    checks.images(images)
+    checks.number(eps, "eps", 0, 1)
     signs = torch.randint(0, 2, images.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return (to_values(images) + eps * signs).clamp(0, 1)
 
@@ -212,6 +218,8 @@ class Pipeline(nn.Module):
         return self.model(normalise(self.cipher.encrypt(values), *self.norm))
 
 
-def _check(images, labels, eps):
-    checks.labels(labels, len(checks.images(images)))
+def _check(model, images, labels, eps, batch_size=1):
+    check_is(model, nn.Module, "model")
+    check_labelled(images, labels)
     checks.number(eps, "eps", 0, 1)
+    checks.whole(batch_size, "batch_size", 1)

@@ -26,7 +26,16 @@ def check_images(images: torch.Tensor, patch_size: int, name: str = "images") ->
         raise ValueError(
             f"{name} must hold at least one image that patches of {size} fill, but this is {tuple(images.shape)}."
         )
+    if images.is_floating_point() and not images.isfinite().all():
+        raise ValueError(f"{name} must hold finite values, but there is a NaN or an infinity among them.")
     return images
+
+
+def check_labelled(images: torch.Tensor, labels: torch.Tensor) -> None:
+    """An error unless there are images (N, C, H, W) and as many labels (N,), from 0 up."""
+    checks.labels(labels, len(checks.images(images)))
+    if not len(labels) or labels.min() < 0:
+        raise ValueError("labels must be classes from 0 up, one for each of at least one image.")
 
 
 def assign(same: np.ndarray, flipped: np.ndarray, steps: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -84,6 +93,9 @@ def share_recovered(estimate: PatchCipher, cipher: PatchCipher) -> float:
     over entries i of max(T_ii, 0)^2 / sum_j T_ij^2. For shuffles and flips: the share of entries whose position and
     sign are both right. For orthogonal maps: the share of energy that comes back to its entry; about 1 / 2n by chance.
     """
+    for name, value in {"estimate": estimate, "cipher": cipher}.items():
+        if not (hasattr(value, "matrix") and hasattr(value, "block_size")):
+            raise TypeError(f"{name} must be a PatchCipher, but this is {type(value).__name__}.")
     # A patch size that both block sizes divide.
     size = int(np.lcm(estimate.block_size, cipher.block_size))
     through = np.linalg.solve(estimate.matrix(size)[0], cipher.matrix(size)[0])

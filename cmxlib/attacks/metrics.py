@@ -24,7 +24,10 @@ def ssim(a: Any, b: Any) -> np.ndarray:
 
     a, b: as for ``psnr``, at least 7 x 7 pixels: windows of that size are compared, and averaged over the channels.
     """
-    pairs = zip(*_values(a, b), strict=True)
+    a, b = _values(a, b)
+    if min(a.shape[2:]) < 7:
+        raise ValueError(f"Images must have 7 x 7 pixels at least, but these are {a.shape[2]} x {a.shape[3]}.")
+    pairs = zip(a, b, strict=True)
     return np.array([structural_similarity(x, y, data_range=1.0, channel_axis=0) for x, y in pairs])
 
 
@@ -33,4 +36,7 @@ def _values(*batches):
     if batches[0].ndim != 4 or len({batch.shape for batch in batches}) > 1:
         shapes = " and ".join(str(batch.shape) for batch in batches)
         raise ValueError(f"Compare two batches of images of one shape (N, C, H, W), not {shapes}.")
+    if any(batch.dtype != np.uint8 and batch.dtype.kind != "f" for batch in batches):
+        kinds = " and ".join(str(batch.dtype) for batch in batches)
+        raise TypeError(f"Images must be uint8 (0 to 255) or floating (0 to 1), but these are {kinds}.")
     return [batch / 255 if batch.dtype == np.uint8 else batch.astype(np.float64) for batch in batches]

@@ -76,6 +76,8 @@ def ciphertext_only(
     checks.whole(restarts, "restarts", 1)
     encrypted_mean, encrypted_moments = patch_moments(encrypted, patch_size)
     public_mean, public_moments = public if isinstance(public, tuple) else patch_moments(public, patch_size)
+    if public_moments.shape != encrypted_moments.shape:
+        raise ValueError("Encrypted and public images must have as many channels.")
     if (neighbours or tuple(steps) == ("orthogonal",)) and not encrypted_moments.any((1, 2)).all():
         raise ValueError("The images have no neighbouring patches: give larger images, or neighbours=False.")
     channels, rng = encrypted.shape[1], np.random.default_rng(seed)
@@ -103,6 +105,8 @@ def known_plaintext(
     matrices (the Procrustes problem, Schönemann 1966), so that n patches in general position are enough.
     """
     check_steps(steps)
+    checks.images(plain, name="plain")
+    checks.images(encrypted, name="encrypted")
     if plain.shape != encrypted.shape:
         raise ValueError(f"Images and encrypted images must pair up, not {plain.shape} with {encrypted.shape}.")
     x, y = (_entries(images, patch_size) for images in (plain, encrypted))  # (n, number of patches)
@@ -133,7 +137,7 @@ def chosen_image(patch_size: int = 4, channels: int = 3, steps: tuple[str, ...] 
     column i of the matrix (float32).
     """
     check_steps(steps)
-    n = channels * patch_size**2
+    n = checks.whole(channels, "channels", 1) * checks.whole(patch_size, "patch_size", 1) ** 2
     if tuple(steps) == ("orthogonal",):
         patches = torch.eye(n)
     else:

@@ -25,13 +25,13 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..learn.data import Dataset
-from ..learn.evaluate import logits, normalise
+from ..learn.evaluate import check_is, logits, logits_of, normalise
 from ..learn.train import TrainSettings, fit
 from ..lock import checks
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, find_embedding
 from ..lock.patch import PatchCipher, to_blocks
-from .matching import match_moments
+from .matching import check_images, check_labelled, match_moments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def random_keys(
 ) -> PatchCipher:
     """The best of ``trials`` random ciphers, by the loss of the encrypted model on labelled plain images."""
     checks.whole(trials, "trials", 1)
-    checks.labels(labels, len(checks.images(images)))
+    check_labelled(images, labels)
     size = find_embedding(model)[1].kernel_size[0]
     ciphers = (PatchCipher(SecretKey.for_experiment(seed + trial), size, steps=steps) for trial in range(trials))
     best = min(ciphers, key=lambda cipher: key_loss(model, cipher, images, labels, mean=mean, std=std))
@@ -75,7 +75,7 @@ def hill_climb(
     images through the network. Returns the cipher and its loss after each trial.
     """
     checks.whole(trials, "trials", 1)
-    checks.labels(labels, len(checks.images(images)))
+    check_labelled(images, labels)
     size, rng = find_embedding(model)[1].kernel_size[0], np.random.default_rng(seed)
     start = start or PatchCipher(SecretKey.for_experiment(10_000 + seed), size, steps=steps)
     best, losses = start, [key_loss(model, start, images, labels, mean=mean, std=std)]
@@ -114,7 +114,7 @@ def gradient_search(
     permutation is learned. Returns the cipher and the (relaxed) loss of each iteration.
     """
     checks.whole(iterations, "iterations", 1)
-    checks.labels(labels, len(checks.images(images)))
+    check_labelled(images, labels)
     name, conv = find_embedding(model)
     size, n = conv.kernel_size[0], conv.weight[0].numel()
     generator = torch.Generator().manual_seed(seed)
@@ -134,7 +134,7 @@ def gradient_search(
         chosen = torch.randint(len(images), (batch_size,), generator=generator)
         changed = {f"{name}.weight": (folded * sigma).view_as(conv.weight), f"{name}.bias": offset}
         output = functional_call(model, changed, (normalise(images[chosen], mean, std),))
-        loss = F.cross_entropy(output, labels[chosen])
+        loss = F.cross_entropy(logits_of(output, int(labels.max()) + 1), labels[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -167,8 +167,8 @@ def from_statistics(
     deviations, plus that of the logarithms of the standard deviations.
     """
     checks.whole(trials, "trials", 1)
-    checks.images(images)
     conv = find_embedding(model)[1]
+    check_images(images, conv.kernel_size[0])
     layers = [module for module in model.modules() if not list(module.children())]
     activation, norm = layers[layers.index(conv) + 1 :][:2]
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
@@ -219,6 +219,8 @@ def from_filters(
     rearranges them as it does a covariance of patches. A flip of all entries cannot be told from none.
     """
     encrypted, plain = (_products(net, std) for net in (model, other))
+    if encrypted.shape != plain.shape:
+        raise ValueError("Both models must have patches of one size and number of channels.")
     permutation, signs = match_moments(encrypted, plain, steps, np.random.default_rng(seed), restarts)
     return PatchCipher.from_entries(permutation, signs < 0, find_embedding(model)[1].kernel_size[0])
 
@@ -240,6 +242,7 @@ def retrain(
     this is training from nothing. n_steps: the budget, in batches of ``settings.batch_size``; images are repeated.
     frozen: whether batch normalisations go on using, and keep, the statistics that they have.
     """
+    check_is(data, Dataset, "data")
     checks.whole(n_steps, "n_steps", 1)
     checks.whole(n_images, "n_images", 1, len(data.train_images))
     if train not in ("everything", "embedding"):
@@ -290,7 +293,8 @@ def key_loss(
 ) -> float:
     """Cross-entropy of the encrypted model on plain images (N, C, H, W) that ``cipher`` encrypts."""
     opened = decrypt_model(model, cipher, mean=mean, std=std)
-    return F.cross_entropy(logits(opened, images, mean=mean, std=std), labels).item()
+    output = logits(opened, images, mean=mean, std=std)
+    return F.cross_entropy(logits_of(output, int(labels.max()) + 1), labels).item()
 
 
 def _relaxed(scores, leaning, temperature):

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..lock import checks
 from ..lock.bits import from_bits
 from ..lock.patch import PatchCipher, to_blocks
 from ..lock.pixels import to_values
 from ..lock.position import PositionCipher, PositionEmbedding
-from .matching import assign, distances, polar
+from .matching import assign, check_images, distances, polar
 from .on_images import chosen_image, ciphertext_only, known_plaintext
 
 # -- a key for each position ---------------------------------------------------------------------------------------
@@ -40,6 +41,11 @@ def ciphertext_only_by_position(
     patches, decrypted as far as they are known, is compared with the same covariance of public images; now only one
     side is unknown, so that a linear assignment finds it.
     """
+    check_images(public, patch_size, "public")
+    if check_images(encrypted, patch_size, "encrypted").shape[1:] != public.shape[1:]:
+        raise ValueError(
+            f"Encrypted and public images must have one shape, not {tuple(encrypted.shape)} and {tuple(public.shape)}."
+        )
     count = (encrypted.shape[2] // patch_size) * (encrypted.shape[3] // patch_size)
     estimates = [
         ciphertext_only(*patches, patch_size, steps, neighbours=False, restarts=restarts)
@@ -59,6 +65,8 @@ def known_plaintext_by_position(
     plain: torch.Tensor, encrypted: torch.Tensor, patch_size: int = 4, steps: tuple[str, ...] = ("shuffle", "flip")
 ) -> PositionCipher:
     """Estimate a PositionCipher from images and the same images encrypted: ``known_plaintext`` at each position."""
+    check_images(plain, patch_size, "plain")
+    check_images(encrypted, patch_size, "encrypted")
     pairs = zip(_patches(plain, patch_size), _patches(encrypted, patch_size), strict=True)
     return PositionCipher.from_ciphers([known_plaintext(*pair, patch_size=patch_size, steps=steps) for pair in pairs])
 
@@ -66,6 +74,8 @@ def known_plaintext_by_position(
 def chosen_image_by_position(patch_size: int = 4, channels: int = 3, image_size: int = 32) -> torch.Tensor:
     """One image (1, C, S, S) that shows every position's shuffle and flips: ``chosen_image`` at each of them."""
     one = chosen_image(patch_size, channels)
+    if checks.whole(image_size, "image_size", 1) % patch_size:
+        raise ValueError(f"Patches of {patch_size} pixels do not divide images of {image_size} x {image_size}.")
     if one.shape[-1] != patch_size:
         raise ValueError(f"A patch of {patch_size} has more entries than one image can number; choose 6 or less.")
     return one.repeat(1, 1, image_size // patch_size, image_size // patch_size)
@@ -117,7 +127,7 @@ def chosen_image_of_bits(patch_size: int = 4, channels: int = 3) -> torch.Tensor
     Bit i of a patch spells the number i, one binary digit a patch, after a digit 0 that tells a number from its
     negative.
     """
-    n = 8 * channels * patch_size**2
+    n = 8 * checks.whole(channels, "channels", 1) * checks.whole(patch_size, "patch_size", 1) ** 2
     digits = n.bit_length() + 1
     side = int(np.ceil(np.sqrt(digits)))
     patches = torch.arange(n) >> torch.arange(side**2)[:, None].clamp(max=digits) & 1
@@ -131,8 +141,15 @@ def bits_in_order(weight: torch.Tensor, patch_size: int = 4) -> PatchCipher:
     Entries of one value are told by their direction, bits by their size (each twice the next), flips by their sign.
     What the filters cannot tell is which value is which, and whether all its bits are flipped: a PatchCipher of values.
     """
+    per_value = 8 * checks.whole(patch_size, "patch_size", 1) ** 2
+    if not isinstance(weight, torch.Tensor) or weight.ndim < 2 or not weight.numel() or weight[0].numel() % per_value:
+        raise ValueError(
+            f"weight must be filters (dim, 8 C p p) with p = {patch_size}, of which there is at least one."
+        )
     columns = weight.detach().double().flatten(1).cpu().numpy()
     sizes = np.linalg.norm(columns, axis=0)
+    if not (sizes > 0).all():
+        raise ValueError("weight must be finite, and no column of it 0, which would tell nothing.")
     alike = (columns / sizes).T @ (columns / sizes)
     n, bits = len(sizes) // 8, np.empty(len(sizes), int)
     flipped, left, pixels = np.zeros(len(sizes), bool), np.ones(len(sizes), bool), patch_size**2

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..lock.pixels import to_bytes
-from ..paths import replacing, write_text
+from ..paths import regular, replacing, write_text
 from .pictures import Job
 from .record import LARGEST, Record, check, parse
 
@@ -26,12 +26,13 @@ def recorded(path: Path) -> Record | None:
     beside = record_path(path)
     if not beside.exists():
         return None
-    with beside.open("rb") as file:
+    with regular(beside).open("rb") as file:
         return parse(file.read(LARGEST + 1), str(beside))
 
 
 def opened(path: Path) -> Any:
     """An array on disk, of which only what is used is read; nothing in it is unpickled. ValueError where it is none."""
+    regular(path)
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except OSError:
@@ -86,7 +87,7 @@ def _write(target, array, job, record):
     record_path(target).unlink(missing_ok=True)  # first, so that no old record ever stands beside a new array
     with replacing(target) as file:
         for start in range(0, len(images), step):
-            found = change(torch.from_numpy(np.array(images[start : start + step])))
+            found = change(torch.from_numpy(np.array(images[start : start + step], array.dtype.newbyteorder("="))))
             if job.decrypt:
                 found = to_bytes(found) if record.dtype == "uint8" else found.to(getattr(torch, record.dtype))
             part = found.numpy()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..paths import need, replacing
+from ..paths import need, regular, replacing
 from .record import LARGEST, NAME, Record, parse, unique
 
 Layers = dict[str, tuple[torch.Tensor, torch.Tensor | None]]  # name -> weight and bias
@@ -27,7 +27,7 @@ class Safetensors:
     embedding = None  # nothing in the file says which layer it is
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path = regular(path)
         try:
             with need("safetensors", "files").safe_open(path, "pt"):  # asks whether header and sizes agree
                 pass
@@ -104,7 +104,7 @@ class TorchFile:
     embedding = None
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path = regular(path)
         path.open("rb").close()  # the system's own error, where it cannot be read
         try:
             with zipfile.ZipFile(path) as archive:

@@ -66,6 +66,8 @@ def first_record(source: Path) -> Record:
 def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
     """Encrypt or decrypt a file, or all images and arrays in a folder. A file that fails stops no other."""
     if not source.is_dir():
+        if not source.exists():
+            raise FileNotFoundError(2, "No such file or folder", str(source))
         if target.is_dir():
             target = target / _renamed(Path(source.name))
         sweep(target.parent)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..paths import need, replacing, sweep, write_bytes
+from ..paths import need, regular, replacing, sweep, write_bytes
 from .checkpoints import Layers
 from .record import NAME, Record, parse
 
@@ -23,7 +23,7 @@ class OnnxFile:
     """An .onnx file. ValueError where its images do not go through one convolution with kernel = stride alone."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path = regular(path)
         self._onnx = need("onnx", "onnx")
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"{path} is larger than 2 GB, which no ONNX file is: its tensors stand beside it.")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..lock.patch import PatchCipher, block_entries, entry_table
-from ..paths import need, replacing
+from ..paths import need, regular, replacing
 from .record import NAME, Record, check, parse
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ def _cropped(image, side, path):
 
 def _opened(path: Path) -> Any:
     pillow = need("PIL.Image", "files")
+    regular(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pillow.DecompressionBombWarning)

@@ -56,7 +56,7 @@ def of(key: SecretKey, cipher: PatchCipher, **how: Any) -> Record:
 
 _KINDS = {
     "key": lambda v: isinstance(v, str) and len(v) == 16,
-    "steps": lambda v: _list(v, str) and all(step in STEPS for step in v),
+    "steps": lambda v: _list(v, str) and all(step in STEPS for step in v) and len(set(v)) == len(v),
     "patch": lambda v: _whole(v),
     "encrypted": lambda v: isinstance(v, bool),
     "size": lambda v: _list(v, int) and len(v) == 2 and all(map(_whole, v)),

@@ -21,13 +21,18 @@ def augment(
     Args:
         images: (N, C, H, W), uint8 or floating in [0, 1]; a new tensor of the same shape and type is returned.
         generator: the ``torch.Generator``, on the images' device, that all randomness comes from.
-        crop_padding: each image is moved by up to so many pixels in each direction, zeros filling in.
+        crop_padding: each image is moved by up to so many pixels in each direction, zeros filling in; at most by its
+            own height or width.
         flip: mirror every image left to right with probability 1/2.
         rand_augment: a magnitude of 0 (off) to 30. Two operations, drawn from fourteen for each ``GROUP`` images, move,
             turn, shear or recolour them (RandAugment, arXiv 1909.13719, by torchvision, for 1 or 3 channels).
     """
     n, channels, h, w = checks.images(images).shape
-    checks.whole(crop_padding, "crop_padding", 0)
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, but this is {type(generator).__name__}.")
+    if not isinstance(flip, bool):
+        raise TypeError(f"flip must be True or False, but this is {flip!r}.")
+    checks.whole(crop_padding, "crop_padding", 0, min(h, w))
     if checks.whole(rand_augment, "rand_augment", 0, 30) and channels not in (1, 3):
         raise ValueError(f"rand_augment is for images of 1 or 3 channels, not {channels}: set it to 0.")
     everyone = torch.arange(n, device=images.device)
@@ -41,7 +46,7 @@ def augment(
         images = windows[everyone, :, draw(2 * crop_padding + 1), draw(2 * crop_padding + 1)]
     if flip:
         images = torch.where(draw(2).bool().view(n, 1, 1, 1), images.flip(3), images)
-    if rand_augment:
+    if rand_augment and n:
         change = need("torchvision.transforms.v2", "book").RandAugment(num_ops=2, magnitude=rand_augment)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
             torch.manual_seed(int(draw(2**62)[0]))

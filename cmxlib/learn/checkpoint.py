@@ -54,6 +54,7 @@ def held(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout  # comes with torch
 
     try:
+        folder = folder.resolve()  # "." has no name
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
         lock = FileLock(folder.with_name(f".{folder.name}.lock"))

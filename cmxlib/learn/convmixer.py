@@ -5,8 +5,9 @@ from functools import lru_cache
 import torch
 from torch import nn
 from torch.autograd import forward_ad
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as hooks
 
+from ..lock import checks
 from .engine import products
 
 
@@ -33,6 +34,10 @@ class ConvMixer(nn.Sequential):
     """
 
     def __init__(self, dim=256, depth=8, kernel_size=5, patch_size=2, num_classes=10, channels=3):
+        checks.whole(depth, "depth", 0)
+        sizes = {"dim": dim, "kernel_size": kernel_size, "patch_size": patch_size}
+        for name, size in {**sizes, "num_classes": num_classes, "channels": channels}.items():
+            checks.whole(size, name, 1)
         super().__init__(
             nn.Conv2d(channels, dim, patch_size, stride=patch_size),
             nn.GELU(),
@@ -83,7 +88,7 @@ def _is_traced(x):
         or torch._C._len_torch_dispatch_stack() > 0  # make_fx, counters of operations
         or torch._C._are_functorch_transforms_active()  # torch.func: grad, vmap
         or forward_ad._current_level >= 0
-        or bool(_has_any_global_hook())
+        or any(getattr(hooks, f"_global{name}") for name in _HOOKS[:4])
     )
 
 

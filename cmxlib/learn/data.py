@@ -44,14 +44,21 @@ class Dataset:
     std: tuple[float, ...]
 
     def __post_init__(self):
+        if not isinstance(self.classes, (tuple, list)):
+            raise TypeError(f"classes must be a tuple of names, but this is {self.classes!r}.")
         channels = checks.images(self.train_images, name="train_images").shape[1]
         checks.images(self.test_images, channels, name="test_images")
         for part in ("train", "test"):
             labels = checks.labels(
                 getattr(self, f"{part}_labels"), len(getattr(self, f"{part}_images")), name=f"{part}_labels"
             )
-            if not len(labels):
+            images = getattr(self, f"{part}_images")
+            if not len(labels) or not images.numel():
                 raise ValueError(f"{part}_images must hold at least one image.")
+            if images.is_floating_point() and not images.isfinite().all():
+                raise ValueError(
+                    f"{part}_images must hold finite values: a NaN or an infinity would lose all training."
+                )
             if not 0 <= labels.min() <= labels.max() < len(self.classes):
                 raise ValueError(
                     f"{part}_labels must count into the {len(self.classes)} classes from 0 on, "
@@ -73,7 +80,9 @@ class Dataset:
 
 def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, of values in [0, 1], over all pixels of images (N, C, H, W)."""
-    if checks.images(images).is_floating_point():
+    if not checks.images(images).numel():
+        raise ValueError(f"images must hold at least one image, but this is {tuple(images.shape)}.")
+    if images.is_floating_point():
         std, mean = torch.std_mean(images.double(), (0, 2, 3), correction=0)
         return tuple(mean.tolist()), tuple(std.tolist())
     # Exact, and without a float copy of all images: from how often each of the 256 values occurs.

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def check_is(value: Any, kind: type, name: str) -> None:
+    """TypeError where an argument is of another class than ``kind``."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, but this is {type(value).__name__}.")
+
+
 def normalise(
     images: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
@@ -52,8 +58,7 @@ def logits(
         autocast: compute in bfloat16 where that is safe. Quicker, good to about two digits: for accuracies, not
             for exactness.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, but this is {type(model).__name__}.")
+    check_is(model, nn.Module, "model")
     checks.statistics(mean, std, checks.images(images).shape[1])
     checks.whole(batch_size, "batch_size", 1)
     held = (value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point())
@@ -99,6 +104,10 @@ def _share(found: torch.Tensor, labels: torch.Tensor) -> float:
             f"labels must be classes from 0 to {found.shape[1] - 1}, as the model has them, "
             f"but they run from {labels.min()} to {labels.max()}."
         )
+    if found.isnan().any():
+        raise ValueError(
+            "The model's logits are no numbers (NaN), so that they tell no class: look at it and the images."
+        )
     return (found.argmax(1) == labels).double().mean().item()
 
 
@@ -140,6 +149,8 @@ def key_trials(
         max_logit_difference  the largest absolute difference of a logit from the plain model's, likewise
     """
     pandas = need("pandas", "book")
+    check_is(data, Dataset, "data")
+    checks.whole(seed, "seed", 0)
     if n_wrong is None:
         n_wrong = 0 if _is_cipher(cipher) else 10
     if not isinstance(n_wrong, Iterable):
@@ -178,7 +189,10 @@ def _made(cipher: Cipher, key_seed: int):
         return cipher
     key = SecretKey.for_experiment(key_seed)
     if isinstance(cipher, Mapping):
-        return PatchCipher(key, **cipher)
+        try:
+            return PatchCipher(key, **cipher)
+        except TypeError as error:
+            raise TypeError(f"cipher must be a mapping of PatchCipher's arguments ({error}).") from error
     if callable(cipher):
         return cipher(key)
     raise TypeError(

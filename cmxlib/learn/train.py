@@ -26,7 +26,7 @@ from .checkpoint import checksum, held, load_checkpoint, model_checksum, save_ch
 from .convmixer import ConvMixer
 from .data import Dataset, load_dataset
 from .device import bf16_is_faster, pays_to_compile
-from .evaluate import accuracy, logits_of, normalise
+from .evaluate import accuracy, check_is, logits_of, normalise
 from .ranks import in_parallel, mean_of_ranks, process_group, rank_device, ranks, same_buffers, wait_for_all
 
 if TYPE_CHECKING:
@@ -103,6 +103,14 @@ def fit(
     finite any more; the checkpoint is then of the epoch before.
     """
     pandas = need("pandas", "book")
+    for value, kind, name in (
+        (model, nn.Module, "model"),
+        (data, Dataset, "data"),
+        (settings, TrainSettings, "settings"),
+    ):
+        check_is(value, kind, name)
+    if not (transform is None or callable(transform)):
+        raise TypeError(f"transform must be a function of a batch of images, but this is {type(transform).__name__}.")
     types = {parameter.dtype for parameter in model.parameters()}
     if types not in ({torch.float32}, {torch.float64}, {torch.bfloat16}):
         found = ", ".join(sorted(map(str, types))) or "none"
@@ -195,6 +203,10 @@ def _train(model, network, data, settings, optimizer, state, folder, transform, 
                 )
                 if transform is not None:
                     batch = transform(batch)
+                    if len(batch) != len(chosen):
+                        raise ValueError(
+                            f"transform must keep the {len(chosen)} images of a batch, but gave {len(batch)}."
+                        )
                 batch = ready(batch)
                 for group in optimizer.param_groups:
                     group["lr"] = settings.lr((epoch * n_steps + step + 1) / (settings.epochs * n_steps))

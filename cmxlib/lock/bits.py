@@ -27,6 +27,8 @@ def to_bits(images: torch.Tensor) -> torch.Tensor:
 
 def from_bits(bits: torch.Tensor) -> torch.Tensor:
     """The inverse of ``to_bits``; also shows encrypted bits as an image."""
+    if checks.images(bits, name="bits").shape[1] % 8:
+        raise ValueError(f"bits must have 8 channels for each of the image's, but this has {bits.shape[1]}.")
     return (bits.round().to(torch.uint8).unflatten(1, (-1, 8)) << _PLACES).sum(2, dtype=torch.uint8)
 
 

@@ -33,6 +33,8 @@ class BlockCipher:
         self.patch_size = self.block_size = patch_size
         self.channels = channels
         both = image_size if isinstance(image_size, tuple) else (image_size,) * 2
+        if len(both) != 2:
+            raise ValueError(f"image_size must be one whole number or (height, width), but it is {image_size!r}.")
         height, width = (checks.whole(side, "image_size", 1) for side in both)
         if height % patch_size or width % patch_size:
             raise ValueError(f"Patches of {patch_size} pixels do not divide images of {height} x {width}.")

@@ -157,7 +157,10 @@ class ValueCipher:
     def decrypt(self, images: torch.Tensor) -> torch.Tensor:
         """Undo ``encrypt``."""
         _check_images(images, self.shape, bytes_only=self.largest < 256)
-        numbers = (images * self.largest).round().int() if images.is_floating_point() else images
+        if not (images.is_floating_point() or self.largest < 256) or not images.isfinite().all():
+            raise ValueError("FFX encrypts to finite float32 values in [0, 1], so these images are not its result.")
+        numbers = (images * self.largest).round() if images.is_floating_point() else images
+        numbers = numbers.int()
         return self._replace(numbers.clamp(0, 255), numbers.clamp(0, 999), self.inverse).to(torch.uint8)
 
     def _replace(self, kept, numbers, table):

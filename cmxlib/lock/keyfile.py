@@ -12,6 +12,7 @@ import re
 import shlex
 import stat
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -58,11 +59,21 @@ def may_be(origin: str, secret: Hidden) -> bool:
 
 def stretched(passphrase: Hidden, salt: bytes) -> Hidden:
     """The 32 bytes that scrypt (RFC 7914; N = 2^17, r = 8, p = 1) derives: half a second and 128 MiB a guess."""
-    if not isinstance(passphrase.value, str):
-        raise TypeError(f"passphrase must be a text, but this is {type(passphrase.value).__name__}.")
-    if not passphrase.value:
+    typed = Hidden(utf8(passphrase.value, "passphrase"))
+    if not typed.value:
         raise ValueError("The passphrase is empty; give one that is hard to guess.")
-    return Hidden(Scrypt(salt=salt, length=SECRET_BYTES, n=2**17, r=8, p=1).derive(passphrase.value.encode()))
+    return Hidden(Scrypt(salt=salt, length=SECRET_BYTES, n=2**17, r=8, p=1).derive(typed.value))
+
+
+def utf8(text: Any, name: str) -> bytes:
+    """The bytes of a text. TypeError where it is none, ValueError where UTF-8 cannot hold it."""
+    text = Hidden(text)
+    if not isinstance(text.value, str):
+        raise TypeError(f"{name} must be a text, but this is {type(text.value).__name__}.")
+    try:
+        return text.value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} holds half a character (a surrogate): give a text that UTF-8 can hold.") from None
 
 
 def write(path: Path, secret: Hidden, origin: str, passphrase: Hidden | None = None) -> None:
@@ -148,9 +159,11 @@ def _write_new(path: Path, data: Hidden) -> None:
                 os.fsync(file)
                 if not named:  # with a folder given, Python follows the link to the file without a name
                     os.link(f"/proc/self/fd/{file}", path.name, src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException:
+        except BaseException as error:
             if named:
                 os.unlink(path)
+            elif isinstance(error, OSError):
+                error.filename, error.filename2 = str(path), None  # not the file that has no name
             raise
         if folder is not None:
             os.fsync(folder)  # the name must be on the disk, too

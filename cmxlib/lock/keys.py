@@ -76,7 +76,7 @@ class SecretKey:
         Takes about half a second and 128 MiB by intention: guessing must be costly.
         """
         passphrase = Hidden(passphrase)
-        salt = salt.encode() if isinstance(salt, str) else salt
+        salt = keyfile.utf8(salt, "salt") if isinstance(salt, str) else salt
         if not isinstance(salt, bytes):
             raise TypeError(f"salt must be bytes or a text, but this is {type(salt).__name__}: use os.urandom(16).")
         if len(salt) < 8:
@@ -132,11 +132,13 @@ class SecretKey:
 
     def subkey(self, label: str) -> "SecretKey":
         """An independent key for the given label, for schemes that need many keys from one secret."""
+        keyfile.utf8(label, "label")
         origin = self.origin if self.origin.endswith(" subkey") else f"{self.origin[:73]} subkey"
         return SecretKey(self._derive(f"subkey/{label}"), origin)
 
     def stream(self, n_bytes: int, *, purpose: str) -> bytes:
         """The first ``n_bytes`` of the keystream for ``purpose``."""
+        _check_draw(n_bytes, purpose, "n_bytes")
         # A derived key encrypts nothing but this one stream, so the constant nonce is never used twice.
         cipher = Cipher(algorithms.ChaCha20(self._derive(f"stream/{purpose}"), bytes(16)), mode=None)
         return cipher.encryptor().update(bytes(n_bytes))
@@ -145,6 +147,7 @@ class SecretKey:
         """A uniform permutation of 0 .. n-1 (int64), by Fisher and Yates' shuffle with unbiased draws."""
         # A 64-bit word, reduced modulo m, is biased unless words from the incomplete last interval are rejected.
         # At m < 2^32 that happens once in 2^32 words, so the few spare words below are practically never used up.
+        _check_draw(n, purpose)
         order = np.arange(n)
         words = iter(np.frombuffer(self.stream(8 * (n + 8), purpose=f"permutation/{purpose}/{n}"), "<u8").tolist())
         for i in range(n - 1, 0, -1):
@@ -155,11 +158,13 @@ class SecretKey:
 
     def bits(self, n: int, *, purpose: str) -> np.ndarray:
         """n independent fair bits (bool)."""
+        _check_draw(n, purpose)
         stream = self.stream(math.ceil(n / 8), purpose=f"bits/{purpose}/{n}")
         return np.unpackbits(np.frombuffer(stream, np.uint8), count=n, bitorder="little").astype(bool)
 
     def half(self, n: int, *, purpose: str) -> np.ndarray:
         """A uniform choice of exactly n // 2 of n positions (bool, True where chosen)."""
+        _check_draw(n, purpose)
         return self.permutation(n, purpose=f"half/{purpose}") < n // 2
 
     def orthogonal(self, n: int, *, purpose: str) -> np.ndarray:
@@ -167,6 +172,7 @@ class SecretKey:
 
         Its keystream is the same everywhere; the matrix is so to float64 rounding.
         """
+        _check_draw(n, purpose, low=1)
         words = np.frombuffer(self.stream(16 * n * n, purpose=f"orthogonal/{purpose}/{n}"), "<u8").reshape(2, n, n)
         uniform = ((words >> 11) + 0.5) / 2**53  # in (0, 1), never 0 or 1
         normal = np.sqrt(-2 * np.log(uniform[0])) * np.cos(2 * np.pi * uniform[1])  # Box and Muller
@@ -177,6 +183,11 @@ class SecretKey:
         return HKDF(hashes.SHA256(), SECRET_BYTES, salt=None, info=f"cmxlib/1/{info}".encode()).derive(
             self._secret.value
         )
+
+
+def _check_draw(n, purpose, name="n", low=0):
+    checks.whole(n, name, low)
+    keyfile.utf8(purpose, "purpose")  # a number would draw what its digits do
 
 
 def check_key(key: Any) -> SecretKey:

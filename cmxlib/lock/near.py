@@ -12,6 +12,7 @@ def damaged(cipher: PatchCipher, positions: int, signs: int, rng: np.random.Gene
 
     ``positions`` is 0 or at least 2, since one entry alone cannot be in the wrong place. ``rng`` is a numpy Generator.
     """
+    _check_entries(cipher)
     checks.whole(signs, "signs", 0, cipher.n)
     if checks.whole(positions, "positions", 0, cipher.n) == 1:
         raise ValueError("One entry alone cannot be in the wrong place: choose 0 or at least 2 positions.")
@@ -28,7 +29,7 @@ def scrambled_in_part(cipher: PatchCipher, kind: str, rng: np.random.Generator) 
     kind: "pixels" moves whole pixels, their channels together; "within channels" shuffles each channel by itself, so
     that a patch keeps the mean of each colour; "all" shuffles all entries, so that a patch keeps its overall mean.
     """
-    n, pixels = cipher.n, cipher.block_size**2
+    n, pixels = _check_entries(cipher).n, cipher.block_size**2
     if kind == "pixels":
         order = np.arange(n).reshape(-1, pixels)[:, rng.permutation(pixels)].ravel()
     elif kind == "within channels":
@@ -45,6 +46,9 @@ TURNS = "mirrored left to right", "mirrored top to bottom", "half turn", "transp
 
 def turned(cipher: PatchCipher, turn: str) -> PatchCipher:
     """The cipher after one of ``TURNS`` of each plain patch: wrong in most entries or all, and yet not at random."""
+    _check_entries(cipher)
+    if turn not in TURNS:
+        raise ValueError(f"turn must be one of {', '.join(TURNS)}, but it is {turn!r}.")
     entries = np.arange(cipher.n).reshape(cipher.channels, cipher.block_size, cipher.block_size)
     order = {
         "mirrored left to right": entries[:, :, ::-1],
@@ -62,7 +66,7 @@ def restricted(key: SecretKey, patch_size: int, in_place: int, channels: int = 3
     The idea of restricted random permutations (arXiv 2408.08529), here for the entries of a patch.
     """
     check_key(key)
-    n = channels * checks.whole(patch_size, "patch_size", 1) ** 2
+    n = checks.whole(channels, "channels", 1) * checks.whole(patch_size, "patch_size", 1) ** 2
     checks.whole(in_place, "in_place", 0, n)
     moved = key.permutation(n, purpose="restricted places")[in_place:]
     permutation = np.arange(n)
@@ -72,6 +76,8 @@ def restricted(key: SecretKey, patch_size: int, in_place: int, channels: int = 3
 
 def partway(start: PatchCipher, end: PatchCipher, count: int) -> PatchCipher:
     """The cipher that has the first ``count`` entries of ``end``, and otherwise as much of ``start`` as can be."""
+    if _check_entries(start).n != _check_entries(end).n:
+        raise ValueError(f"Both ciphers must have blocks of one size, but theirs have {start.n} and {end.n} entries.")
     checks.whole(count, "count", 0, end.n)
     permutation, flipped = start.permutation.copy(), start.flipped.copy()
     for i in range(count):
@@ -79,3 +85,10 @@ def partway(start: PatchCipher, end: PatchCipher, count: int) -> PatchCipher:
         permutation[[i, j]] = permutation[[j, i]]
     flipped[:count] = end.flipped[:count]
     return PatchCipher.from_entries(permutation, flipped, start.block_size, start.channels)
+
+
+def _check_entries(cipher):
+    """``cipher``, when it is a PatchCipher of shuffles and flips, which has entries to exchange."""
+    if not isinstance(cipher, PatchCipher) or cipher.permutation is None:
+        raise TypeError(f"cipher must be a PatchCipher of shuffles and flips, but this is {cipher!r}.")
+    return cipher

@@ -16,6 +16,7 @@ from .keys import SecretKey, check_key
 from .pixels import to_values
 
 STEPS = ("shuffle", "flip", "orthogonal")
+LARGEST = 2**14  # entries of a block: its matrix takes 2 GB
 
 
 class PatchCipher:
@@ -178,6 +179,11 @@ class PatchCipher:
             )
         self.patch_size, self.channels, self.block_size = patch_size, channels, block_size
         self.n = channels * block_size**2
+        if self.n > LARGEST:
+            raise ValueError(
+                f"Blocks of {block_size} pixels and {channels} channels have {self.n:,} entries, over {LARGEST:,}, "
+                "so that their map would take over 2 GB: choose a smaller patch_size or block_size."
+            )
 
     def _set_entries(self, permutation, flipped):
         self.permutation, self.flipped = permutation, flipped

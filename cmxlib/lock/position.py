@@ -50,6 +50,8 @@ class PositionCipher:
     def from_ciphers(cls, ciphers: list[PatchCipher]) -> "PositionCipher":
         """The cipher that has a given PatchCipher at each position, as an attack estimates them."""
         self = cls.__new__(cls)
+        if not all(isinstance(cipher, PatchCipher) for cipher in ciphers) or len({c.patch_size for c in ciphers}) != 1:
+            raise TypeError("ciphers must be PatchCiphers of one patch size, one for each position of the image.")
         self.ciphers, self.patch_size = list(ciphers), ciphers[0].patch_size
         return self
 
@@ -64,8 +66,10 @@ class PositionCipher:
 
 def etc_variants(patch_size: int = 4, channels: int = 3) -> list[PatchCipher]:
     """The ciphers that EtC can make of one patch: rotated and mirrored (8 ways), a negative or not, its colours in any
-    order; 96 for three colours. They are affine, a permutation with one sign for all, and so fold into an embedding."""
+    order; 96 for three colours, of which there may be 4. They are affine, a permutation with one sign for all, and so
+    fold into an embedding."""
     checks.whole(patch_size, "patch_size", 1)
+    checks.whole(channels, "channels", 1, 4)
     ways = turns(np.arange(channels * patch_size**2).reshape(channels, patch_size, patch_size))
     negatives = (np.full(ways[0].size, negative) for negative in (False, True))
     orders = (list(order) for order in itertools.permutations(range(channels)))
@@ -97,6 +101,8 @@ def encrypt_model_by_position(
     model: nn.Module, cipher: PositionCipher, *, mean: Sequence[float], std: Sequence[float]
 ) -> nn.Module:
     """A copy of ``model`` whose patch embedding undoes each position's own cipher; all other layers stay."""
+    if not isinstance(cipher, PositionCipher):
+        raise TypeError(f"cipher must be a PositionCipher, but this is {type(cipher).__name__}.")
     encrypted, found = checked_copy(model, 3, find_embedding(model)[0])
     conv = found.layer
     folded = [encrypt_model(nn.Sequential(conv), each, mean=mean, std=std)[0] for each in cipher.ciphers]

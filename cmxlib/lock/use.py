@@ -21,6 +21,10 @@ class Encrypt(nn.Module):
 
     def __init__(self, cipher):
         super().__init__()
+        if not callable(getattr(cipher, "encrypt", None)):
+            raise TypeError(
+                f"cipher must have encrypt(images), but this is {type(cipher).__name__}: use PatchCipher(key)."
+            )
         self.cipher = cipher
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -47,7 +51,11 @@ def verify(
     evaluation mode. Their logits are the output itself or its attribute ``logits``. mean and std are as for
     ``encrypt_model``.
     """
-    checks.images(images)
+    if not checks.images(images).numel():
+        raise ValueError(f"images must hold at least one image, but this is {tuple(images.shape)}.")
+    for name, net in {"model": model, "encrypted": encrypted}.items():
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"{name} must be a torch module, but this is {type(net).__name__}.")
     norm = statistics_or(model, mean, std)
     started, found = time.perf_counter(), []
     for net, batch in ((model, images), (encrypted, cipher.encrypt(images)), (encrypted, images)):

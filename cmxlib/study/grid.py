@@ -38,6 +38,15 @@ def read_grid(path: str | Path) -> Grid:
         raise ValueError(
             f"{path} has {', '.join(sorted(other))}, but only base, name, tables, scale and axes are read."
         )
+    for name, kind, what in (
+        ("base", str, "a text"),
+        ("name", str, "a text"),
+        ("tables", list, "a list"),
+        ("scale", dict, "a table"),
+        ("axes", dict, "a table"),
+    ):
+        if not isinstance(found.get(name, kind()), kind):
+            raise ValueError(f"{path} must have {what} as {name}, but it is {found[name]!r}.")
     base = _changed(named(found["base"]), found.get("scale", {}), "scale")
     axes = found.get("axes", {})
     if wrong := [axis for axis, values in axes.items() if not isinstance(values, list)]:

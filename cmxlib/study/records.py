@@ -38,11 +38,7 @@ _TEXT = ("seeds", "settings", "python", "torch", "cmxlib", "commit", "date")  # 
 
 def build_dir(scale: str) -> Path:
     """The ignored folder of what a run at this scale leaves: executed chapters, and a quick run's rows and figures."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", scale):
-        raise ValueError(
-            f"There is no scale {scale!r}: use one of {', '.join(SCALE_NAMES)}, or for one of your own a name of small "
-            "letters, digits, _ and -."
-        )
+    check_name(scale, "scale")
     return checkout() / "build" / scale
 
 
@@ -60,7 +56,19 @@ def figures_dir(scale: str) -> Path:
 
 def table_path(scale: str, table: str) -> Path:
     """The file that holds `table` at this scale."""
+    check_name(table, "table")
     return results_dir(scale) / f"{table}.csv"
+
+
+def check_name(name: Any, kind: str) -> None:
+    """ValueError where the name of a scale or a table cannot be that of a folder or file of the book."""
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise ValueError(
+            f"There is no {kind} {name!r}: use one of {', '.join(SCALE_NAMES)}, or for one of your own a name of small "
+            "letters, digits, _ and -."
+            if kind == "scale"
+            else f"There is no table {name!r}: its name is of small letters, digits, _ and -."
+        )
 
 
 # -- where rows come from ------------------------------------------------------------------------------------------

@@ -102,6 +102,7 @@ class Scale:
     attack: AttackSettings = AttackSettings()
 
     def __post_init__(self):
+        records.check_name(self.name, "scale")
         size = self.model.get("patch_size")
         if not self.patch_sizes or self.patch_sizes[0] != size:
             raise ValueError(

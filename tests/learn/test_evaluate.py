@@ -157,7 +157,7 @@ X, Y = DATA.test_images, DATA.test_labels
         (lambda m: accuracy(m, X[:0], Y[:0], **NORM), ValueError, "no images, and so no accuracy"),
         (lambda m: logits(m, X, batch_size=0, **NORM), ValueError, "batch_size must be"),
         (lambda m: logits(m, X, batch_size=2.5, **NORM), TypeError, "batch_size must be"),
-        (lambda m: logits(lambda x: x, X, **NORM), TypeError, r"model must be a torch.nn.Module"),
+        (lambda m: logits(lambda x: x, X, **NORM), TypeError, r"model must be a Module"),
         (lambda m: logits(nn.Identity(), X, **NORM), ValueError, r"must give logits.*\(48, 3, 8, 8\)"),
         (lambda m: logits(Pair(), X, **NORM), ValueError, "must give logits.*tuple"),
     ],

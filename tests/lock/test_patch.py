@@ -244,7 +244,7 @@ def test_a_recorded_graph_does_the_same(steps, dtype):
     first, second = (torch.randint(0, 256, (n, 3, 8, 12), generator=make).div(scale).to(dtype) for n in (2, 5))
     batch = {0: torch.export.Dim("batch")}
     graphs = [
-        torch.export.export(Both(), (first,), dynamic_shapes=(batch,)).module(),
+        torch.export.export(Both(), (first,), dynamic_shapes=(batch,), strict=False).module(),
         torch.compile(Both(), backend="aot_eager"),
     ]
     for graph in graphs:

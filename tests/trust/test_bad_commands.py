@@ -1,0 +1,454 @@
+"""Wrong commands and hostile files: exit status 1 with one sentence that names the file and what is wrong with it, or 2
+where the command line itself is wrong; never a traceback, a hang, or an output."""
+
+import io
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+from safetensors.torch import save
+
+from cmxlib import SecretKey
+
+from ..files.test_graphs import far, model
+
+POSIX = os.name == "posix"
+RGB = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+STATE = {"a.weight": torch.ones(8, 3, 4, 4), "a.bias": torch.ones(8)}
+
+# -- what the files are made by ------------------------------------------------------------------------------------
+
+
+def text_of_key(**changes):
+    """The text of a good key file, with lines changed by their name."""
+    SecretKey.for_experiment(1).save("good.key")
+    with open("good.key", "rb") as file:
+        lines = file.read().decode().splitlines()
+    os.unlink("good.key")
+    return "".join(f"{changes.get(line.partition(':')[0], line)}\n" for line in lines)
+
+
+def key_file(change, mode=0o600):
+    """my.key, with the text that ``change`` makes of a good one."""
+
+    def make():
+        found = change(text_of_key().encode())
+        with open(os.open("a.key", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(found)
+        os.chmod("a.key", mode)
+
+    return make
+
+
+def content(name, data):
+    """A file of these bytes, or what a function gives."""
+
+    def make():
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+        with open(name, "wb") as file:
+            file.write(data() if callable(data) else data)
+
+    return make
+
+
+def png(pixels=RGB, **texts):
+    file, info = io.BytesIO(), PngImagePlugin.PngInfo()
+    for name, text in texts.items():
+        info.add_text(name, text)
+    Image.fromarray(pixels).save(file, "PNG", pnginfo=info)
+    return file.getvalue()
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png_of(width, height, *chunks, rows=b""):
+    """A PNG that says a size, whatever it holds."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = [chunk(b"IHDR", head), *chunks, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def spoilt(data, at):
+    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+
+
+RECORD = {"version": 1, "key": "4b3479a0c1addfaa", "steps": ["flip"], "patch": 4, "size": [8, 8], "mode": "RGB"}
+
+
+def recorded(text=None, **changes):
+    """An encrypted image whose record is this text, or the usual one with changes."""
+    return content("a.png", lambda: png(cmxlib=json.dumps({**RECORD, **changes}) if text is None else text))
+
+
+def header(text, data=b""):
+    text = text if isinstance(text, bytes) else text.encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def tensor(shape="[8,3,4,4]", kind="F32", offsets="[0,1536]"):
+    return f'{{"a.weight":{{"dtype":"{kind}","shape":{shape},"data_offsets":{offsets}}}}}'
+
+
+def safetensors(text, size=1536):
+    return content("a.safetensors", lambda: header(text, bytes(size)))
+
+
+def zipped(**entries):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name.replace("__", "/"), data)
+    return file.getvalue()
+
+
+def array(value, name="a.npy", **options):
+    return lambda: np.save(name, value, **options)
+
+
+def npy(text):
+    data = text.encode()
+    return content("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(data)) + data + bytes(192))
+
+
+def onnx_file(change):
+    def make():
+        found = model()
+        given = change(found)
+        with open("a.onnx", "wb") as file:
+            file.write((given or found).SerializeToString())
+
+    return make
+
+
+def negative(found):
+    found.graph.initializer[0].dims[0] = -8
+
+
+def nested(found):
+    """Graphs in graphs, deeper than any parser goes."""
+    graph = found.graph
+    for _ in range(300):
+        node = graph.node.add(op_type="If", output=["z"])
+        attribute = node.attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH)
+        graph = attribute.g
+
+
+def circle(found):
+    found.graph.node[0].input[0] = "y"
+
+
+def pipe(name):
+    return lambda: os.mkfifo(name)
+
+
+def link(to, name):
+    return lambda: os.symlink(to, name)
+
+
+def folder(*makers):
+    def make():
+        os.makedirs("in", exist_ok=True)
+        for maker in makers:
+            maker()
+
+    return make
+
+
+good = content("in/a.png", png)
+nothing = folder()
+LOCK = "--key my.key --patch 4"
+NORM = "--key my.key --patch 4 --norm imagenet"
+SHUT, ALL = f"encrypt-images a.png b.png {LOCK}", f"encrypt-images in out {LOCK}"
+
+# -- (what, how it is made, command, status, words) ----------------------------------------------------------------
+
+KEY_FILES = [
+    ("a line too many", key_file(lambda t: t + b"more\n"), "key show a.key", 1, "not a complete cmxlib key file"),
+    ("lines twice", key_file(lambda t: t + t), "key show a.key", 1, "not a complete"),
+    ("a BOM", key_file(lambda t: b"\xef\xbb\xbf" + t), "key show a.key", 1, "not a complete"),
+    ("UTF-16", key_file(lambda t: t.decode().encode("utf-16")), "key show a.key", 1, "not a complete"),
+    ("old line ends", key_file(lambda t: t.replace(b"\n", b"\r")), "key show a.key", 1, "not a complete"),
+    ("capitals", key_file(lambda t: t.upper()), "key show a.key", 1, "not a complete"),
+    ("a space", key_file(lambda t: t.replace(b"secret: ", b"secret:  ")), "key show a.key", 1, "not a complete"),
+    ("no last line end", key_file(lambda t: t[:-1]), "key show a.key", 1, "not a complete"),
+    ("a NUL", key_file(lambda t: t.replace(b"\n", b"\0\n", 1)), "key show a.key", 1, "not a complete"),
+    ("version 9", key_file(lambda t: t.replace(b"version 2", b"version 9")), "key show a.key", 1, "not a complete"),
+    ("version 1", key_file(lambda t: t.replace(b"version 2", b"version 1")), "key show a.key", 1, "check does not"),
+    ("another check", key_file(lambda t: spoilt(t, -2)), "key show a.key", 1, "a.key"),
+    ("another origin", key_file(lambda t: t.replace(b"t 1", b"t 2")), "key show a.key", 1, "check does not match"),
+    ("a long one", key_file(lambda t: t * 10_000), "key show a.key", 1, "not a complete"),
+    ("read by all", key_file(lambda t: t, 0o644), "key show a.key", 1, "run chmod 600 a.key"),
+    ("read by a group", key_file(lambda t: t, 0o640), "key show a.key", 1, "run chmod 600 a.key"),
+    ("a folder", lambda: os.mkdir("a.key"), "key show a.key", 1, "no regular file"),
+    ("nowhere", nothing, "key show none/a.key", 1, "none/a.key: No such file"),
+    ("an empty name", nothing, ["key", "show", ""], 1, "no regular file"),
+    ("a new one in no folder", nothing, "key new none/a.key", 1, "none: No such file"),
+    ("a new one with a long name", nothing, f"key new {'a' * 300}", 1, "File name too long"),
+    ("a new one in place of another", nothing, "key new my.key", 1, "exists already"),
+    ("a new one in place of a link", link("none", "a.key"), "key new a.key", 1, "exists already"),
+    ("no verb", nothing, "key", 2, "new|show"),
+    ("no file", nothing, "key show", 2, "file"),
+]
+
+IMAGES = [
+    ("a bit turned", content("a.png", lambda: spoilt(png(), 60)), SHUT, 1, "damaged"),
+    ("no rows", content("a.png", png_of(8, 8)), SHUT, 1, "damaged"),
+    ("a size of 2^31", content("a.png", png_of(2**31 - 1, 2**31 - 1)), SHUT, 1,
+     "a.png has more than 89,478,485 pixels"),
+    ("a width of 0", content("a.png", png_of(0, 8)), SHUT, 1, "a.png"),
+    ("a text bomb", content("a.png", lambda: png_of(8, 8, chunk(b"zTXt", b"cmxlib\0\0" + zlib.compress(bytes(10**8))))),
+     SHUT, 1, "a.png is damaged"),
+    ("a TIFF to nowhere", content("a.tiff", b"II*\0" + b"\xff" * 60),
+     f"encrypt-images a.tiff b.png {LOCK}", 1, "a.tiff"),
+    ("a GIF of nothing", content("a.gif", b"GIF89a" + bytes(7)), f"encrypt-images a.gif b.png {LOCK}", 1, "a.gif"),
+    ("half a WebP", content("a.webp", b"RIFF\xff\xff\xff\x7fWEBPVP8 " + bytes(20)),
+     f"encrypt-images a.webp b.png {LOCK}", 1, "a.webp"),
+    ("a BMP of 2^31", content("a.bmp", b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 2**31 - 1, 1, 1, 24) + bytes(30)),
+     f"encrypt-images a.bmp b.png {LOCK}", 1, "a.bmp"),
+    ("a pipe", pipe("a.png"), SHUT, 1, "a.png is no regular file"),
+    ("a pipe in a folder", folder(good, pipe("in/b.png")), ALL, 1, "in/b.png is no regular"),
+    ("a pipe as a record", folder(array(np.zeros((1, 3, 8, 8))), pipe("a.npy.json")),
+     f"encrypt-images a.npy b.npy {LOCK}", 1, "a.npy.json is no regular file"),
+    ("a link to itself", folder(good, link("b.png", "in/b.png")), ALL, 1, "in/b.png"),
+    ("a link to nowhere", folder(good, link("none", "in/b.png")), ALL, 1, "in/b.png: No such"),
+    ("a link to zeros", folder(good, link("/dev/zero", "in/b.png")), ALL, 1, "no regular"),
+    ("a folder named so", folder(lambda: os.makedirs("in/a.png/b.png")), ALL, 1, "no image"),
+    ("out by ..", folder(good), f"encrypt-images in in/../in/out {LOCK}", 1, "lies in in"),
+    ("out by a link", folder(good, link("in", "out")), ALL, 1, "lies in in"),
+    ("out is a device", folder(good), f"encrypt-images in /dev/null {LOCK}", 1, "/dev/null is a file"),
+    ("out below a file", folder(good), f"encrypt-images in/a.png my.key/b.png {LOCK}", 1, "my.key"),
+    ("out is a link to nowhere", folder(good, link("none", "b.png")), f"encrypt-images in/a.png b.png {LOCK}", 1,
+     "b.png exists already"),
+    ("out on itself", folder(good), f"encrypt-images in/a.png in/a.png {LOCK}", 1, "in/a.png exists already"),
+    ("a name of two lines", content("in/a\nb.png", b"no"), ALL, 1, "in/a b.png is no image"),
+    ("no name of UTF-8", content(b"\xff.png".decode("utf-8", "surrogateescape"), b"no"),
+     ["encrypt-images", b"\xff.png".decode("utf-8", "surrogateescape"), "b.png", *LOCK.split()], 1, "is no image"),
+    ("patches of a billion", folder(good),
+     "encrypt-images in out --key my.key --patch 999999999", 1, "999999999 pixels"),
+    ("patches of 1e3", folder(good), "encrypt-images in out --key my.key --patch 1e3", 2, "no whole number from 1 up"),
+    ("patches in Arabic digits", folder(good), "encrypt-images in out --key my.key --patch ٣", 2, "no whole number"),
+    ("no patch", folder(good), "encrypt-images in out --key my.key", 2, "--patch"),
+    ("no key", folder(good), "encrypt-images in out --patch 4", 2, "--key"),
+    ("a key that is not there", folder(good),
+     "encrypt-images in out --key no.key --patch 4", 1, "no.key: No such file"),
+    ("a crop too large", folder(good),
+     f"encrypt-images in/a.png b.png {LOCK} --crop 999", 1, "smaller than --crop 999"),
+    ("no images", nothing, ALL, 1, "holds no image"),
+    ("nowhere", nothing, f"encrypt-images none out {LOCK}", 1, "none"),
+    ("an empty name", nothing, ["encrypt-images", "", "b.png", *LOCK.split()], 1, "."),
+]  # fmt: skip
+
+OPEN = "decrypt-images a.png b.png --key my.key"
+RECORDS = [
+    ("a name twice", recorded('{"version": 1, "version": 1}'), OPEN, 1, "a.png has a damaged record"),
+    ("a huge number", recorded('{"version": 1e999}'), OPEN, 1, "damaged record"),
+    ("thousands of digits", recorded('{"version": ' + "9" * 5000 + "}"), OPEN, 1, "damaged record"),
+    ("NaN", recorded('{"version": NaN}'), OPEN, 1, "damaged record"),
+    ("brackets", recorded("[" * 50_000), OPEN, 1, "damaged record"),
+    ("a megabyte", recorded('{"version": 1, "a": "' + "a" * 10**6 + '"}'), OPEN, 1, "damaged record"),
+    ("a list", recorded("[1, 2]"), OPEN, 1, "damaged record"),
+    ("nothing", recorded(""), OPEN, 1, "damaged record"),
+    ("half of it", recorded(json.dumps(RECORD)[:-9]), OPEN, 1, "damaged record"),
+    ("a later version", recorded(version=2), OPEN, 1, "by a later cmxlib (record of version 2)"),
+    ("a patch of a million", recorded(patch=10**6), OPEN, 1, "1000000"),
+    ("a patch of 2^30", recorded(patch=2**30), OPEN, 1, "damaged record"),
+    ("a patch of True", recorded(patch=True), OPEN, 1, "damaged record"),
+    ("a patch of 4.0", recorded(patch=4.0), OPEN, 1, "damaged record"),
+    ("steps unknown", recorded(steps=["twist"]), OPEN, 1, "damaged record"),
+    ("steps twice", recorded(steps=["flip", "flip"]), OPEN, 1, "a.png"),
+    ("steps as a text", recorded(steps="flip"), OPEN, 1, "damaged record"),
+    ("another key", recorded(key="0" * 16), OPEN, 1, "with the key 0000000000000000"),
+    ("a size of others", recorded(size=[8, 9]), OPEN, 1, "was resized or changed"),
+    ("padded to more", recorded(original=[9, 9]), OPEN, 1, "damaged record"),
+    ("a name unknown", recorded(run="rm"), OPEN, 1, "damaged record"),
+]
+
+CLOSE = f"encrypt-images a.npy b.npy {LOCK}"
+ARRAYS = [
+    ("a header of code", npy("{'descr': __import__('os').mkdir('x'), 'shape': (1,)}"), CLOSE, 1, "no array of numbers"),
+    ("a shape below 0", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 3, 8, 8), }"), CLOSE, 1, "a.npy"),
+    ("a shape past memory", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (2**40, 3, 8, 8), }"), CLOSE, 1,
+     "no array of numbers"),
+    ("brackets", npy("(" * 5000), CLOSE, 1, "no array of numbers"),
+    ("no header", content("a.npy", b"\x93NUMPY"), CLOSE, 1, "no array of numbers"),
+    ("nothing", content("a.npy", b""), CLOSE, 1, "no array of numbers"),
+    ("no images in it", array(np.zeros((0, 3, 8, 8))), CLOSE, 1, "images are (N, C, H, W)"),
+    ("five axes", array(np.zeros((1, 1, 3, 8, 8))), CLOSE, 1, "images are (N, C, H, W)"),
+    ("truth values", array(np.zeros((1, 3, 8, 8), bool)), CLOSE, 1, "holds bool"),
+    ("complex numbers", array(np.zeros((1, 3, 8, 8), complex)), CLOSE, 1, "holds complex128"),
+    ("texts", array(np.full((1, 3, 8, 8), "a")), CLOSE, 1, "images are (N, C, H, W)"),
+    ("infinity", array(np.full((1, 3, 8, 8), np.inf)), CLOSE, 1, "a.npy: Float images must hold values"),
+    ("a width of 7", array(np.zeros((1, 3, 8, 7))), CLOSE, 1, "divisible by the block size 4"),
+    ("resized", array(np.zeros((1, 3, 8, 8))), f"{CLOSE} --resize 8", 1, "resize, crop and pad it before"),
+    ("not encrypted", array(np.zeros((1, 3, 8, 8))), "decrypt-images a.npy b.npy --key my.key", 1, "no record"),
+    ("a record with a BOM", folder(array(np.zeros((1, 3, 8, 8))), content("a.npy.json", b"\xef\xbb\xbf{}")), CLOSE, 1,
+     "a.npy.json has a damaged record"),
+]  # fmt: skip
+
+TENSORS = f"encrypt-model a.safetensors b.safetensors {NORM}"
+TORCH = f"encrypt-model a.pt b.pt {NORM}"
+ONNX = f"encrypt-model a.onnx b.onnx {NORM}"
+FILES_OF_MODELS = [
+    ("a header of 2^63", content("a.safetensors", struct.pack("<Q", 2**63) + b"{}"), TENSORS, 1, "no complete"),
+    ("a header past the end", content("a.safetensors", struct.pack("<Q", 10**6) + b"{}"), TENSORS, 1, "no complete"),
+    ("a shape past memory", safetensors(tensor("[1073741824,1073741824,1073741824,4]")), TENSORS, 1, "no complete"),
+    ("a shape below 0", safetensors(tensor("[-8,3,4,4]")), TENSORS, 1, "no complete"),
+    ("a shape of floats", safetensors(tensor("[8.0,3,4,4]")), TENSORS, 1, "no complete"),
+    ("offsets the wrong way", safetensors(tensor(offsets="[1536,0]")), TENSORS, 1, "no complete"),
+    ("offsets past the end", safetensors(tensor(offsets="[0,9999]")), TENSORS, 1, "no complete"),
+    ("offsets with a hole", safetensors(tensor(offsets="[512,2048]"), 2048), TENSORS, 1, "no complete"),
+    ("a type unknown", safetensors(tensor(kind="F99")), TENSORS, 1, "no complete"),
+    ("numbers of 400 digits", safetensors(tensor(offsets=f"[0,{'9' * 400}]")), TENSORS, 1, "no complete"),
+    ("a header that is no text", safetensors(b"\xff" * 20), TENSORS, 1, "no complete"),
+    ("metadata as numbers", safetensors('{"__metadata__":{"cmxlib":5},' + tensor()[1:]), TENSORS, 1, "a.safetensors"),
+    ("a record of nonsense", safetensors('{"__metadata__":{"cmxlib":"no"},' + tensor()[1:]),
+     TENSORS, 1, "damaged record"),
+    ("more behind the end", content("a.safetensors", lambda: save(STATE) + b"more"), TENSORS, 1, "no complete"),
+    ("a pipe", pipe("a.safetensors"), TENSORS, 1, "a.safetensors is no regular file"),
+    ("a device", link("/dev/zero", "a.safetensors"), TENSORS, 1, "no regular file"),
+    ("a pipe of torch", pipe("a.pt"), TORCH, 1, "a.pt is no regular file"),
+    ("a zip of nothing", content("a.pt", lambda: zipped()), TORCH, 1, "no checkpoint of weights alone"),
+    ("a zip of paths up", content("a.pt", lambda: zipped(**{"..__..__x": b"x"})), TORCH, 1, "no checkpoint"),
+    ("a zip bomb", content("a.pt", lambda: zipped(a__data=bytes(10**8), a__version=b"3")), TORCH, 1, "no checkpoint"),
+    ("a record bomb", content("a.pt", lambda: zipped(**{"a__cmxlib.json": bytes(10**7)})), TORCH, 1, "no checkpoint"),
+    ("a pickle of before", lambda: torch.save(STATE, "a.pt", _use_new_zipfile_serialization=False),
+     TORCH, 1, "torch 1.6"),
+    ("a tensor alone", lambda: torch.save(torch.ones(3), "a.pt"), TORCH, 1, "holds no tensors by name"),
+    ("names that are numbers", lambda: torch.save({1: torch.ones(8, 3, 4, 4)}, "a.pt"), TORCH, 1, "a.pt does not tell"),
+    ("a pipe of ONNX", pipe("a.onnx"), ONNX, 1, "a.onnx is no regular file"),
+    ("a device of ONNX", link("/dev/zero", "a.onnx"), ONNX, 1, "a.onnx is no regular file"),
+    ("a shape below 0 in ONNX", onnx_file(negative), ONNX, 1, "a.onnx"),
+    ("graphs in graphs", onnx_file(nested), ONNX, 1, "a.onnx"),
+    ("a graph in a circle", onnx_file(circle), ONNX, 1, "a.onnx"),
+    ("no graph", content("a.onnx", lambda: onnx.ModelProto(ir_version=8).SerializeToString()), ONNX, 1, "a.onnx"),
+    ("data in its own folder", onnx_file(lambda found: far(".")), ONNX, 1, "no valid ONNX model"),
+    ("data nowhere", onnx_file(lambda found: far("")), ONNX, 1, "no valid ONNX model"),
+    ("data outside", onnx_file(lambda found: far("../my.key")), ONNX, 1, "no valid ONNX model"),
+    ("data behind a NUL", onnx_file(lambda found: far("a\0b")), ONNX, 1, "ONNX model"),
+    ("data in a pipe", folder(pipe("w.bin"), onnx_file(lambda found: far("w.bin"))), ONNX, 1, "no valid ONNX model"),
+    ("an offset of 400 digits", folder(content("w.bin", bytes(2000)), onnx_file(lambda f: far("w.bin", offset="9" * 400))),
+     ONNX, 1, "ONNX model"),
+    ("another suffix", content("a.onnx", b""), f"encrypt-model a.onnx b.pt {NORM}", 1, "must end in .onnx"),
+    ("no suffix", content("model", b""), f"encrypt-model model b {NORM}", 1, "is no .safetensors, .pt, .pth or .onnx"),
+    ("nowhere", nothing, TORCH, 1, "No such file"),
+    ("a mean of NaN", safetensors(tensor()), f"{TENSORS} --mean nan 0 0 --std 1 1 1".replace("--norm imagenet ", ""), 1,
+     "mean must be finite"),
+    ("a std of 1e999", safetensors(tensor()), f"{TENSORS} --mean 0 0 0 --std 1e999 1 1".replace("--norm imagenet ", ""),
+     1, "std must be finite"),
+    ("a mean of words", safetensors(tensor()), f"{TENSORS} --mean a b c", 2, "invalid float"),
+    ("a norm unknown", safetensors(tensor()), TENSORS.replace("imagenet", "mine"), 2, "invalid choice"),
+    ("steps unknown", safetensors(tensor()), f"{TENSORS} --steps twist", 2, "is not shuffle,flip"),
+    ("verified against itself", content("a.safetensors", lambda: save(STATE)),
+     "verify a.safetensors a.safetensors --key my.key", 1, "carries no record"),
+    ("verified against nothing", content("a.safetensors", lambda: save(STATE)),
+     "verify a.safetensors b.safetensors --key my.key", 1, "b.safetensors"),
+    ("verified, two kinds", nothing, "verify a.safetensors b.pt --key my.key", 1, "files of two kinds"),
+]  # fmt: skip
+
+BOOK = [
+    ("no command", nothing, "", 2, "command"),
+    ("an unknown command", nothing, "encrypt", 2, "invalid choice"),
+    ("an unknown option", nothing, "counts --all", 2, "unrecognized"),
+    ("a scale unknown", nothing, "study --scale huge", 1, "no scale 'huge'"),
+    ("a scale outside", nothing, "study --scale ../x --status", 1, "no scale '../x'"),
+    ("a table unknown", nothing, "study --status --only kyes", 1, "no table 'kyes'"),
+    ("seeds backwards", nothing, "study --status --seeds 4-1", 2, "no list of numbers"),
+    ("a billion seeds", nothing, "study --status --seeds 0-9999999999", 2, "no list of numbers"),
+    ("0 keys", nothing, "study --status --keys 0", 2, "no whole number from 1 up"),
+    ("a share of 0", nothing, "study --scale quick --shard 0/3", 1, "--shard is K/N"),
+    ("a share of words", nothing, "study --scale quick --shard a/b", 1, "--shard is K/N"),
+    ("no sweep", nothing, "study --status --sweep none.toml", 1, "none.toml: No such file"),
+    ("a sweep of noise", content("a.toml", b"\xff\xfe"), "study --status --sweep a.toml", 1, "a.toml is no TOML file"),
+    ("a sweep of nothing", content("a.toml", b""),
+     "study --status --sweep a.toml", 1, "a.toml lacks base, name, tables"),
+    ("a sweep of numbers", content("a.toml", b"base = 1\nname = 2\ntables = 3"), "study --status --sweep a.toml", 1,
+     "must have a text as base"),
+    ("a sweep of one table", content("a.toml", b'base = "small"\nname = "x"\ntables = "keys"'),
+     "study --status --sweep a.toml", 1, "tables"),
+    ("a sweep with a scale of 3", content("a.toml", b'base = "small"\nname = "x"\ntables = ["keys"]\nscale = 3'),
+     "study --status --sweep a.toml", 1, "scale"),
+    ("a sweep named ..", content("a.toml", b'base = "small"\nname = ".."\ntables = ["keys"]'),
+     "study --status --sweep a.toml", 1, "no scale"),
+    ("a chapter unknown", nothing, "book --only 99", 1, "99"),
+    ("a chapter unknown to save", nothing, "save --only 99", 1, "99"),
+    ("no workers", nothing, "book --workers 0", 2, "no whole number from 1 up"),
+    ("two places to run", nothing, "book --workers 1 --scheduler x", 2, "not allowed with"),
+]  # fmt: skip
+
+ROWS = [*KEY_FILES, *IMAGES, *RECORDS, *ARRAYS, *FILES_OF_MODELS, *BOOK]
+
+
+@pytest.mark.skipif(not POSIX, reason="modes, pipes and devices are POSIX")
+@pytest.mark.parametrize(
+    ("make", "command", "status", "words"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_wrong_command_is_refused_in_a_sentence(make, command, status, words, key, cmx, limit):
+    make()
+    before = sorted(os.listdir())
+    found, _, said = cmx(*(command.split() if isinstance(command, str) else command))
+    assert (found, words in said) == (status, True), said
+    left = set(os.listdir()) - set(before)
+    assert not left - {"out"} and "b.png" not in (os.listdir("out") if left else left)
+
+
+def test_some_of_them_in_a_process_of_their_own(key, tmp_path):
+    """As a shell runs them: what argparse, the interpreter's end or a signal handler says is seen too."""
+    content("a.png", b"no image")()
+    for command, status in (
+        (SHUT, 1),
+        ("key show none.key", 1),
+        ("study --seeds x", 2),
+    ):
+        done = subprocess.run([sys.executable, "-m", "cmxlib", *command.split()], capture_output=True, text=True)
+        assert done.returncode == status and "Traceback" not in done.stderr and done.stderr.count("cmx") <= 3
+
+
+# -- what is handled right -----------------------------------------------------------------------------------------
+
+
+def test_a_key_with_the_line_ends_of_windows_is_that_key(key, cmx):
+    key_file(lambda text: text.replace(b"\n", b"\r\n"))()
+    assert SecretKey.load("a.key") == key
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda a: np.asfortranarray(a),
+        lambda a: a[::-1, :, ::-1],
+        lambda a: a.astype(">f4"),
+        lambda a: np.lib.stride_tricks.as_strided(a[0], a.shape, (0, *a.strides[1:])),
+    ],
+    ids=["of Fortran", "of negative strides", "of another byte order", "of one image"],
+)
+def test_arrays_are_encrypted_as_what_they_are(form, key, cmx):
+    given = form(np.random.default_rng(0).random((3, 3, 8, 8), np.float32))
+    np.save("a.npy", given)
+    assert cmx("encrypt-images", "a.npy", "b.npy", "--key", "my.key", "--patch", 4)[0] == 0
+    assert cmx("decrypt-images", "b.npy", "c.npy", "--key", "my.key")[0] == 0
+    assert np.allclose(np.load("c.npy"), given, atol=1e-6)
+
+
+@pytest.mark.skipif(not POSIX, reason="Windows has no such names")
+def test_names_of_any_bytes_are_kept(key, cmx):
+    names = [b"\xff.png", b"a\nb.png", "ü ñ.png".encode(), b"-x.png", b"a" * 240 + b".png"]
+    os.mkdir("in")
+    for name in names:
+        with open(os.path.join(b"in", name), "wb") as file:
+            file.write(png())
+    assert cmx("encrypt-images", "in", "out", "--key", "my.key", "--patch", 4)[0] == 0
+    assert sorted(os.listdir(b"out")) == sorted(names)
+    shutil.rmtree("in")
