@@ -68,6 +68,7 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
     if not source.is_dir():
         if target.is_dir():
             target = target / _renamed(Path(source.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
         changed = convert(source, target, job)
         return Report(done=int(changed), kept=int(not changed))

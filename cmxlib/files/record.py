@@ -5,7 +5,7 @@ own in a .pt file, in a file x.npy.json beside x.npy. It names the key by its fi
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..lock.keys import SecretKey
@@ -46,7 +46,7 @@ class Record:
 
     def text(self) -> str:
         """As it is written: JSON on one line."""
-        found = {name: value for name, value in asdict(self).items() if value is not None}
+        found = {name: value for name, value in vars(self).items() if value is not None}
         return json.dumps({"version": _VERSION, **found})
 
     def settings(self) -> "Record":
