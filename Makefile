@@ -25,7 +25,7 @@ setup: .venv/ready ## make or complete .venv, which every target below does firs
 	@rm -f $@
 	@.venv/bin/python -m pip install --quiet "uv>=0.7"
 	@.venv/bin/uv pip install --compile-bytecode --python .venv/bin/python $(if $(TORCH),--torch-backend $(TORCH)) \
-		-c requirements.txt -e '.[book,files,onnx,serve,test,sweep,site,browser]'
+		--constraint requirements.txt -e '.[book,files,onnx,serve,test,sweep,site,browser]'
 	@touch $@
 
 book: setup ## run every chapter at quick scale on the embedded data (minutes)

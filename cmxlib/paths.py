@@ -3,8 +3,8 @@ the project writes a file."""
 
 import importlib
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,6 +59,8 @@ def cache_dir() -> Path:
 
 def need(module: str, extra: str) -> ModuleType:
     """The module, imported. ImportError naming the extra of cmxlib that brings it, where it is not installed."""
+    if found := sys.modules.get(module):
+        return found
     package = module.partition(".")[0]
     try:
         importlib.import_module(package)
@@ -100,12 +102,14 @@ def replacing(path: str | os.PathLike, *, one_of_many: bool = False) -> Iterator
     the block ends without an error: a reader finds the old one or the whole new one, never a part.
 
     A symbolic link is followed, so that what it points to is replaced and the link stays. What a killed writer left in
-    the folder is swept first. one_of_many: the caller has swept the folder, and can make the files again that a power
-    cut may take; they are not forced to the disk one by one.
+    the folder is swept first. one_of_many: the caller has made the folder and swept it, and can make the files again
+    that a power cut may take; they are not forced to the disk one by one.
     """
-    path = Path(path).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()
     if not one_of_many:
+        path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
     handle, temporary = _open_temporary(path)
     try:
@@ -139,7 +143,8 @@ def _open_temporary(path: Path) -> tuple[int, str]:
     """A new file beside ``path``, open and locked for as long as it is: the system frees the lock of a dead process."""
     while True:
         # Of a long name a part, for no name may be longer than 255 bytes.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=_SUFFIX)
+        name = f"{path.parent}{os.sep}.{path.name[:40]}.{secrets.token_hex(8)}{_SUFFIX}"
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         if fcntl:
             with suppress(OSError):  # a file system without locks: there, nothing is ever swept
                 fcntl.flock(handle, fcntl.LOCK_EX)

@@ -8,7 +8,8 @@
     adversarial   examples that a model misreads, by what their maker knows
     metrics       how alike two images are
 
-An attack is a function of what the attacker holds that returns an estimated cipher, made without a key
+An attack is a function of what the attacker holds (what is encrypted first, be it images or a model, then what is known
+beside it, then ``patch_size`` and ``steps``) that returns an estimated cipher, made without a key
 (``PatchCipher.from_entries`` or ``from_affine``). To add one, write such a function in the module of what it holds, and
 have a table of `cmxlib.study` measure it.
 """

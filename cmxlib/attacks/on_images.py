@@ -1,7 +1,7 @@
 """Recover the key of a patch cipher from images alone: the attacks of classical cryptanalysis.
 
     estimate = ciphertext_only(encrypted, public)        # other people's images are enough
-    estimate = known_plaintext(plain, encrypted)         # some images together with their encryption
+    estimate = known_plaintext(encrypted, plain)         # some images together with their encryption
     estimate = chosen_plaintext(cipher.encrypt)          # one image of our own, encrypted for us
     estimate.decrypt(encrypted)                          # each estimate is a PatchCipher without a key
     share_recovered(estimate, cipher)                    # 1 where the whole map was found
@@ -96,9 +96,9 @@ def ciphertext_only(
 
 
 def known_plaintext(
-    plain: torch.Tensor, encrypted: torch.Tensor, *, patch_size: int = 4, steps: tuple[str, ...] = ("shuffle", "flip")
+    encrypted: torch.Tensor, plain: torch.Tensor, patch_size: int = 4, steps: tuple[str, ...] = ("shuffle", "flip")
 ) -> PatchCipher:
-    """Estimate the cipher from images (N, C, H, W) and the same images encrypted.
+    """Estimate the cipher from encrypted images (N, C, H, W) and the same images as they were.
 
     Shuffles and flips: each encrypted entry, as a vector over all patches, is compared with each plain entry and its
     negative, and a linear assignment takes the closest. Orthogonal: least squares over all patches, among orthogonal
@@ -119,14 +119,13 @@ def known_plaintext(
 
 def chosen_plaintext(
     encrypt: Callable[[torch.Tensor], torch.Tensor],
-    *,
     patch_size: int = 4,
     channels: int = 3,
     steps: tuple[str, ...] = ("shuffle", "flip"),
 ) -> PatchCipher:
     """Estimate the cipher from one image of our choice: ``encrypt`` is called once, with ``chosen_image``."""
     image = chosen_image(patch_size, channels, steps)
-    return known_plaintext(image, encrypt(image), patch_size=patch_size, steps=steps)
+    return known_plaintext(encrypt(image), image, patch_size, steps)
 
 
 def chosen_image(patch_size: int = 4, channels: int = 3, steps: tuple[str, ...] = ("shuffle", "flip")) -> torch.Tensor:

@@ -62,13 +62,13 @@ def ciphertext_only_by_position(
 
 
 def known_plaintext_by_position(
-    plain: torch.Tensor, encrypted: torch.Tensor, patch_size: int = 4, steps: tuple[str, ...] = ("shuffle", "flip")
+    encrypted: torch.Tensor, plain: torch.Tensor, patch_size: int = 4, steps: tuple[str, ...] = ("shuffle", "flip")
 ) -> PositionCipher:
-    """Estimate a PositionCipher from images and the same images encrypted: ``known_plaintext`` at each position."""
-    check_images(plain, patch_size, "plain")
+    """Estimate a PositionCipher from encrypted images and the same as they were: ``known_plaintext`` by position."""
     check_images(encrypted, patch_size, "encrypted")
-    pairs = zip(_patches(plain, patch_size), _patches(encrypted, patch_size), strict=True)
-    return PositionCipher.from_ciphers([known_plaintext(*pair, patch_size=patch_size, steps=steps) for pair in pairs])
+    check_images(plain, patch_size, "plain")
+    pairs = zip(_patches(encrypted, patch_size), _patches(plain, patch_size), strict=True)
+    return PositionCipher.from_ciphers([known_plaintext(*pair, patch_size, steps) for pair in pairs])
 
 
 def chosen_image_by_position(patch_size: int = 4, channels: int = 3, image_size: int = 32) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Checkpoints: .safetensors, and .pt or .pth of torch.save, of which weights alone are read, never code.
 
-A layer is what holds "NAME.weight"; its kernel can be seen in a checkpoint, its stride cannot. All but the layers that
+A layer is what holds "NAME.weight"; its kernel can be seen in a checkpoint, its stride cannot. All but the tensors that
 are exchanged is copied as it is, a little at a time.
 """
 
@@ -17,7 +17,7 @@ from torch import nn
 from ..paths import need, regular, replacing
 from .record import LARGEST, NAME, Record, parse, unique
 
-Layers = dict[str, tuple[torch.Tensor, torch.Tensor | None]]  # name -> weight and bias
+Values = dict[str, torch.Tensor]  # by name, what a file's tensors are exchanged for
 _TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -52,13 +52,21 @@ class Safetensors:
         """The shape of every tensor, by name."""
         return {name: tuple(found["shape"]) for name, found in self._header.items()}
 
-    def layer(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The weight and the bias of a layer."""
-        bias = f"{_before(name)}bias"
-        return self._tensor(f"{_before(name)}weight"), self._tensor(bias) if bias in self._header else None
+    def tensor(self, name: str) -> torch.Tensor | None:
+        """A tensor of floating numbers, None where there is none of that name."""
+        if name not in self._header:
+            return None
+        found = self._header[name]
+        if found["dtype"] not in _TYPES:
+            raise ValueError(f"{name} of {self.path} is {found['dtype']}: encrypt the model before quantising it.")
+        start, end = found["data_offsets"]
+        with self.path.open("rb") as file:
+            file.seek(self._start + start)
+            data = bytearray(file.read(end - start))
+        return torch.frombuffer(data, dtype=_TYPES[found["dtype"]]).view(found["shape"])
 
-    def write(self, target: Path, layers: Layers, record: Record) -> None:
-        """Write the file with other values of the layers, and the record in its metadata."""
+    def write(self, target: Path, values: Values, record: Record) -> None:
+        """Write the file with other values of some tensors, and the record in its metadata."""
         header = {"__metadata__": {**self._metadata, NAME: record.text()}, **self._header}
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)
@@ -66,13 +74,12 @@ class Safetensors:
             file.write(len(text).to_bytes(8, "little") + text)
             source.seek(self._start)
             shutil.copyfileobj(source, file, 2**20)
-            for name, values in _named(layers):
+            for name, value in values.items():
                 file.seek(8 + len(text) + self._header[name]["data_offsets"][0])
-                file.write(values.contiguous().view(torch.uint8).numpy().tobytes())
+                file.write(value.contiguous().view(torch.uint8).numpy().tobytes())
 
-    def same_elsewhere(self, other: "Safetensors", layers: list[str]) -> list[str]:
-        """The tensors, but those of the layers, that differ from the other file's by name, type, shape or a byte."""
-        told = {name for layer in layers for name in (f"{_before(layer)}weight", f"{_before(layer)}bias")}
+    def same_elsewhere(self, other: "Safetensors", told: set[str]) -> list[str]:
+        """The tensors, but those told, that differ from the other file's by name, type, shape or a byte."""
         names = (set(self._header) | set(other._header)) - told
         return sorted(name for name in names if not self._same(other, name))
 
@@ -86,16 +93,6 @@ class Safetensors:
             b.seek(other._start + begin)
             steps = [min(2**20, end - at) for at in range(start, end, 2**20)]
             return all(a.read(step) == b.read(step) for step in steps)
-
-    def _tensor(self, name):
-        found = self._header[name]
-        if found["dtype"] not in _TYPES:
-            raise ValueError(f"{name} of {self.path} is {found['dtype']}: encrypt the model before quantising it.")
-        start, end = found["data_offsets"]
-        with self.path.open("rb") as file:
-            file.seek(self._start + start)
-            data = bytearray(file.read(end - start))
-        return torch.frombuffer(data, dtype=_TYPES[found["dtype"]]).view(found["shape"])
 
 
 class TorchFile:
@@ -130,37 +127,37 @@ class TorchFile:
         """The shape of every tensor, by its keys, joined by dots."""
         return {name: tuple(holder[key].shape) for name, (holder, key) in self._places.items()}
 
-    def layer(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The weight and the bias of a layer."""
-        weight, bias = (self._tensor(f"{_before(name)}{word}") for word in ("weight", "bias"))
-        assert weight is not None
-        if weight.dtype not in _TYPES.values():
-            raise ValueError(f"{name} of {self.path} is {weight.dtype}: encrypt the model before quantising it.")
-        if weight.untyped_storage().nbytes() != weight.numel() * weight.element_size():
+    def tensor(self, name: str) -> torch.Tensor | None:
+        """A tensor of floating numbers, None where there is none of that name."""
+        if name not in self._places:
+            return None
+        found = self._held(name)
+        if found.dtype not in _TYPES.values():
+            raise ValueError(f"{name} of {self.path} is {found.dtype}: encrypt the model before quantising it.")
+        if found.untyped_storage().nbytes() != found.numel() * found.element_size():
             raise ValueError(
                 f"{name} of {self.path} is a part of a larger tensor, which would keep its plain values: save a state "
                 "dict of clones."
             )
-        return weight, bias
+        return found
 
-    def write(self, target: Path, layers: Layers, record: Record) -> None:
-        """Write the file with other values of the layers, and the record as an entry that torch.load passes over."""
-        for name, values in _named(layers):
+    def write(self, target: Path, values: Values, record: Record) -> None:
+        """Write the file with other values of some tensors, and the record as an entry that torch.load passes over."""
+        for name, value in values.items():
             holder, key = self._places[name]
             old = holder[key]
-            holder[key] = nn.Parameter(values, old.requires_grad) if isinstance(old, nn.Parameter) else values
+            holder[key] = nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value
         with replacing(target) as file:
             torch.save(self._content, file)
             with zipfile.ZipFile(file, "a") as archive:
                 archive.writestr(f"{archive.namelist()[0].split('/')[0]}/{NAME}.json", record.text())
 
-    def same_elsewhere(self, other: "TorchFile", layers: list[str]) -> list[str]:
-        """The tensors, but those of the layers, that differ from the other file's."""
-        told = {f"{_before(layer)}{word}" for layer in layers for word in ("weight", "bias")}
+    def same_elsewhere(self, other: "TorchFile", told: set[str]) -> list[str]:
+        """The tensors, but those told, that differ from the other file's."""
         names = (set(self._places) | set(other._places)) - told
-        return sorted(n for n in names if not _equal(self._tensor(n), other._tensor(n)))
+        return sorted(n for n in names if not _equal(self._held(n), other._held(n)))
 
-    def _tensor(self, name):
+    def _held(self, name):
         if name not in self._places:
             return None
         holder, key = self._places[name]
@@ -184,15 +181,3 @@ def _tensors(content: Any, before: str = "", depth: int = 0) -> Iterator[tuple[s
                 yield f"{before}{key}", (content, key)
             else:
                 yield from _tensors(value, f"{before}{key}.", depth + 1)
-
-
-def _named(layers):
-    """(name, values) of every tensor of the layers."""
-    for layer, (weight, bias) in layers.items():
-        yield f"{_before(layer)}weight", weight
-        if bias is not None:
-            yield f"{_before(layer)}bias", bias
-
-
-def _before(layer):
-    return f"{layer}." if layer else ""

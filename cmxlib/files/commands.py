@@ -97,6 +97,11 @@ def _model(command):
     command.add_argument("--mean", type=float, nargs="+", metavar="X", help="of the normalisation, one a channel")
     command.add_argument("--std", type=float, nargs="+", metavar="X")
     command.add_argument("--norm", choices=NORMS, help="in place of --mean and --std")
+    command.add_argument("--order", choices=("chw", "hwc"), help="in which a Linear embedding takes a patch's entries")
+    command.add_argument(
+        "--image-size", type=count, nargs="+", metavar="N", help="side, or height and width, of the model's images, "
+        "where the embedding has no bias and position embeddings take the offset"
+    )  # fmt: skip
 
 
 def _common(command, run):
@@ -181,8 +186,13 @@ def _encrypt_model(args):
     from . import models
 
     found = models.encrypt(args.input, args.output, _load(args.key), _asked(args), args.force)
-    layers, told = ", ".join(found.layers or ()), args.output.suffix != ".onnx"
-    note = f" Its stride, which the file does not tell, must be {found.patch} too." if told else ""
+    layers, note = ", ".join(found.layers or ()), ""
+    if found.order:
+        note = f" That it takes patches flattened as {found.order} is not told by the file."
+    elif args.output.suffix != ".onnx":
+        note = f" Its stride, which the file does not tell, must be {found.patch} too."
+    if found.positions:
+        note += f" The offset is in {found.positions}, which must be added to its patches as they are."
     return _say(args, {"key": found.key, "layers": found.layers, "patch": found.patch, "steps": found.steps},
                 f"{args.output} is {args.input} encrypted with the key {found.key}: {layers}, patches of "
                 f"{found.patch}, "
@@ -205,7 +215,11 @@ def _asked(args):
         from ..lock import checks
 
         checks.statistics(mean, std, 3)
-    return models.Asked(args.patch, args.steps, tuple(args.layer) if args.layer else None, mean, std)
+    size = tuple(args.image_size) if args.image_size else None
+    if size and len(size) > 2:
+        raise ValueError(f"--image-size takes a side, or height and width, not {len(size)} numbers.")
+    size = size * 2 if size and len(size) == 1 else size
+    return models.Asked(args.patch, args.steps, tuple(args.layer) if args.layer else None, mean, std, args.order, size)
 
 
 def _verify(args):

@@ -11,7 +11,7 @@ from ..lock.keys import SecretKey
 from ..lock.patch import to_blocks
 from ..lock.pixels import to_bytes, to_values
 from . import arrays, folders, pictures
-from .models import Asked, cipher_of, opened
+from .models import Asked, as_filters, cipher_of, exchanged, opened, patch_positions, tensor_name
 
 _ROUNDINGS = 300  # of the weights' type, in units of the largest output: what is still counted as equal
 
@@ -32,17 +32,25 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
     if found is None or not found.encrypted:
         raise ValueError(f"{encrypted} carries no record of a cipher: it is not encrypted, or was saved again since.")
     cipher, names = cipher_of(found, key, Asked(), encrypted), list(found.layers or ())
-    differing = one.same_elsewhere(two, names)
-    size = getattr(one, "size", None) or (4 * found.patch, 4 * found.patch)
+    differing = one.same_elsewhere(two, exchanged(found))
+    for file in (one, two):
+        for name in (*map(tensor_name, names), *filter(None, [found.positions])):
+            if file.tensor(name) is None:
+                raise ValueError(f"{file.path} has no {name}, which the record of {encrypted} names: compare its pair.")
+    if found.positions:  # those of other tokens than patches stay
+        tokens = [value.flatten(0, -2)[: -len(patch_positions(value, found))]
+                  for value in (file.tensor(found.positions) for file in (one, two))]  # fmt: skip
+        differing += [] if torch.equal(*tokens) else [found.positions]
+    size = found.image_size or getattr(one, "size", None) or (4 * found.patch, 4 * found.patch)
     batch = _noise(size) if images is None else plain_images(images, found.patch)
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in checks.statistics(found.mean, found.std, 3))
     inputs = [(to_values(x, torch.float64) - mean) / std for x in (batch, cipher.encrypt(batch), batch)]
     files, whole = (one, two, two), hasattr(one, "run")
     outputs = [
-        file.run(x) if whole else torch.cat([_embedded(file.layer(name), x) for name in names])
+        file.run(x) if whole else torch.cat([_embedded(file, name, found, x) for name in names])
         for file, x in zip(files, inputs, strict=True)
     ]
-    kept = torch.float32 if whole else one.layer(names[0])[0].dtype
+    kept = torch.float32 if whole else one.tensor(tensor_name(names[0])).dtype
     scale = max(outputs[0].abs().max().item(), 1e-12)
     difference, without = ((output - outputs[0]).abs().max().item() for output in outputs[1:])
     return {
@@ -57,9 +65,16 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
     }
 
 
-def _embedded(layer, images):
-    weight, bias = layer
-    found = to_blocks(images, weight.shape[-1]) @ weight.double().flatten(1).T
+def _embedded(file, name, made, images):
+    """What the embedding makes of the patches: (N, patches, dim), with the position embeddings where these changed."""
+    weight, bias = (file.tensor(tensor_name(name, word)) for word in ("weight", "bias"))
+    filters = as_filters(weight.double(), made.order)
+    found = to_blocks(images, filters.shape[-1]) @ filters.flatten(1).T
+    if made.positions:
+        if found.shape[1] != len(added := patch_positions(file.tensor(made.positions), made)):
+            height, width = made.image_size
+            raise ValueError(f"The images must be {height} x {width}, the size that {file.path} was encrypted for.")
+        found += added
     return found if bias is None else found + bias.double()
 
 

@@ -70,6 +70,7 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
             raise FileNotFoundError(2, "No such file or folder", str(source))
         if target.is_dir():
             target = target / _renamed(Path(source.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
         changed = convert(source, target, job)
         return Report(done=int(changed), kept=int(not changed))

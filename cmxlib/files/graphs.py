@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..paths import need, regular, replacing, sweep, write_bytes
-from .checkpoints import Layers
+from .checkpoints import Values
 from .record import NAME, Record, parse
 
 _TYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}  # TensorProto's numbers
@@ -59,16 +59,18 @@ class OnnxFile:
         known = {weight: f"{self.embedding}.weight", bias: f"{self.embedding}.bias"}
         return {known.get(name, name): tuple(tensor.dims) for name, tensor in self._tensors.items()}
 
-    def layer(self, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The weight and the bias of the embedding."""
-        if name != self.embedding:
-            raise ValueError(f"{self.path} takes its images in the layer {self.embedding}, not in {name}.")
+    def tensor(self, name: str) -> torch.Tensor | None:
+        """The weight or the bias of the embedding; None where it has no bias."""
+        if name not in (f"{self.embedding}.weight", f"{self.embedding}.bias"):
+            layer = name.rpartition(".")[0]
+            raise ValueError(f"{self.path} takes its images in the layer {self.embedding}, not in {layer}.")
         weight, bias = self._names()
-        return self._values(weight), self._values(bias) if bias else None
+        found = weight if name.endswith(".weight") else bias
+        return self._values(found) if found else None
 
-    def write(self, target: Path, layers: Layers, record: Record) -> None:
+    def write(self, target: Path, values: Values, record: Record) -> None:
         """Write the model, and its external data where it has some, with another embedding and the record."""
-        ((weight, bias),) = layers.values()
+        weight, bias = values[f"{self.embedding}.weight"], values.get(f"{self.embedding}.bias")
         names = self._names()
         target = target.resolve()
         copies = self._places()
@@ -107,7 +109,7 @@ class OnnxFile:
         write_bytes(target, self._model.SerializeToString())
         self._onnx.checker.check_model(str(target))
 
-    def same_elsewhere(self, other: "OnnxFile", layers: list[str]) -> list[str]:
+    def same_elsewhere(self, other: "OnnxFile", told: set[str]) -> list[str]:
         """What differs from the other file but the embedding: names of initializers, or "graph"."""
         mine, theirs = ({n for n in f._names() if n} for f in (self, other))
         names = (set(self._tensors) | set(other._tensors)) - mine - theirs

@@ -1,17 +1,24 @@
-"""Encrypt and decrypt a model's file."""
+"""Encrypt and decrypt a model's file.
 
+A file holds tensors, not what is done with them. So what cannot be seen there has to be told: the normalisation; of a
+Linear embedding, in which order it takes a patch; of one without a bias, how large the model's images are, so that the
+position embeddings of their patches can take the offset.
+"""
+
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from torch import nn
 
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.patch import PatchCipher
+from ..lock.tokens import MOST_OTHERS
 from . import record
-from .checkpoints import Layers, Safetensors, TorchFile
+from .checkpoints import Safetensors, TorchFile, Values
 from .record import Record
 
 DEFAULT_STEPS = ("shuffle", "flip")
@@ -26,10 +33,12 @@ class Asked:
     layers: tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    order: str | None = None
+    image_size: tuple[int, ...] | None = None
 
 
 def opened(path: Path) -> Any:
-    """A model's file, by its suffix: an object with record, shapes(), layer(name) and write(target, layers, record)."""
+    """A model's file, by its suffix: an object with record, shapes(), tensor(name), write(target, values, record)."""
     suffix = path.suffix.lower()
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name the file of the model in it that holds the patch embedding.")
@@ -57,10 +66,9 @@ def encrypt(source: Path, target: Path, key: SecretKey, asked: Asked, force: boo
             f"The normalisation in front of {source} must be told, for the cipher acts before it: give --norm "
             "imagenet, cifar10 or none, or --mean and --std."
         )
-    names = _layers(file, asked)
-    cipher = PatchCipher(key, _kernel(file, names), steps=asked.steps or DEFAULT_STEPS)
-    made = record.of(key, cipher, mean=asked.mean, std=asked.std, layers=names)
-    file.write(target, _folded(file, cipher, made, undo=False), made)
+    cipher, made = _told(file, key, asked)
+    values, made = _folded(file, cipher, made, undo=False)
+    file.write(target, values, made)
     return made
 
 
@@ -75,20 +83,18 @@ def decrypt(source: Path, target: Path, key: SecretKey, asked: Asked, force: boo
                 f"{source} carries no record of its cipher: it is not encrypted, or was saved by another program "
                 "since. To decrypt it all the same, say how it was encrypted: --layer, --norm, and --steps."
             )
-        names = _layers(file, asked)
-        cipher = PatchCipher(key, _kernel(file, names), steps=asked.steps or DEFAULT_STEPS)
-        found = record.of(key, cipher, mean=asked.mean, std=asked.std, layers=names)
+        _, found = _told(file, key, asked)
     elif not found.encrypted:
         raise ValueError(f"{source} is decrypted already.")
-    cipher = cipher_of(found, key, asked, source)
-    file.write(target, _folded(file, cipher, found, undo=True), replace(found, encrypted=False))
+    values, found = _folded(file, cipher_of(found, key, asked, source), found, undo=True)
+    file.write(target, values, replace(found, encrypted=False))
     return found
 
 
 def cipher_of(found: Record, key: SecretKey, asked: Asked, where: Path) -> PatchCipher:
     """The cipher of a model's record. ValueError where the key or what is asked for is another."""
     steps, patch = asked.steps or found.steps, asked.patch or found.patch
-    said = Record(key.fingerprint, steps, patch, mean=asked.mean, std=asked.std, layers=asked.layers)
+    said = Record(key.fingerprint, steps, patch, mean=asked.mean, std=asked.std, layers=asked.layers, order=asked.order)
     record.check(found, said, str(where))
     return PatchCipher(key, found.patch, steps=found.steps)
 
@@ -100,33 +106,114 @@ def _check_target(source, target, force):
         raise FileExistsError(f"{target} exists already: give --force to replace it, or name another output.")
 
 
-def _folded(file, cipher, made: Record, undo: bool) -> Layers:
-    """The layers of the record, with the cipher folded in (undo: out)."""
-    found, change = {}, decrypt_model if undo else encrypt_model
+def as_filters(weight: torch.Tensor, order: str | None) -> torch.Tensor:
+    """A Linear's weight (dim, 3 p p) as that of a convolution, (dim, 3, p, p), which is given back as it is.
+
+    order: of the Linear's entries, "chw" (channel, row, column) or "hwc"."""
+    if weight.ndim == 4:
+        return weight
+    size = _patch(tuple(weight.shape))
+    return (
+        weight.view(-1, 3, size, size) if order == "chw" else weight.view(-1, size, size, 3).permute(0, 3, 1, 2)
+    ).contiguous()
+
+
+def patch_positions(values: torch.Tensor, made: Record) -> torch.Tensor:
+    """The position embeddings of the patches alone, (patches, dim): a view of the last ones in ``values``."""
+    height, width = made.image_size or (0, 0)
+    return values.view(values.shape[-2:])[-(height // made.patch) * (width // made.patch) :]
+
+
+def exchanged(made: Record) -> set[str]:
+    """The names of the tensors that a model's encryption exchanges."""
+    names = {tensor_name(layer, word) for layer in made.layers or () for word in ("weight", "bias")}
+    return names | ({made.positions} if made.positions else set())
+
+
+def _told(file, key, asked: Asked) -> tuple[PatchCipher, Record]:
+    """The cipher and the record of what is asked for, as far as they can be said before it is folded in."""
+    names = _layers(file, asked)
+    shapes = [file.shapes()[tensor_name(name)] for name in names]
+    if len(sizes := set(map(_patch, shapes))) > 1:
+        raise ValueError(f"The layers {', '.join(names)} have patches of several sizes: encrypt models of one size.")
+    cipher = PatchCipher(key, sizes.pop(), steps=asked.steps or DEFAULT_STEPS)
+    how = {"order": asked.order if any(len(shape) == 2 for shape in shapes) else None, "image_size": asked.image_size}
+    return cipher, record.of(key, cipher, mean=asked.mean, std=asked.std, layers=names, **how)
+
+
+def _folded(file, cipher, made: Record, undo: bool) -> tuple[Values, Record]:
+    """The tensors of the record's layers, with the cipher folded in (undo: out), and the record that says which."""
+    values: Values = {}
+    offset = None  # that no bias takes
     for name in made.layers or ():
-        _check_shape(file, name, made.patch)
-        weight, bias = file.layer(name)
-        dim, channels, size, _ = weight.shape
-        for values in (weight, bias):
-            if values is not None and not values.isfinite().all():
+        _check_shape(file, name, made.patch, made.order)
+        weight, bias = (file.tensor(tensor_name(name, word)) for word in ("weight", "bias"))
+        for value in (weight, bias):
+            if value is not None and not value.isfinite().all():
                 raise ValueError(f"{name} of {file.path} holds values that are not finite: restore it from a copy.")
+        filters = as_filters(weight.detach().double(), made.order)
+        dim, channels, size, _ = filters.shape
         conv = nn.Conv2d(channels, dim, size, size, bias=bias is not None, device="meta")
-        conv.weight = nn.Parameter(weight.detach().double(), False)
+        conv.weight = nn.Parameter(filters, False)
         if bias is not None:
             if bias.shape != (dim,):
                 raise ValueError(f"The bias of {name} in {file.path} has the shape {tuple(bias.shape)}, not ({dim},).")
             conv.bias = nn.Parameter(bias.detach().double(), False)
-        new = change(conv, cipher, mean=made.mean, std=made.std)  # type: ignore[arg-type]
-        if new.bias is not None and bias is None and file.embedding is None:  # a graph says what there is
-            raise ValueError(
-                f"{name} of {file.path} has no bias, which this cipher needs and a model would not look for: give "
-                "it a bias of 0 and save it, or use --steps shuffle and the same mean and std in all channels."
-            )
-        values = [None if v is None else v.detach().to(weight.dtype) for v in (new.weight, new.bias)]
-        if not all(v is None or v.isfinite().all() for v in values):
-            raise ValueError(f"{name} of {file.path} is {weight.dtype}, which cannot hold the encrypted values.")
-        found[name] = tuple(values)
-    return found
+        new = (decrypt_model if undo else encrypt_model)(conv, cipher, mean=made.mean, std=made.std)  # type: ignore[arg-type]
+        changed = new.weight if weight.ndim == 4 or made.order == "chw" else new.weight.permute(0, 2, 3, 1)
+        values[tensor_name(name)] = changed.reshape(weight.shape).to(weight.dtype)
+        if new.bias is not None and (bias is not None or file.embedding is not None):  # a graph says what there is
+            values[tensor_name(name, "bias")] = new.bias.to(weight.dtype)
+        elif new.bias is not None:
+            offset = new.bias
+    if offset is not None:
+        made = made if made.positions else replace(made, positions=_positions(file, made, len(offset)))
+        old = file.tensor(made.positions)
+        if old is None or patch_positions(old, made).shape[-1:] != offset.shape:
+            raise ValueError(f"{file.path} has no {made.positions} to take the offset of {name}: restore it.")
+        added = old.double().clone()
+        patch_positions(added, made).add_(offset)
+        values[str(made.positions)] = added.to(old.dtype)
+    elif not made.positions:
+        made = replace(made, image_size=None)
+    for name, value in values.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{name} of {file.path} is {value.dtype}, which cannot hold the encrypted values.")
+    return {name: value.detach() for name, value in values.items()}, made
+
+
+def _positions(file, made: Record, dim):
+    """The name of the position embeddings that take the offset of an embedding without a bias."""
+    (name, *others), where = made.layers or (), file.path
+    way_out = (
+        f"give {name} a bias of 0 and save the model, use --steps shuffle and the same mean and std in all channels, "
+        "or encrypt the model in Python, with cmxlib.encrypt_model"
+    )
+    if others:
+        raise ValueError(f"{where} has {1 + len(others)} layers without a bias, which this cipher needs: {way_out}.")
+    if made.image_size is None:
+        raise ValueError(
+            f"{name} of {where} has no bias, which this cipher needs and a model would not look for. Where position "
+            "embeddings are added to its patches, they can take the offset: give --image-size, that of the model's "
+            f"images. Or {way_out}."
+        )
+    (height, width), size = made.image_size, made.patch
+    if height % size or width % size:
+        raise ValueError(f"Patches of {size} do not divide images of {height} x {width}: give another --image-size.")
+    n_patches = height // size * (width // size)
+    fits = {
+        found: shape
+        for found, shape in file.shapes().items()
+        if "pos" in found.lower() and shape[-1:] == (dim,) and shape[:-2] in ((), (1,))
+        if len(shape) >= 2 and 0 <= shape[-2] - n_patches <= MOST_OTHERS
+    }
+    if len(fits) != 1:
+        what = ", ".join(f"{found} {shape}" for found, shape in fits.items()) or "none"
+        raise ValueError(
+            f"{name} of {where} has no bias, and of position embeddings for {n_patches} patches, which could take the "
+            f"offset, there is not one alone, but {what}: give another --image-size, {way_out}."
+        )
+    return next(iter(fits))
 
 
 def _layers(file, asked: Asked) -> tuple[str, ...]:
@@ -143,20 +230,19 @@ def _layers(file, asked: Asked) -> tuple[str, ...]:
                 raise ValueError(
                     f"{file.path} has no layer {name}: those on 3 channels with a square kernel: {listed}."
                 )
-            _check_shape(file, name, asked.patch)
+            _check_shape(file, name, asked.patch, asked.order)
     else:
         fitting = [name for name, shape in near.items() if shape[2] == asked.patch]
         if len(fitting) != 1:
             why = "give --patch or --layer" if asked.patch is None else "name one with --layer" if fitting else (
-                "a convolution of that size whose stride is as large can be encrypted, and nothing else"
+                "a convolution of that size whose stride is as large can be encrypted, or a Linear that --layer names"
             )  # fmt: skip
             raise ValueError(
                 f"{file.path} does not tell which layer embeds patches"
                 f"{f' of {asked.patch}' if asked.patch else ''}: {why} (on 3 channels with a square kernel: {listed})."
             )
         names = (fitting[0],)
-    taken = {shapes[weight_name(name)] for name in names}
-    copies = [n for n, shape in shapes.items() if shape in taken and n not in map(weight_name, names)]
+    copies = [other for name in names for other in _copies(shapes, name) if other not in map(tensor_name, names)]
     if copies:
         raise ValueError(
             f"{file.path} also holds {', '.join(copies[:3])} of the same shape, from which a plain copy or an "
@@ -165,28 +251,51 @@ def _layers(file, asked: Asked) -> tuple[str, ...]:
     return names
 
 
-def weight_name(layer: str) -> str:
-    """The name of a layer's weight."""
-    return f"{layer}.weight" if layer else "weight"
+def _copies(shapes, layer):
+    """The tensors that may be a copy of a layer's weight or an optimiser's state of it: any of the same shape, but of
+    a Linear, whose shape others may have, those that are no other layer's weight."""
+    weight = tensor_name(layer)
+    alike = [name for name, shape in shapes.items() if shape == shapes[weight] and name != weight]
+    if len(shapes[weight]) == 4:
+        return alike
+    last = weight.partition(".")[2] if weight.count(".") > 1 else weight
+    return [name for name in alike if not name.endswith(".weight") or name.endswith(f".{last}")]
 
 
-def _check_shape(file, name, patch):
-    shape = file.shapes().get(weight_name(name))
+def tensor_name(layer: str, word: str = "weight") -> str:
+    """The name of a layer's weight, or of its bias."""
+    return f"{layer}.{word}" if layer else word
+
+
+def _patch(shape):
+    """The size of the patches that a weight of this shape can take; 0 where there is none."""
+    if len(shape) == 4:
+        return shape[2] if shape[1] == 3 and shape[2] == shape[3] and shape[0] else 0
+    size = math.isqrt(shape[1] // 3) if len(shape) == 2 and shape[0] else 0
+    return size if shape[1:] == (3 * size**2,) else 0
+
+
+def _check_shape(file, name, patch, order):
+    shapes = file.shapes()
+    shape = shapes.get(tensor_name(name))
     if shape is None:
         raise ValueError(f"{file.path} has no layer {name}.")
-    if len(shape) == 2:
+    if not (size := _patch(shape)):
         raise ValueError(
-            f"{name} of {file.path} is a Linear {shape}: the order in which it takes a patch cannot be seen in a file; "
-            "encrypt the model in Python, with cmxlib.encrypt_model."
+            f"{name} of {file.path} has the shape {shape}, not (dim, 3, patch, patch) or (dim, 3 patch patch)."
         )
-    if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or not np.prod(shape):
-        raise ValueError(f"{name} of {file.path} has the shape {shape}, not (dim, 3, patch, patch).")
-    if patch and shape[2] != patch:
-        raise ValueError(f"{name} of {file.path} has patches of {shape[2]}, not of {patch}.")
-
-
-def _kernel(file, names):
-    sizes = {file.shapes()[weight_name(name)][2] for name in names}
-    if len(sizes) > 1:
-        raise ValueError(f"The layers {', '.join(names)} have patches of several sizes: encrypt models of one size.")
-    return sizes.pop()
+    if len(shape) == 2:
+        if order is None:
+            raise ValueError(
+                f"{name} of {file.path} is a Linear {shape}: the order in which it takes the entries of a patch cannot "
+                "be seen in a file. Give --order chw (channel, row, column) or hwc, or encrypt the model in Python."
+            )
+        near = f"{name.rpartition('.')[0]}."
+        norms = [n for n in shapes if n.startswith(near) and n.endswith(".weight") and shapes[n] == shape[1:]]
+        if norms:
+            raise ValueError(
+                f"{norms[0]} of {file.path} may normalise each patch in front of {name}, which a file does not tell: "
+                "encrypt the model in Python, with cmxlib.encrypt_model."
+            )
+    if patch and size != patch:
+        raise ValueError(f"{name} of {file.path} has patches of {size}, not of {patch}.")

@@ -96,7 +96,7 @@ def read(path: Path) -> tuple["Image.Image", Record | None]:
             raise ValueError(f"{path} has more than 8 bits a channel, which models do not see: save it with 8 first.")
         try:
             image.load()
-            image = ops.exif_transpose(image)
+            ops.exif_transpose(image, in_place=True)
         except Exception as error:  # whatever a decoder says of a damaged file
             raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
         if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
@@ -113,8 +113,10 @@ def read(path: Path) -> tuple["Image.Image", Record | None]:
 
 
 def write(path: Path, pixels: np.ndarray, record: Record) -> None:
-    """Write pixels (H, W, 3) or (H, W), uint8, as a PNG with its record, at one stroke."""
-    image, info = need("PIL.Image", "files").fromarray(pixels), need("PIL.PngImagePlugin", "files").PngInfo()
+    """Write pixels (H, W, 3) or (H, W), uint8, as a PNG with its record, at one stroke, into a folder that is there."""
+    size, mode = pixels.shape[1::-1], "RGB" if pixels.ndim == 3 else "L"
+    image = need("PIL.Image", "files").frombytes(mode, size, pixels.tobytes())  # half the time of fromarray
+    info = need("PIL.PngImagePlugin", "files").PngInfo()
     info.add_text(NAME, record.text())
     with replacing(path, one_of_many=True) as file:
         image.save(file, "PNG", pnginfo=info)
@@ -145,7 +147,7 @@ def _encrypted(image, found, path, job):
     if found and found.encrypted:
         raise ValueError(f"{path} is encrypted already, with the key {found.key}.")
     settings, block = job.record, job.cipher.block_size
-    mode, image = image.mode, image.convert("RGB")
+    mode, image = image.mode, image if image.mode == "RGB" else image.convert("RGB")
     if settings.resize:
         image = _resized(image, settings.resize, settings.resample)
     if settings.crop:

@@ -5,7 +5,7 @@ own in a .pt file, in a file x.npy.json beside x.npy. It names the key by its fi
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..lock.keys import SecretKey
@@ -21,7 +21,9 @@ class Record:
     """What was done to a file. None where it does not apply.
 
     size: height and width of an encrypted image. original: the same before it was padded. mode: "RGB", or "L" for a
-    grey image. dtype: of the array before. resize, crop, resample: of the image before. mean, std, layers: of a model.
+    grey image. dtype: of the array before. resize, crop, resample: of the image before. mean, std, layers: of a model;
+    order: in which its Linear embedding takes a patch; positions: the tensor that took the offset, for images of
+    image_size, of an embedding without a bias.
     """
 
     key: str
@@ -38,10 +40,13 @@ class Record:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     layers: tuple[str, ...] | None = None
+    order: str | None = None
+    positions: str | None = None
+    image_size: tuple[int, ...] | None = None
 
     def text(self) -> str:
         """As it is written: JSON on one line."""
-        found = {name: value for name, value in asdict(self).items() if value is not None}
+        found = {name: value for name, value in vars(self).items() if value is not None}
         return json.dumps({"version": _VERSION, **found})
 
     def settings(self) -> "Record":
@@ -69,6 +74,9 @@ _KINDS = {
     "mean": lambda v: _list(v, float) and 0 < len(v) < 100,
     "std": lambda v: _list(v, float) and 0 < len(v) < 100,
     "layers": lambda v: _list(v, str) and 0 < len(v) < 100,
+    "order": lambda v: v in ("chw", "hwc"),
+    "positions": lambda v: isinstance(v, str),
+    "image_size": lambda v: _list(v, int) and len(v) == 2 and all(map(_whole, v)),
 }
 
 
@@ -116,6 +124,7 @@ def check(found: Record, asked: Record, where: str) -> None:
         "mean": lambda v: "--mean " + " ".join(f"{x:g}" for x in v),
         "std": lambda v: "--std " + " ".join(f"{x:g}" for x in v),
         "layers": lambda v: "--layer " + " ".join(v),
+        "order": lambda v: f"--order {v}",
     }
     for name, say in said.items():
         one, other = getattr(found, name), getattr(asked, name)

@@ -1,7 +1,8 @@
 """The plain network: data, training, and what a trained network gives.
 
 data            Dataset, any labelled images; load_dataset; channel_statistics
-cifar10         CIFAR-10's files, found, checked and decoded, or downloaded
+cifar10         the files of CIFAR-10 and CIFAR-100, found, checked and decoded, or downloaded
+folder          images of one's own, in a folder for each class
 fontdigits      a small data set that is drawn
 augment         shifts, mirror images and RandAugment of whole batches
 convmixer       ConvMixer, the network of the book; engine: how it computes on a CPU
@@ -16,8 +17,8 @@ channel, of values in [0, 1]. **A model** is any ``nn.Module`` that takes normal
 classes), or an object whose ``logits`` are that. What a function is given is checked by ``lock.checks``, so that it
 raises rather than give a wrong number.
 
-**To add a data set**, make a ``Dataset`` of its tensors, which checks them, and have ``load_dataset`` know its name; it
-is cached by ``_cached``. **To add a change to the training**, give it a field in ``TrainSettings``, so that
-checkpoints and recorded rows know it. Where the module needs more than torch and numpy, ``paths.need`` imports it
-inside the function and names the extra that brings it.
+**To use images of your own**, call ``load_dataset("folder", root=..., size=...)``, or make a ``Dataset`` of tensors,
+which checks them. **To add a data set**, have ``load_dataset`` know its name; it is cached by ``_cached``. **To add a
+change to the training**, give it a field in ``TrainSettings``, so that checkpoints and recorded rows know it. Where the
+module needs more than torch and numpy, ``paths.need`` imports it inside the function and names the extra that it is in.
 """

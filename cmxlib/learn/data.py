@@ -1,9 +1,10 @@
-"""Labelled images as tensors: CIFAR-10, read and checked; FontDigits, drawn; or one's own.
+"""Labelled images as tensors: CIFAR-10 and CIFAR-100, read and checked; FontDigits, drawn; or one's own.
 
-    data = load_dataset("cifar10")      # or "fontdigits"
-    data.train_images                   # uint8 (50000, 3, 32, 32)
+    data = load_dataset("cifar10")                              # or "cifar100", "fontdigits"
+    data.train_images                                           # uint8 (50000, 3, 32, 32)
+    data = load_dataset("folder", root="photos", size=64)       # of photos/train/CLASS/ and photos/test/CLASS/
 
-CIFAR-10: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+CIFAR-10 and CIFAR-100: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
 
 import json
@@ -93,41 +94,57 @@ def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[f
     return tuple(mean.tolist()), tuple(np.sqrt(counts @ values**2 / counts.sum(1) - mean**2).tolist())
 
 
-def load_dataset(name: str, root: str | os.PathLike | None = None) -> Dataset:
-    """Load "cifar10" or "fontdigits" (see `cmxlib.learn.fontdigits`), from a decoded cache where there is one.
+def load_dataset(
+    name: str, root: str | os.PathLike | None = None, *, size: int | None = None, channels: int = 3
+) -> Dataset:
+    """Load "cifar10", "cifar100", "fontdigits" (see `cmxlib.learn.fontdigits`), or a "folder" of one's own images.
 
-    CIFAR-10 comes from the first of: the folder `root`; the folder that the environment variable CMX_DATA names; the
-    cache; a download. A named folder holds cifar-10-batches-py or cifar-10-python.tar.gz, or is cifar-10-batches-py
-    itself. FontDigits is drawn and takes no notice of root.
+    The CIFARs come from the first of: the folder `root`; the folder that the environment variable CMX_DATA names; the
+    cache, where they are kept decoded; a download. A named folder holds cifar-10-batches-py or cifar-10-python.tar.gz
+    (cifar-100-python, cifar-100-python.tar.gz), or is that folder itself. FontDigits is drawn and takes no notice of
+    root.
 
     A named folder always counts: its files are compared with those that the cache was made from by name, size and
     time of change, and where these differ all MD5 sums are checked again. So an incomplete folder is an error even
     when a cache exists, and an unchanged one costs no second check.
 
+    A "folder" holds root/train/CLASS/... and root/test/CLASS/..., whose images are brought to ``size`` x ``size``
+    pixels and to 3 channels or, grey, to 1: see `cmxlib.learn.folder`. It is read anew each time, and its name as a
+    Dataset is that of ``root``.
+
     Raises ValueError for an unknown name and DatasetError for missing or damaged files.
     """
-    if name == "cifar10":
-        return _load_cifar10(root or os.environ.get("CMX_DATA"))
+    if name == "folder":
+        from .folder import read_folder
+
+        if root is None or size is None:
+            raise ValueError('A "folder" needs root= and size=, the side in pixels that all its images get.')
+        return _dataset(Path(root).expanduser().resolve().name, *read_folder(root, size, channels))
+    if size is not None or channels != 3:
+        raise ValueError(f'size and channels are of a "folder": {name!r} comes as it is.')
+    if name in ("cifar10", "cifar100"):
+        which = cifar10.CIFAR10 if name == "cifar10" else cifar10.CIFAR100
+        return _load_cifar(name, which, root or os.environ.get("CMX_DATA"))
     if name == "fontdigits":
         return _load_fontdigits()
-    raise ValueError(f'There is no data set {name!r}: choose "cifar10" or "fontdigits".')
+    raise ValueError(f'There is no data set {name!r}: choose "cifar10", "cifar100", "fontdigits" or "folder".')
 
 
-def _load_cifar10(named: str | os.PathLike | None) -> Dataset:
-    files, origin = cifar10.find_files(named) if named else (None, None)
+def _load_cifar(name, which, named):
+    files, origin = cifar10.find_files(which, named) if named else (None, None)
 
     def build() -> Dataset:
-        *arrays, classes = cifar10.decode(cifar10.read_checked(files or [cifar10.download(cache_dir())]))
-        return _dataset("cifar10", arrays, classes)
+        files_or_tar = files or [cifar10.download(which, cache_dir())]
+        return _dataset(name, *cifar10.decode(which, cifar10.read_checked(which, files_or_tar)))
 
-    return _cached("cifar10", origin, build)
+    return _cached(name, origin, build)
 
 
 def _load_fontdigits() -> Dataset:
     from . import fontdigits
 
     def build() -> Dataset:
-        return _dataset("fontdigits", fontdigits.draw_fontdigits(), tuple("0123456789"))
+        return _dataset("fontdigits", *fontdigits.draw_fontdigits(), tuple("0123456789"))
 
     # Drawn anew whenever the drawing, or what it is drawn with, has changed.
     code = zlib.crc32(Path(fontdigits.__file__).read_bytes())
@@ -137,8 +154,9 @@ def _load_fontdigits() -> Dataset:
     return _cached("fontdigits", json.dumps([code, versions]), build)
 
 
-def _dataset(name: str, arrays, classes: tuple[str, ...]) -> Dataset:
-    """The data set of four arrays: images and labels for training, then for testing."""
+def _dataset(name, *parts) -> Dataset:
+    """The data set of four arrays, images and labels for training, then for testing, and its classes."""
+    *arrays, classes = parts
     train_images, train_labels, test_images, test_labels = map(torch.from_numpy, arrays)
     mean, std = channel_statistics(train_images)
     return Dataset(name, train_images, train_labels, test_images, test_labels, classes, mean, std)

@@ -38,6 +38,9 @@ def normalise(
     return values.sub_(mean).div_(std) if values is not images else (values - mean) / std
 
 
+Take = Callable[[Any], torch.Tensor] | None  # from a model's output to its logits (N, classes)
+
+
 @torch.no_grad()
 def logits(
     model: nn.Module,
@@ -47,12 +50,14 @@ def logits(
     std: Sequence[float],
     batch_size: int = 500,
     autocast: bool = False,
+    take: Take = None,
 ) -> torch.Tensor:
     """The model's logits (N, classes), on the CPU, computed where the model is, in the type of its parameters.
 
     Args:
-        model: any classifier of normalised images, with an output (N, classes) or one whose ``logits`` are that; it is
-            in eval mode during the call, and each of its modules in its own mode afterwards.
+        model: any classifier of normalised images, with an output (N, classes) or one whose ``logits`` are that; or
+            ``take`` says what to take of its output. It is in eval mode during the call, and each of its modules in
+            its own mode afterwards.
         images: (N, C, H, W), uint8 or float in [0, 1].
         mean, std: per channel, of values in [0, 1].
         autocast: compute in bfloat16 where that is safe. Quicker, good to about two digits: for accuracies, not
@@ -68,17 +73,21 @@ def logits(
         # Of no images, one that is thrown away tells the number of classes.
         for batch in (images if len(images) else images.new_zeros(1, *images.shape[1:])).split(batch_size):
             batch = normalise(batch.to(like.device), mean, std, like.dtype)
-            found.append(logits_of(model(batch.contiguous(memory_format=torch.channels_last))).to(like.dtype))
+            output = model(batch.contiguous(memory_format=torch.channels_last))
+            found.append(logits_of(output, take=take).to(like.dtype))
     return torch.cat(found)[: len(images)].cpu()
 
 
-def logits_of(output: Any, n_classes: int = 1) -> torch.Tensor:
-    """The logits (N, classes) in a model's output: itself, or its ``logits``. ValueError where there are none, or
-    fewer than ``n_classes``."""
-    output = getattr(output, "logits", output)
+def logits_of(output: Any, n_classes: int = 1, take: Take = None) -> torch.Tensor:
+    """The logits (N, classes) in a model's output: what ``take`` takes of it, else itself or its ``logits``. ValueError
+    where there are none, or fewer than ``n_classes``."""
+    output = getattr(output, "logits", output) if take is None else take(output)
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[1] < n_classes:
-        raise ValueError(f"The model must give logits (N, classes) for at least {n_classes} classes, but gave {shape}.")
+        raise ValueError(
+            f"The model must give logits (N, classes) for at least {n_classes} classes, but gave {shape}: "
+            "a function take= may say where in its output they are."
+        )
     return output
 
 
@@ -124,6 +133,7 @@ def key_trials(
     *,
     n_images: int | None = None,
     seed: int = 0,
+    take: Take = None,
     **options: Any,
 ) -> "pd.DataFrame":
     """Accuracy of a plain model and of its encrypted twin, under correct, wrong and missing keys.
@@ -136,6 +146,7 @@ def key_trials(
         n_wrong: how many wrong keys (10 by default): SecretKey.for_experiment(seed + 1), (seed + 2) and so on; or
             their numbers themselves, such as range(11, 21).
         seed: the correct key is SecretKey.for_experiment(seed).
+        take: from the model's output to its logits, as for ``logits``.
         options: go to ``logits`` for the wrong keys; all other cases are computed in the model's own type.
 
     Returns a tidy DataFrame, one row a case and key, with the columns
@@ -157,9 +168,9 @@ def key_trials(
         n_wrong = range(seed + 1, seed + 1 + checks.whole(n_wrong, "n_wrong", 0))
     wrong_seeds = [_wrong(cipher, key_seed, seed) for key_seed in n_wrong]
     locked = _locked(model, data, cipher, seed)
-    rows, plain = _right(model, locked, data, cipher, n_images, seed)
+    rows, plain = _right(model, locked, data, cipher, n_images, seed, take)
     for key_seed in wrong_seeds:
-        found = _wrong_logits(locked, data, cipher, key_seed, n_images, options)
+        found = _wrong_logits(locked, data, cipher, key_seed, n_images, {**options, "take": take})
         rows.append(_row("wrong key", key_seed, found, plain, data))
     return pandas.DataFrame(rows)
 
@@ -214,17 +225,17 @@ def _locked(model, data, cipher, seed):
     return encrypt_model(model, _made(cipher, seed), mean=data.mean, std=data.std)
 
 
-def _right(model, locked, data, cipher, n_images, seed):
+def _right(model, locked, data, cipher, n_images, seed, take=None):
     """The rows of all cases but wrong keys, and the plain model's logits."""
-    images, norm = _images(data, n_images), data.norm
+    images, how = _images(data, n_images), {**data.norm, "take": take}
     encrypted = _made(cipher, seed).encrypt(images)
     seed = -1 if _is_cipher(cipher) else seed
-    plain = logits(model, images, **norm)
+    plain = logits(model, images, **how)
     cases = [
         ("plain", -1, plain),
-        ("correct key", seed, logits(locked, encrypted, **norm)),
-        ("no key", -1, logits(locked, images, **norm)),
-        ("encrypted images into the plain model", seed, logits(model, encrypted, **norm)),
+        ("correct key", seed, logits(locked, encrypted, **how)),
+        ("no key", -1, logits(locked, images, **how)),
+        ("encrypted images into the plain model", seed, logits(model, encrypted, **how)),
     ]
     return [_row(case, key_seed, found, plain, data) for case, key_seed, found in cases], plain
 

@@ -256,7 +256,7 @@ def _train(model, network, data, settings, optimizer, state, folder, transform, 
 def main() -> None:
     """Train a ConvMixer on a data set of the book, as the arguments say, and save it."""
     parser = argparse.ArgumentParser(prog="cmxlib.learn.train", description=main.__doc__)
-    parser.add_argument("--dataset", required=True, help="cifar10 or fontdigits")
+    parser.add_argument("--dataset", required=True, help="cifar10, cifar100 or fontdigits")
     parser.add_argument("--out", type=Path, required=True, help="the model goes to OUT.safetensors and OUT.json")
     parser.add_argument("--checkpoint", type=Path, help="a folder from which a stopped training goes on")
     parser.add_argument("--sync-norm", action="store_true", help="normalise by the whole batch, not a process's share")

@@ -100,14 +100,20 @@ class PositionEmbedding(nn.Module):
 def encrypt_model_by_position(
     model: nn.Module, cipher: PositionCipher, *, mean: Sequence[float], std: Sequence[float]
 ) -> nn.Module:
-    """A copy of ``model`` whose patch embedding undoes each position's own cipher; all other layers stay."""
+    """A copy of ``model`` whose patch embedding undoes each position's own cipher; all other layers stay.
+
+    Where the embedding has no bias, its place is taken by one that has: the network is another one in any case, and
+    has to be built with a ``PositionEmbedding`` before saved weights of it are loaded.
+    """
     if not isinstance(cipher, PositionCipher):
         raise TypeError(f"cipher must be a PositionCipher, but this is {type(cipher).__name__}.")
-    encrypted, found = checked_copy(model, 3, find_embedding(model)[0])
+    channels = cipher.ciphers[0].channels
+    encrypted, found = checked_copy(model, channels, find_embedding(model, channels)[0])
     conv = found.layer
-    folded = [encrypt_model(nn.Sequential(conv), each, mean=mean, std=std)[0] for each in cipher.ciphers]
+    folded = [encrypt_model(conv, each, mean=mean, std=std) for each in cipher.ciphers]
     weight = torch.stack([each.weight.detach().flatten(1) for each in folded])
-    bias = torch.stack([each.bias.detach() for each in folded])
+    none = conv.weight.new_zeros(len(conv.weight))
+    bias = torch.stack([none if each.bias is None else each.bias.detach() for each in folded])
     encrypted.set_submodule(found.name, PositionEmbedding(weight, bias, conv.kernel_size[0]))
     return encrypted
 

@@ -1,7 +1,7 @@
 """An encrypted model in use: encrypt images in a pipeline of transforms, and compare two models in a short report."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,12 +44,13 @@ def verify(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    take: Callable[[Any], torch.Tensor] | None = None,
 ) -> str:
     """A short report of how far an encrypted model with encrypted images is from the plain one with plain images.
 
     images: (N, C, H, W), uint8 or floating, plain. Both models are run as they are, in one batch: put them into
-    evaluation mode. Their logits are the output itself or its attribute ``logits``. mean and std are as for
-    ``encrypt_model``.
+    evaluation mode. Their logits are what ``take`` takes of the output; without it, the output itself or its attribute
+    ``logits``. mean and std are as for ``encrypt_model``.
     """
     if not checks.images(images).numel():
         raise ValueError(f"images must hold at least one image, but this is {tuple(images.shape)}.")
@@ -60,7 +61,10 @@ def verify(
     started, found = time.perf_counter(), []
     for net, batch in ((model, images), (encrypted, cipher.encrypt(images)), (encrypted, images)):
         output = net(normalised(batch, **norm, like=next(net.parameters())))
-        found.append(getattr(output, "logits", output).double().cpu())
+        output = getattr(output, "logits", output) if take is None else take(output)
+        if not isinstance(output, torch.Tensor):
+            raise ValueError(f"The model gives {type(output).__name__}: take= must say where its logits are.")
+        found.append(output.double().cpu())
     plain, locked, missing = found
     before, after = model.state_dict(), encrypted.state_dict()
     changed = [n for n, v in after.items() if n not in before or not torch.equal(v.cpu(), before[n].cpu())]

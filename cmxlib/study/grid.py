@@ -8,6 +8,8 @@ tables = ["training", "keys"]
 seeds = [0, 1]
 ciphers = ["shuffle+flip"]
 train.epochs = 8
+# Images of one's own: dataset = {name = "folder", root = "photos", size = 64, channels = 1}
+# and model.num_classes, model.channels, where they are not 10 and 3.
 
 [axes]                              # fields with several values: each combination is a scale of its own
 "model.depth" = [4, 8]              # rows in results/depths-depth4 and results/depths-depth8
@@ -21,7 +23,8 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .scales import CIPHERS, named
+from ..learn.data import load_dataset
+from .scales import CIPHERS, ciphers, named
 from .sweep import Grid
 from .tables import asked
 
@@ -57,6 +60,8 @@ def read_grid(path: str | Path) -> Grid:
         for axis, value in zip(axes, values, strict=True):
             scale = _changed(scale, _nested(axis, value), "axes")
             name += f"-{axis.rpartition('.')[2]}{value}"
+        if (channels := scale.model.get("channels", 3)) != 3:
+            scale = replace(scale, ciphers={cipher: ciphers(channels)[cipher] for cipher in scale.ciphers})
         scale = replace(scale, name=re.sub(r"[^a-z0-9_-]+", "_", name.lower()))
         grid.append((scale, tuple(table for name in found["tables"] for table in asked(scale, name))))
     return grid
@@ -75,7 +80,7 @@ def _changed(old: Any, changes: Mapping, where: str) -> Any:
     new: dict[str, Any] = {}
     for name, value in changes.items():
         here = f"{where}.{name}"
-        if name not in values:
+        if name not in values and not here.endswith((".model.num_classes", ".model.channels")):
             raise ValueError(f"There is no {here}: there are {', '.join(map(str, values))}.")
         if name == "finer":
             new[name] = {int(size): dict(differs) for size, differs in value.items()}
@@ -83,11 +88,16 @@ def _changed(old: Any, changes: Mapping, where: str) -> Any:
             if not isinstance(value, list) or set(value) - set(CIPHERS):
                 raise ValueError(f"{here} must be a list of some of {', '.join(CIPHERS)}.")
             new[name] = {cipher: CIPHERS[cipher] for cipher in value}
-        elif is_dataclass(values[name]) or isinstance(values[name], dict):
+        elif name == "dataset" and isinstance(value, dict):
+            try:
+                new[name] = load_dataset(**value)
+            except TypeError as error:
+                raise ValueError(f"{here} must be the arguments of load_dataset: {error}.") from error
+        elif is_dataclass(values.get(name)) or isinstance(values.get(name), dict):
             if not isinstance(value, dict):
                 raise ValueError(f"{here} must name what differs, as in {here}.x = 1.")
             new[name] = _changed(values[name], value, here)
-        elif isinstance(values[name], tuple) != isinstance(value, list):
+        elif isinstance(values.get(name), tuple) != isinstance(value, list):
             raise ValueError(f"{here} must be {'a list' if isinstance(values[name], tuple) else 'one value'}.")
         else:
             new[name] = tuple(value) if isinstance(value, list) else value

@@ -71,7 +71,7 @@ def _pairs(scale: Scale, unit: dict):
     cipher, options = _cipher(unit), _options(unit)
     if unit["attack"] == "known plaintext":
         plain = drawn(scale.data().test_images, unit["pairs"], unit["draw"])
-        estimate = known_plaintext(plain, cipher.encrypt(plain), **options)
+        estimate = known_plaintext(cipher.encrypt(plain), plain, **options)
     else:
         estimate = chosen_plaintext(cipher.encrypt, **options)
         side = chosen_image(unit["patch_size"], 3, options["steps"]).shape[-1]

@@ -154,9 +154,9 @@ def _attacked(repair: _Repair, unit: dict) -> dict[str, float]:
     seen = repair.encrypt(plain)
     if kind in ("known plaintext", "chosen plaintext"):
         estimate = (
-            known_plaintext(repair.prepare(plain), seen, patch_size=size, steps=repair.steps)
+            known_plaintext(seen, repair.prepare(plain), patch_size=size, steps=repair.steps)
             if bits
-            else known_plaintext_by_position(plain, seen, size)
+            else known_plaintext_by_position(seen, plain, size)
         )
     elif kind == "jigsaw":
         estimate = jigsaw_by_position(seen, public, size)

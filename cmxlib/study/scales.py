@@ -23,11 +23,14 @@ from . import records
 if TYPE_CHECKING:
     import pandas as pd
 
-CIPHERS = {  # name in rows: key, patch size -> the cipher
-    "+".join(steps): functools.partial(PatchCipher, steps=steps)
-    for steps in (("shuffle",), ("flip",), ("shuffle", "flip"), ("orthogonal",))
-}
 
+def ciphers(channels: int = 3) -> dict[str, Callable]:
+    """The ciphers of the main tables, for images of so many channels: name in rows -> function of key, patch size."""
+    every = ("shuffle",), ("flip",), ("shuffle", "flip"), ("orthogonal",)
+    return {"+".join(steps): functools.partial(PatchCipher, channels=channels, steps=steps) for steps in every}
+
+
+CIPHERS = ciphers()
 
 OTHER_NETWORKS = {  # name in a Scale's model: module and class of timm
     "ViT": ("timm.models.vision_transformer", "VisionTransformer"),  # arXiv 2010.11929
@@ -72,7 +75,8 @@ class Scale:
     name: "quick" (embedded data, seconds), "small" (CIFAR-10, minutes on two cores), "paper" (the full recipe), or
         that of the folder in which the rows of your own scale go.
     dataset: a name for load_dataset, or a Dataset of your own.
-    model: arguments of ConvMixer; or "network", a name of OTHER_NETWORKS, and the arguments of that class.
+    model: arguments of ConvMixer (num_classes, 10, and channels, 3, must be those of the data); or "network", a name of
+        OTHER_NETWORKS, and the arguments of that class.
     train: how it is trained.
     others: the networks of the table `generality`, as {name: (model, what differs in train)}.
     n_wrong: wrong keys for each cipher.
@@ -81,7 +85,8 @@ class Scale:
     seeds: of networks, for the main tables. compared_seeds: those for the conventional methods.
     anatomy_keys, anatomy_images: nearly right keys a point, and test images, of the table `anatomy`.
     engine_epochs: of the trainings of the table `engine`.
-    ciphers: {name: function of a key and a patch size that gives a cipher}, with encrypt, decrypt and matrix.
+    ciphers: {name: function of a key and a patch size that gives a cipher}, with encrypt, decrypt and matrix; for grey
+        images ``ciphers(1)`` of this module.
     attack: how much the attacks get.
     """
 
@@ -229,7 +234,8 @@ def trained_model(
     scale = named(scale)
     settings = replace(scale.train, seed=seed)
     model = new_model(scale, seed)
-    dataset = scale.dataset if isinstance(scale.dataset, str) else scale.dataset.name
+    own = scale.dataset if isinstance(scale.dataset, Dataset) else None  # known by all that is in it, not by its name
+    dataset = f"{own.name} {own.fingerprint()}" if own else scale.dataset
     recipe = json.dumps([dataset, scale.model, dataclasses.asdict(settings)], sort_keys=True)
     name = f"{scale.name}-p{scale.model['patch_size']}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}-seed{seed}"
     cache = paths.cache_dir()

@@ -21,7 +21,7 @@ def model():
 @pytest.mark.parametrize(
     ("attack", "error", "match"),
     [
-        (lambda: known_plaintext(IMAGES.long(), IMAGES), TypeError, "uint8"),  # counted as values in [0, 1]
+        (lambda: known_plaintext(IMAGES, IMAGES.long()), TypeError, "uint8"),  # counted as values in [0, 1]
         (lambda: known_plaintext(IMAGES.int(), IMAGES.int()), TypeError, "uint8"),
         (lambda: ciphertext_only(IMAGES, IMAGES.long()), TypeError, "uint8"),
         (lambda: patch_moments(IMAGES.numpy(), 4), TypeError, "torch tensor"),
@@ -51,7 +51,7 @@ def test_one_sentence_names_the_argument(attack, error, match):
 
 def test_the_whole_key_is_found_where_images_have_their_type():
     cipher = PatchCipher(SecretKey.for_experiment(1))
-    assert share_recovered(known_plaintext(IMAGES, cipher.encrypt(IMAGES)), cipher) == 1
+    assert share_recovered(known_plaintext(cipher.encrypt(IMAGES), IMAGES), cipher) == 1
 
 
 @pytest.mark.parametrize(

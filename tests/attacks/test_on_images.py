@@ -70,13 +70,13 @@ def test_ciphertext_only_finds_nothing_without_the_right_statistics(victim):
 def test_known_plaintext_needs_an_image_or_two(victim, steps):
     cipher = PatchCipher(SecretKey.for_experiment(4), 4, steps=steps)
     plain = victim[:2]  # 72 patches of 48 entries
-    estimate = known_plaintext(plain, cipher.encrypt(plain), patch_size=4, steps=steps)
+    estimate = known_plaintext(cipher.encrypt(plain), plain, patch_size=4, steps=steps)
     assert share_recovered(estimate, cipher) == pytest.approx(1, abs=1e-6)
 
 
 def test_known_plaintext_fails_on_other_images(victim, public):
     cipher = PatchCipher(SecretKey.for_experiment(4), 4)
-    estimate = known_plaintext(public[:2], cipher.encrypt(victim[:2]), patch_size=4)
+    estimate = known_plaintext(cipher.encrypt(victim[:2]), public[:2], patch_size=4)
     assert share_recovered(estimate, cipher) < 0.2
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from cmxlib import ConvMixer, PatchCipher, SecretKey, encrypt_model, logits
 from cmxlib.attacks.jigsaw import jigsaw_by_position
@@ -53,6 +54,18 @@ def test_keys_by_position_are_exact(model, steps):
     assert all(
         torch.equal(locked.state_dict()[name], value) for name, value in model.state_dict().items() if name[0] != "0"
     )
+
+
+@pytest.mark.parametrize("steps", [("shuffle",), ("shuffle", "flip"), ("orthogonal",)])
+def test_keys_by_position_are_exact_for_grey_images_and_without_a_bias(steps):
+    grey = {"mean": (0.4,), "std": (0.3,)}
+    after = (nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    net = nn.Sequential(nn.Conv2d(1, 6, 4, stride=4, bias=False), *after).double()
+    images = noise_images(3, 0)[:, :1].double() / 255
+    cipher = PositionCipher(SecretKey.for_experiment(1), 4, 1, steps, image_size=24)
+    locked, plain = encrypt_model_by_position(net, cipher, **grey), logits(net, images, **grey)
+    assert torch.allclose(logits(locked, cipher.encrypt(images), **grey), plain, atol=1e-9)
+    assert not torch.allclose(logits(locked, images, **grey), plain, atol=1e-2)
 
 
 def test_positions_have_different_keys():
@@ -137,19 +150,19 @@ def test_flipping_one_bit_is_no_affine_map():
 def test_pairs_and_one_chosen_image_show_every_position():
     cipher = PositionCipher(SecretKey.for_experiment(1), 4, image_size=24)
     plain = smooth_images(40, seed=2)
-    assert mean_share(known_plaintext_by_position(plain, cipher.encrypt(plain)), cipher) == 1
-    assert mean_share(known_plaintext_by_position(plain[:1], cipher.encrypt(plain[:1])), cipher) < 0.9
+    assert mean_share(known_plaintext_by_position(cipher.encrypt(plain), plain), cipher) == 1
+    assert mean_share(known_plaintext_by_position(cipher.encrypt(plain[:1]), plain[:1]), cipher) < 0.9
     chosen = chosen_image_by_position(image_size=24)
     assert chosen.shape == (1, 3, 24, 24)
-    assert mean_share(known_plaintext_by_position(chosen, cipher.encrypt(chosen)), cipher) == 1
+    assert mean_share(known_plaintext_by_position(cipher.encrypt(chosen), chosen), cipher) == 1
 
 
 def test_a_chosen_image_shows_shuffles_and_flips_of_bits():
     cipher = PatchCipher(SecretKey.for_experiment(1), 4, channels=24)
     chosen = to_bits(chosen_image_of_bits())
-    assert share_recovered(known_plaintext(chosen, cipher.encrypt(chosen)), cipher) == 1
+    assert share_recovered(known_plaintext(cipher.encrypt(chosen), chosen), cipher) == 1
     flat = to_bits(torch.full((1, 3, 16, 16), 100, dtype=torch.uint8))  # as large, but all patches alike
-    assert share_recovered(known_plaintext(flat, cipher.encrypt(flat)), cipher) < 0.1
+    assert share_recovered(known_plaintext(cipher.encrypt(flat), flat), cipher) < 0.1
 
 
 @pytest.mark.parametrize("steps", [("shuffle",), ("flip",), ("shuffle", "flip"), ("orthogonal",)])

@@ -263,7 +263,7 @@ def test_break_it_shows_the_picture_its_encryption_and_what_comes_back():
     picture, observed = smooth(1, side=64, seed=1)[0], smooth(20, seed=2)
     encrypted, recovered = CIPHER.encrypt(picture), {}
     for count, seen_by_thief in ((20, observed), (1, observed[:1, :, :4, :8])):
-        recovered[count] = known_plaintext(seen_by_thief, CIPHER.encrypt(seen_by_thief)).decrypt(encrypted)
+        recovered[count] = known_plaintext(CIPHER.encrypt(seen_by_thief), seen_by_thief).decrypt(encrypted)
     piece = widgets.break_it(picture, encrypted, recovered)
     assert controls(piece)["images observed"].options == (1, 20)
     assert changes(piece, "images observed", 20)

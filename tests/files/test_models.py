@@ -71,6 +71,84 @@ def test_other_types_stay_what_they_are(key, cmx, kind):
     assert cmx("verify", "a.safetensors", "b.safetensors", *KEY)[0] == 0
 
 
+class Flat(nn.Module):
+    """A network whose embedding is a Linear on flat patches of 4 pixels, in one of the two usual orders."""
+
+    def __init__(self, order):
+        super().__init__()
+        self.order, self.embed, self.head = order, nn.Linear(48, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        blocks = x.view(n, c, h // 4, 4, w // 4, 4)
+        blocks = blocks.permute((0, 2, 4, 1, 3, 5) if self.order == "chw" else (0, 2, 4, 3, 5, 1))
+        return self.head(self.embed(blocks.reshape(n, -1, 48)).tanh().mean(1))
+
+
+@pytest.mark.parametrize("order", ["chw", "hwc"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_a_linear_embedding_in_the_order_that_is_told(key, cmx, order, suffix):
+    torch.manual_seed(0)
+    model = Flat(order).eval()
+    write, read = (save_file, load_file) if suffix == "safetensors" else (torch.save, torch.load)
+    write(model.state_dict(), f"a.{suffix}")
+    status, said, _ = cmx("encrypt-model", f"a.{suffix}", f"b.{suffix}", *USUAL, "--layer", "embed", "--order", order)
+    assert status == 0 and f"flattened as {order}" in said
+    expected = encrypt_model(model, PatchCipher(key, 4), **NORM).state_dict()
+    found = read(f"b.{suffix}")
+    assert all(torch.allclose(found[name], expected[name], rtol=0, atol=1e-6) for name in expected)
+    status, said, _ = cmx("verify", f"a.{suffix}", f"b.{suffix}", *KEY, "--json")
+    assert status == 0 and said["equal"] and said["changed layers"] == ["embed"]
+    wrong = ("--order", "hwc" if order == "chw" else "chw")
+    assert f"with --order {order}, not with" in cmx("decrypt-model", f"b.{suffix}", f"c.{suffix}", *KEY, *wrong)[2]
+    assert cmx("decrypt-model", f"b.{suffix}", f"c.{suffix}", *KEY)[0] == 0
+    opened = read(f"c.{suffix}")
+    assert all(torch.allclose(opened[name], value, rtol=0, atol=1e-6) for name, value in model.state_dict().items())
+
+
+CLIP = {"img_size": (32, 48), "depth": 1, "embed_dim": 24, "num_heads": 2, "num_classes": 5}
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_position_embeddings_take_the_offset_of_an_embedding_without_a_bias(key, cmx, suffix):
+    model = pytest.importorskip("timm").create_model("vit_base_patch16_clip_224", **CLIP).eval()
+    write, read = (save_file, load_file) if suffix == "safetensors" else (torch.save, torch.load)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    write(before, f"a.{suffix}")
+    usual = (*KEY, "--patch", "16", "--norm", "imagenet", "--image-size", "32", "48")
+    status, said, _ = cmx("encrypt-model", f"a.{suffix}", f"b.{suffix}", *usual)
+    assert status == 0 and "The offset is in pos_embed" in said
+    expected, found = encrypt_model(model, PatchCipher(key, 16), **NORM).state_dict(), read(f"b.{suffix}")
+    assert set(found) == set(expected)
+    assert all(torch.allclose(found[name], expected[name], rtol=0, atol=1e-6) for name in expected)
+    status, said, _ = cmx("verify", f"a.{suffix}", f"b.{suffix}", *KEY, "--json")
+    assert status == 0 and said["equal"] and said["without encryption"] > 0.1
+    assert cmx("decrypt-model", f"b.{suffix}", f"c.{suffix}", *KEY)[0] == 0
+    opened = read(f"c.{suffix}")
+    assert all(torch.allclose(opened[name], before[name], rtol=0, atol=1e-6) for name in before)
+    np.save("images.npy", IMAGES.numpy())
+    assert "must be 32 x 48" in cmx("verify", f"a.{suffix}", f"b.{suffix}", *KEY, "--images", "images.npy")[2]
+
+
+def test_verify_looks_at_position_embeddings_too(key, cmx):
+    """A patch's that is wrong shows in the outputs; another token's may not change at all."""
+    state = {"a.weight": WEIGHT, "pos": torch.rand(17, 8)}
+    save("a.safetensors", state)
+    assert cmx("encrypt-model", "a.safetensors", "b.safetensors", *USUAL, *SIDE)[0] == 0
+    with safe_open("b.safetensors", "pt") as file:
+        metadata = file.metadata()
+    for row, said in ((0, "differs elsewhere: pos"), (1, "NOT EQUAL")):
+        after = load_file("b.safetensors")
+        after["pos"][row] += 0.01
+        save_file(after, "c.safetensors", metadata)
+        status, told, _ = cmx("verify", "a.safetensors", "c.safetensors", *KEY)
+        assert status == 1 and said in told
+    del after["pos"]
+    save_file(after, "c.safetensors", metadata)
+    assert "has no pos, which the record" in cmx("verify", "a.safetensors", "c.safetensors", *KEY)[2]
+    assert "has no pos to take the offset" in cmx("decrypt-model", "c.safetensors", "d.safetensors", *KEY)[2]
+
+
 def test_verify_finds_what_is_not_the_encrypted_model(key, cmx):
     SecretKey.for_experiment(9).save("other.key")
     state = network().state_dict()
@@ -125,6 +203,7 @@ ONE = {"a.weight": WEIGHT, "a.bias": BIAS}
 PAIR = {**ONE, "b.weight": torch.rand(6, 3, 4, 4), "b.bias": torch.rand(6)}
 HUGE = {"a.weight": torch.full((8, 3, 4, 4), 6e4, dtype=torch.float16), "a.bias": torch.zeros(8).half()}
 A, NONE, MEAN = (*USUAL, "--layer", "a"), (*KEY, "--norm", "none"), (*KEY, "--mean", "0", "0", "0", "--std", "1")
+CHW, SIDE = ("--order", "chw"), ("--image-size", "16")
 TWICE = '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 REFUSED = {
     "no norm": (ONE, (*KEY, "--patch", "4"), "give --norm imagenet, cifar10 or none"),
@@ -132,11 +211,38 @@ REFUSED = {
     "two": (PAIR, USUAL, "name one with --layer (on 3 channels with a square kernel: a (8, 3, 4, 4), b (6"),
     "none of that size": (ONE, (*NONE, "--patch", "7"), "patches of 7"),
     "no such layer": (ONE, (*USUAL, "--layer", "c"), "has no layer c"),
-    "Linear": ({"a.weight": torch.rand(8, 48)}, A, "is a Linear (8, 48)"),
+    "Linear": ({"a.weight": torch.rand(8, 48)}, A, "is a Linear (8, 48): the order in which it takes"),
+    "Linear of no patches": ({"a.weight": torch.rand(8, 47)}, (*A, *CHW), "has the shape (8, 47), not (dim, 3, patch"),
+    "Linear of other patches": ({"a.weight": torch.rand(8, 75)}, (*A, *CHW), "has patches of 5, not of 4"),
+    "Linear without a name": ({"a.weight": torch.rand(8, 48)}, (*USUAL, *CHW), "or a Linear that --layer names"),
+    "Linear behind a norm": (
+        {"a.0.weight": torch.rand(48), "a.1.weight": torch.rand(8, 48)},
+        (*USUAL, *CHW, "--layer", "a.1"),
+        "a.0.weight of a.safetensors may normalise each patch in front of a.1",
+    ),
+    "a copy of a Linear": (
+        {"net.a.weight": torch.rand(8, 48), "ema.a.weight": torch.rand(8, 48)},
+        (*USUAL, *CHW, "--layer", "net.a"),
+        "also holds ema.a.weight",
+    ),
+    "optimiser of a Linear": (
+        {"a.weight": torch.rand(8, 48), "state.0.exp_avg": torch.rand(8, 48)},
+        (*A, *CHW),
+        "also holds state.0.exp_avg",
+    ),
     "4 channels": ({"a.weight": torch.rand(8, 4, 4, 4)}, A, "not (dim, 3, patch, patch)"),
     "a copy": ({**ONE, "ema.weight": WEIGHT.clone()}, A, "could give the key away"),
     "optimiser": ({**ONE, "state.0.exp_avg": WEIGHT.clone()}, USUAL, "could give the key away"),
-    "no bias": ({"a.weight": WEIGHT}, USUAL, "has no bias, which this cipher needs"),
+    "no bias": ({"a.weight": WEIGHT}, USUAL, "has no bias, which this cipher needs and a model would not look for."),
+    "no positions": ({"a.weight": WEIGHT, "b": torch.rand(17, 8)}, (*USUAL, *SIDE), "there is not one alone, but none"),
+    "positions of another size": ({"a.weight": WEIGHT, "pos": torch.rand(40, 8)}, (*USUAL, *SIDE), "but none"),
+    "two positions": (
+        {"a.weight": WEIGHT, "pos": torch.rand(17, 8), "q.pos": torch.rand(1, 16, 8)},
+        (*USUAL, *SIDE),
+        "not one alone, but pos (17, 8), q.pos (1, 16, 8)",
+    ),
+    "a size that patches do not divide": ({"a.weight": WEIGHT}, (*USUAL, "--image-size", "18"), "do not divide images"),
+    "three sides": (ONE, (*USUAL, "--image-size", "1", "2", "3"), "takes a side, or height and width, not 3"),
     "bias of another size": ({**ONE, "a.bias": torch.rand(7)}, USUAL, "has the shape (7,), not (8,)"),
     "whole numbers": ({**ONE, "a.weight": WEIGHT.to(torch.int8)}, USUAL, "before quantising"),
     "not finite": ({**ONE, "a.bias": BIAS / 0}, USUAL, "not finite"),

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import http.server
 import os
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
+from PIL import Image
 
 from cmxlib.learn import cifar10, data, fontdigits
 from cmxlib.learn.cifar10 import DatasetError
@@ -27,30 +30,36 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+def official(root, which, n_classes):
+    """A tiny data set in the format of one of the CIFARs, in both its forms, and what makes its sums pass as right."""
+    (root / which.folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(which.files):
+        content = {b"data": rng.integers(256, size=(3, 3072), dtype=np.uint8), which.labels: [number, 8, 9]}
+        if name == which.meta:
+            content = {which.names: [f"class {i}".encode() for i in range(n_classes)]}
+        (root / which.folder / name).write_bytes(pickle.dumps(content))
+    with tarfile.open(root / which.tar, "w:gz") as tar:
+        tar.add(root / which.folder, which.folder)
+    files = [root / which.tar, *(root / which.folder).iterdir()]
+    return dataclasses.replace(which, md5={f.name: hashlib.md5(f.read_bytes()).hexdigest() for f in files})
+
+
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
-    """A tiny data set in CIFAR-10's format, whose sums pass as official: the folder that holds both forms of it."""
-    root = tmp_path / "copy"
-    (root / cifar10.FOLDER).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    sums = {}
-    for number, name in enumerate(cifar10.FILES):
-        content = {b"data": rng.integers(256, size=(3, 3072), dtype=np.uint8), b"labels": [number, 8, 9]}
-        if name == "batches.meta":
-            content = {b"label_names": [f"class {i}".encode() for i in range(10)]}
-        (root / cifar10.FOLDER / name).write_bytes(pickle.dumps(content))
-        sums[name] = hashlib.md5((root / cifar10.FOLDER / name).read_bytes()).hexdigest()
-    with tarfile.open(root / cifar10.TAR, "w:gz") as tar:
-        tar.add(root / cifar10.FOLDER, cifar10.FOLDER)
-    sums[cifar10.TAR] = hashlib.md5((root / cifar10.TAR).read_bytes()).hexdigest()
-    monkeypatch.setattr(cifar10, "MD5", sums)
-    return root
+    """The folder that holds a tiny copy of CIFAR-10."""
+    monkeypatch.setattr(cifar10, "CIFAR10", official(tmp_path / "copy", cifar10.CIFAR10, 10))
+    return tmp_path / "copy"
 
 
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
     """A place to download from where nothing is."""
-    monkeypatch.setattr(cifar10, "URLS", ((tmp_path / "nowhere").as_uri(),))
+    ask_at(monkeypatch, (tmp_path / "nowhere").as_uri())
+
+
+def ask_at(monkeypatch, *urls):
+    monkeypatch.setattr(cifar10, "CIFAR10", dataclasses.replace(cifar10.CIFAR10, urls=urls))
 
 
 def same(a, b):
@@ -66,21 +75,35 @@ def flip_a_byte(path, at):
 
 def count_decodes(monkeypatch):
     calls, decode = [], cifar10.decode
-    monkeypatch.setattr(cifar10, "decode", lambda content: calls.append(1) or decode(content))
+    monkeypatch.setattr(cifar10, "decode", lambda *args: calls.append(1) or decode(*args))
     return calls
 
 
-def test_the_sums_are_those_of_torchvision():
-    from torchvision.datasets import CIFAR10
+@pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100"])
+def test_names_and_sums_are_those_of_torchvision(name):
+    theirs, ours = getattr(torchvision.datasets, name), getattr(cifar10, name)
+    known = dict(theirs.train_list + theirs.test_list)
+    known |= {theirs.meta["filename"]: theirs.meta["md5"], theirs.filename: theirs.tgz_md5}
+    assert known == ours.md5 and theirs.url in ours.urls
+    assert (theirs.base_folder, theirs.filename, theirs.meta["key"]) == (ours.folder, ours.tar, ours.names.decode())
 
-    known = dict(CIFAR10.train_list + CIFAR10.test_list)
-    known |= {CIFAR10.meta["filename"]: CIFAR10.meta["md5"], CIFAR10.filename: CIFAR10.tgz_md5}
-    assert known == cifar10.MD5 and CIFAR10.url in cifar10.URLS
+
+def test_cifar100_is_read_by_its_finer_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10, "CIFAR100", official(tmp_path, cifar10.CIFAR100, 100))
+    loaded = load_dataset("cifar100", tmp_path)
+    assert loaded.name == "cifar100" and len(loaded.classes) == 100
+    assert loaded.train_labels.tolist() == [0, 8, 9] and loaded.test_labels.tolist() == [1, 8, 9]
+    assert same(loaded, load_dataset("cifar100"))  # from the cache, which is its own
+    path = tmp_path / "cifar-100-python" / "test"
+    path.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(DatasetError, match=r"test .*MD5 sum is wrong.*cifar-100-python"):
+        load_dataset("cifar100", tmp_path)
+    assert not (cache_dir() / "sprung").exists()
 
 
 def test_images_labels_and_statistics_are_the_files(copy):
     loaded = load_dataset("cifar10", copy)
-    batches = [pickle.loads((copy / cifar10.FOLDER / name).read_bytes()) for name in cifar10.FILES[:6]]
+    batches = [pickle.loads((copy / cifar10.CIFAR10.folder / name).read_bytes()) for name in cifar10.CIFAR10.files[:6]]
     train = np.concatenate([b[b"data"] for b in batches[:5]]).reshape(-1, 3, 32, 32)
     assert loaded.train_images.dtype == torch.uint8 and loaded.train_labels.dtype == torch.int64
     assert np.array_equal(loaded.train_images, train)
@@ -94,11 +117,11 @@ def test_images_labels_and_statistics_are_the_files(copy):
 
 def test_every_form_of_a_copy_gives_the_same(copy, tmp_path, monkeypatch, cache):
     first = load_dataset("cifar10", copy)
-    assert same(first, load_dataset("cifar10", copy / cifar10.FOLDER))
+    assert same(first, load_dataset("cifar10", copy / cifar10.CIFAR10.folder))
     monkeypatch.setenv("CMX_DATA", str(copy))
     assert same(first, load_dataset("cifar10"))
     (tmp_path / "tar").mkdir()
-    shutil.copy(copy / cifar10.TAR, tmp_path / "tar")
+    shutil.copy(copy / cifar10.CIFAR10.tar, tmp_path / "tar")
     shutil.rmtree(cache)
     assert same(first, load_dataset("cifar10", tmp_path / "tar"))
 
@@ -119,7 +142,7 @@ def test_a_second_load_neither_sums_nor_unpickles(copy, monkeypatch, no_network)
 
 def test_a_bad_root_is_an_error_although_a_cache_exists(copy):
     load_dataset("cifar10", copy)
-    flip_a_byte(copy / cifar10.FOLDER / "data_batch_2", 100)  # the size stays
+    flip_a_byte(copy / cifar10.CIFAR10.folder / "data_batch_2", 100)  # the size stays
     with pytest.raises(DatasetError, match=r"data_batch_2 .*damaged.*CMX_DATA"):
         load_dataset("cifar10", copy)
 
@@ -127,7 +150,7 @@ def test_a_bad_root_is_an_error_although_a_cache_exists(copy):
 def test_missing_files_are_named(copy):
     load_dataset("cifar10", copy)
     for name in ("data_batch_4", "batches.meta"):
-        (copy / cifar10.FOLDER / name).unlink()
+        (copy / cifar10.CIFAR10.folder / name).unlink()
     with pytest.raises(DatasetError, match=r"lacks data_batch_4, batches.meta\. .*CMX_DATA.*fontdigits"):
         load_dataset("cifar10", copy)
 
@@ -139,11 +162,11 @@ def test_a_root_without_cifar10(tmp_path, form):
         load_dataset("cifar10", root)
 
 
-@pytest.mark.parametrize("name", ["data_batch_1", "test_batch", "batches.meta", cifar10.TAR])
+@pytest.mark.parametrize("name", ["data_batch_1", "test_batch", "batches.meta", cifar10.CIFAR10.tar])
 def test_a_truncated_file_is_damaged(copy, name):
-    if name == cifar10.TAR:
-        shutil.rmtree(copy / cifar10.FOLDER)
-    path = copy / name if name == cifar10.TAR else copy / cifar10.FOLDER / name
+    if name == cifar10.CIFAR10.tar:
+        shutil.rmtree(copy / cifar10.CIFAR10.folder)
+    path = copy / name if name == cifar10.CIFAR10.tar else copy / cifar10.CIFAR10.folder / name
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DatasetError, match=rf"{name} \(50 bytes\) is damaged or incomplete"):
         load_dataset("cifar10", copy)
@@ -155,7 +178,7 @@ class Trap:
 
 
 def test_nothing_is_unpickled_before_its_sum_is_right(copy, cache):
-    path = copy / cifar10.FOLDER / "test_batch"
+    path = copy / cifar10.CIFAR10.folder / "test_batch"
     path.write_bytes(pickle.dumps(Trap()))
     with pytest.raises(DatasetError):
         load_dataset("cifar10", copy)
@@ -187,25 +210,25 @@ def test_a_damaged_cache_without_a_source_says_so_and_leaves_nothing(copy, cache
 
 
 def test_the_download_is_announced_checked_and_kept(copy, cache, monkeypatch, capsys):
-    monkeypatch.setattr(cifar10, "URLS", ((copy / cifar10.TAR).as_uri(),))
+    ask_at(monkeypatch, (copy / cifar10.CIFAR10.tar).as_uri())
     first = load_dataset("cifar10")
     message = capsys.readouterr().out
     assert "throttled" in message and "CMX_DATA" in message
-    assert sorted(p.name for p in cache.iterdir()) == [cifar10.TAR, "cifar10.safetensors"]
+    assert sorted(p.name for p in cache.iterdir()) == [cifar10.CIFAR10.tar, "cifar10.safetensors"]
 
     (cache / "cifar10.safetensors").unlink()  # the tar is there: no second download
     assert same(first, load_dataset("cifar10")) and capsys.readouterr().out == ""
 
     (cache / "cifar10.safetensors").unlink()
-    flip_a_byte(cache / cifar10.TAR, -1)  # the tar is damaged: it is fetched anew
+    flip_a_byte(cache / cifar10.CIFAR10.tar, -1)  # the tar is damaged: it is fetched anew
     assert same(first, load_dataset("cifar10")) and "Downloading" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("wrong", ["cut short", "altered"])
 def test_a_bad_download_is_refused_and_leaves_nothing(copy, cache, monkeypatch, wrong):
-    tar = copy / cifar10.TAR
+    tar = copy / cifar10.CIFAR10.tar
     tar.write_bytes(tar.read_bytes()[:100]) if wrong == "cut short" else flip_a_byte(tar, 50)
-    monkeypatch.setattr(cifar10, "URLS", (tar.as_uri(),))
+    ask_at(monkeypatch, tar.as_uri())
     with pytest.raises(DatasetError, match=r"failed \(.*MD5 sum is wrong\).*CMX_DATA"):
         load_dataset("cifar10")
     assert list(cache.iterdir()) == []
@@ -231,7 +254,7 @@ class Host:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/{cifar10.TAR}"
+        self.url = f"http://127.0.0.1:{self.server.server_port}/{cifar10.CIFAR10.tar}"
 
 
 @pytest.fixture
@@ -245,24 +268,24 @@ def hosts():
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_another_host_goes_on_where_one_broke_off(copy, cache, monkeypatch, hosts, ranges, capsys):
-    content = (copy / cifar10.TAR).read_bytes()
+    content = (copy / cifar10.CIFAR10.tar).read_bytes()
     broken, whole = hosts(content, breaks_at=len(content) // 3), hosts(content, ranges=ranges)
-    monkeypatch.setattr(cifar10, "URLS", (broken.url,))
+    ask_at(monkeypatch, broken.url)
     with pytest.raises(DatasetError, match=r"127\.0\.0\.1: the connection ended after [0-9,]+ of [0-9,]+ bytes"):
         load_dataset("cifar10")
-    assert [p.name for p in cache.iterdir()] == [f"{cifar10.TAR}.part"]
-    monkeypatch.setattr(cifar10, "URLS", (broken.url, whole.url))
+    assert [p.name for p in cache.iterdir()] == [f"{cifar10.CIFAR10.tar}.part"]
+    ask_at(monkeypatch, broken.url, whole.url)
     assert same(load_dataset("cifar10"), load_dataset("cifar10", copy))
     assert broken.asked == [None, f"bytes={len(content) // 3}-"] and whole.asked == [f"bytes={len(content) // 3}-"]
-    assert sorted(p.name for p in cache.iterdir()) == [cifar10.TAR, "cifar10.safetensors"]
+    assert sorted(p.name for p in cache.iterdir()) == [cifar10.CIFAR10.tar, "cifar10.safetensors"]
 
 
 def test_a_rest_of_something_else_is_thrown_away(copy, cache, monkeypatch, hosts, capsys):
-    content = (copy / cifar10.TAR).read_bytes()
+    content = (copy / cifar10.CIFAR10.tar).read_bytes()
     cache.mkdir()
-    (cache / f"{cifar10.TAR}.part").write_bytes(b"no part of it" * 10)
+    (cache / f"{cifar10.CIFAR10.tar}.part").write_bytes(b"no part of it" * 10)
     bad, good = hosts(content), hosts(content)
-    monkeypatch.setattr(cifar10, "URLS", (bad.url, good.url))
+    ask_at(monkeypatch, bad.url, good.url)
     assert same(load_dataset("cifar10"), load_dataset("cifar10", copy))
     assert good.asked == [None]
 
@@ -376,8 +399,75 @@ def test_the_cache_folder_is_the_usual_one(tmp_path, monkeypatch, platform, vari
     assert cache_dir() == tmp_path / expected and cache_dir().is_dir()
 
 
+def photographs(root, classes=("cat", "dog"), parts=("train", "test"), mode="RGB", n=3, size=(20, 12)):
+    """An image folder; the pictures of class k have the colour 10 k, 20 k, 30 k or the grey level 10 k."""
+    for part in parts:
+        for number, name in enumerate(classes):
+            (root / part / name / "deeper").mkdir(parents=True)
+            for i in range(n):
+                image = Image.new(mode, size, 10 * number if mode == "L" else (10 * number, 20 * number, 30 * number))
+                image.save(root / part / name / ("deeper" if i == 0 else "") / f"{i}.png")
+    return root
+
+
+def test_a_folder_of_images_is_cut_to_a_square_and_mixed(tmp_path):
+    root = photographs(tmp_path / "photos", n=20)
+    Image.new("RGB", (12, 40), (10, 20, 30)).save(root / "train" / "dog" / "last.jpg", quality=100)
+    (root / "train" / "cat" / "notes.txt").write_text("no image")
+    loaded = load_dataset("folder", root, size=8)
+    assert loaded.name == "photos" and loaded.classes == ("cat", "dog")
+    assert loaded.train_images.shape == (41, 3, 8, 8) and loaded.test_images.shape == (40, 3, 8, 8)
+    for images, labels in ((loaded.train_images, loaded.train_labels), (loaded.test_images, loaded.test_labels)):
+        expected = labels[:, None] * torch.tensor([10, 20, 30])
+        assert (images.long() - expected[:, :, None, None]).abs().max() <= 1  # JPEG rounds
+        assert labels[:10].unique().tolist() == [0, 1]
+    assert same(loaded, load_dataset("folder", root, size=8))
+    grey = load_dataset("folder", root, size=8, channels=1)
+    assert grey.train_images.shape == (41, 1, 8, 8) and len(grey.mean) == 1
+
+
+def test_what_a_folder_is_resized_to_is_its_middle(tmp_path):
+    root = photographs(tmp_path / "photos", n=1)
+    image = Image.new("L", (32, 16))
+    image.paste(200, (8, 0, 24, 16))
+    for part in ("train", "test"):
+        image.save(root / part / "cat" / "deeper" / "0.png")
+    loaded = load_dataset("folder", root, size=16, channels=1)
+    assert (loaded.test_images[loaded.test_labels == 0] == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda root: shutil.rmtree(root / "test"), "test: No such file.*root/train/CLASS/"),
+        (lambda root: shutil.rmtree(root / "test" / "dog"), "classes dog are in one of train and test alone"),
+        (lambda root: (root / "train" / "empty").mkdir(), "empty"),
+        (lambda root: (root / "test" / "cat" / "1.png").write_bytes(b"x"), r"1\.png is no image"),
+        (lambda root: Image.new("RGBA", (9, 9)).save(root / "test" / "cat" / "1.png"), "1.png is transparent"),
+    ],
+)
+def test_a_folder_that_is_no_data_set_is_refused(tmp_path, change, match):
+    change(root := photographs(tmp_path / "photos"))
+    with pytest.raises(DatasetError, match=match):
+        load_dataset("folder", root, size=8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "match"),
+    [
+        (("folder",), {"size": 8}, "needs root= and size="),
+        (("folder", "photos"), {}, "needs root= and size="),
+        (("folder", "photos"), {"size": 8, "channels": 2}, r"channels must be 3 \(RGB\) or 1"),
+        (("cifar10",), {"size": 64}, 'size and channels are of a "folder"'),
+    ],
+)
+def test_options_of_folders(arguments, options, match):
+    with pytest.raises(ValueError, match=match):
+        load_dataset(*arguments, **options)
+
+
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match='"cifar10" or "fontdigits"'):
+    with pytest.raises(ValueError, match='"cifar10", "cifar100", "fontdigits" or "folder"'):
         load_dataset("mnist")
 
 

@@ -228,6 +228,31 @@ def test_a_model_without_parameters_and_one_that_returns_an_object(model):
     assert torch.equal(logits(wrapped, X, **NORM), logits(model, X, **NORM))
 
 
+class InADict(nn.Module):
+    """A network that gives its logits beside something else, as detectors and multi-headed ones do."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        found = self.net(x)
+        return {"other": found[:, :1], "scores": found}
+
+
+def test_a_function_says_what_to_take_of_an_output(model):
+    data, net = toy_data(), InADict(model)
+    take = {"take": lambda output: output["scores"]}
+    assert torch.equal(logits(net, data.test_images, **NORM, **take), logits(model, data.test_images, **NORM))
+    assert accuracy(net, data.test_images, data.test_labels, **NORM, **take) == 1.0
+    cipher = {"patch_size": 2}
+    assert key_trials(net, data, cipher, 2, **take).equals(key_trials(model, data, cipher, 2))
+    with pytest.raises(ValueError, match="gave dict: a function take= may say where in its output they are"):
+        logits(net, data.test_images, **NORM)
+    with pytest.raises(ValueError, match=r"at least 1 classes, but gave \(48, 2, 1\)"):
+        logits(net, data.test_images, **NORM, take=lambda output: output["scores"][..., None])
+
+
 def test_labels_of_any_whole_type_count(model):
     for dtype in (torch.int8, torch.uint8, torch.int32, torch.int64):
         assert accuracy(model, X, Y.to(dtype), **NORM) == 1.0

@@ -456,9 +456,24 @@ def test_the_transform_in_the_workers_of_a_loader():
         assert torch.allclose(found, expected)
 
 
+class Paired(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return x, self.net(x)
+
+
 def test_the_report():
     net, cipher, x = small_net(), PatchCipher(KEY, 4), images()
     report = verify(net, encrypt_model(net, cipher, **UNEQUAL), cipher, x, **UNEQUAL)
     assert report.startswith("0 of 3 predictions differ") and "changed: 0.weight, 0.bias;" in report
+    pair = Paired(net), Paired(encrypt_model(net, cipher, **UNEQUAL))
+    assert (
+        verify(*pair, cipher, x, **UNEQUAL, take=lambda output: output[1]).splitlines()[:3] == report.splitlines()[:3]
+    )
+    with pytest.raises(ValueError, match="gives tuple: take= must say where its logits are"):
+        verify(*pair, cipher, x, **UNEQUAL)
     wrong = verify(net, net, cipher, x, **UNEQUAL)
     assert "changed: nothing" in wrong and float(wrong.split("largest difference of a logit ")[1].split(",")[0]) > 1e-3

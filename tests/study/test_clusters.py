@@ -5,7 +5,9 @@ import sys
 
 import pytest
 import yaml
+from PIL import Image
 
+from cmxlib import SecretKey
 from cmxlib.paths import ROOT
 from cmxlib.study.grid import read_grid
 from cmxlib.study.scales import CIPHERS, SCALES
@@ -38,6 +40,22 @@ def test_a_file_may_change_whatever_a_scale_has(tmp_path):
     assert low.attack.pairs == (1,) and low.at(2).train.epochs == 1
 
 
+def test_a_file_may_name_a_folder_of_images(tmp_path):
+    for part in ("train", "test"):
+        for level, name in enumerate(("dark", "light")):
+            (tmp_path / "grey" / part / name).mkdir(parents=True)
+            for i in range(4):
+                Image.new("L", (9, 8), 200 * level + i).save(tmp_path / "grey" / part / name / f"{i}.png")
+    (tmp_path / "own.toml").write_text(
+        f'base = "quick"\nname = "own"\ntables = ["keys"]\n[scale]\nmodel = {{num_classes = 2, channels = 1}}\n'
+        f'dataset = {{name = "folder", root = "{tmp_path / "grey"}", size = 8, channels = 1}}\nciphers = ["flip"]\n'
+    )
+    ((scale, _),) = read_grid(tmp_path / "own.toml")
+    assert scale.data().train_images.shape == (8, 1, 8, 8) and scale.model["num_classes"] == 2
+    cipher = scale.ciphers["flip"](SecretKey.for_experiment(0), 4)
+    assert (cipher.channels, cipher.steps) == (1, ("flip",))
+
+
 GOOD = 'base = "quick"\nname = "own"\ntables = ["keys"]\n'
 
 
@@ -56,6 +74,7 @@ GOOD = 'base = "quick"\nname = "own"\ntables = ["keys"]\n'
         (GOOD + "[scale]\nn_wrong = [3]", r"scale\.n_wrong must be one value"),
         (GOOD + '[scale]\nciphers = ["rot13"]', r"scale\.ciphers must be a list of some of shuffle, flip"),
         (GOOD + "[scale]\ntrain.epochs = 0", "epochs must be"),
+        (GOOD + '[scale]\ndataset = {name = "folder", sides = 8}', r"scale\.dataset must be the arguments of load_da"),
         (GOOD + "[scale]\npatch_sizes = [8]", "patch_sizes must begin with the model's patch_size"),
         (GOOD + "[axes]\nmodel.depth = [2]", "The axis 'model' needs a list of values, and a name in quotes"),
     ],
