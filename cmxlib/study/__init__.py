@@ -7,6 +7,7 @@
     sweep         their units in many processes; grid: a sweep of one's own, from a file
     command       what `cmx study` does with its arguments
     sampling      the mean over wrong keys, from as many images of each as it needs
+    limits        what the recording and the scheduling of a unit cost
     networks, generality, architectures, anatomy, conventional, images, recovered, repairs, stolen, adversarial,
     benchmarks    one module for each family of tables
 

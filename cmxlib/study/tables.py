@@ -12,6 +12,7 @@ from .benchmarks import BENCHMARKS
 from .conventional import CONVENTIONAL
 from .generality import GENERALITY
 from .images import IMAGES, PAIRS, VISIBILITY
+from .limits import LIMITS
 from .networks import BLOCKS, COST, ENGINE, KEYS, TRAINING
 from .recovered import RECOVERED
 from .repairs import REPAIRS
@@ -24,7 +25,7 @@ from .table import Table, record
 TABLES: tuple[Table, ...] = (
     *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, RECOVERED, REPAIRS),
     *(STOLEN_RATES, ADVERSARIAL, STOLEN_HELDOUT, STOLEN_MODEL),
-    *(BENCHMARKS, MEAN_KEYS, TURNED, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL, MATRIX),
+    *(BENCHMARKS, LIMITS, MEAN_KEYS, TURNED, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL, MATRIX),
 )
 
 

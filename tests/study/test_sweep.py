@@ -20,6 +20,7 @@ import dask.config
 from cmxlib import Dataset, TrainSettings, paths
 from cmxlib.book.run import run_book
 from cmxlib.study import records
+from cmxlib.study.limits import LIMITS
 from cmxlib.study.scales import SCALES, trained_model
 from cmxlib.study.sweep import SchedulerLost, cluster, share, sweep
 from cmxlib.study.table import Table, missing, progress, record
@@ -267,3 +268,13 @@ def test_a_sweep_outlives_a_worker_and_its_rows_outlive_the_scheduler(processes,
     assert 0 < len(missing(slow, other)) < 12
     assert share([(other, (slow,))], 1, 1, lambda text: None) == []
     assert sorted(values(other)) == SQUARES
+
+
+@pytest.mark.parametrize(
+    "case", [{"case": "units", "processes": 1, "n": 20}, {"case": "parts", "processes": 0, "n": 30}]
+)
+def test_what_a_unit_costs_is_measured(case):
+    found = {row["measure"]: row["value"] for row in LIMITS.measure(SCALES["quick"], case)}
+    assert 0 < found["seconds_a_unit"] < 5 and 0 < found["status_seconds"] < 5
+    if case["case"] == "parts":
+        assert 100 < found["bytes_a_unit"] < 2000 and found["collect_seconds"] > 0 and found["peak_megabytes"] > 50

@@ -1,0 +1,85 @@
+"""Table `limits`: what the recording and the scheduling of a unit cost, and how many parts a table can have.
+
+Each case runs in a process of its own, in a temporary checkout. Its units compute nothing, so that all that is measured
+is what surrounds them: the lock, the part that is written at one stroke, and with ``processes`` above 0 the task of a
+Dask cluster of so many workers on this machine. With 0, one process measures one unit after the other.
+"""
+
+import functools
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from .. import paths
+from .scales import Scale, named
+from .sweep import cluster, sweep
+from .table import Table, collect, measured, progress
+
+N_UNITS, N_PARTS = 1000, 100_000
+
+
+def _cases(scale: Scale):
+    yield from ({"case": "units", "processes": processes, "n": N_UNITS} for processes in (0, 1, 2))
+    yield {"case": "parts", "processes": 0, "n": N_PARTS}
+
+
+def _measure(scale: Scale, unit: dict) -> Iterator[dict]:
+    """seconds_a_unit; status_seconds, to count what is recorded; of parts also bytes_a_unit; collect_seconds, to make
+    one table of all; and peak_megabytes of the process."""
+    with tempfile.TemporaryDirectory() as folder:
+        preload = Path(folder, "preload.py")  # for Dask's workers, which are processes of their own
+        preload.write_text(f"import pathlib\nfrom cmxlib import paths\npaths.ROOT = pathlib.Path({folder!r})\n")
+        env = os.environ | {"CMX_CACHE": folder, "DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps([str(preload)])}
+        command = [sys.executable, "-c", f"from cmxlib.study.limits import main; main({folder!r}, **{unit})"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    yield from ({"measure": name, "value": value} for name, value in json.loads(done.stdout.splitlines()[-1]).items())
+
+
+def main(folder: str, case: str, processes: int, n: int) -> None:
+    """Measure one case in a folder that stands for the checkout, and print what was found as JSON."""
+    paths.ROOT = Path(folder)
+    scale, table = replace(named("quick"), name="limits"), Table("empty", functools.partial(_empty, n), _one, _nothing)
+    start = time.perf_counter()
+    if processes:
+        with cluster(workers=processes) as client:
+            client.wait_for_workers(processes)
+            start = time.perf_counter()
+            failures = sweep([(scale, (table,))], client, say=lambda line: None)
+            assert not failures, failures[0]
+    else:
+        for unit in table.units(scale):
+            measured(table, scale, unit)
+    found = {"seconds_a_unit": (time.perf_counter() - start) / n}
+    parts = list(Path(folder).rglob("*.csv"))
+    start = time.perf_counter()
+    assert progress(table, scale).recorded == n
+    found |= {"status_seconds": time.perf_counter() - start}
+    if case == "parts":
+        found |= {"bytes_a_unit": sum(part.stat().st_size for part in parts) / n}
+        start = time.perf_counter()
+        collect(table, scale)
+        found |= {"collect_seconds": time.perf_counter() - start}
+        found |= {"peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    print(json.dumps(found))
+
+
+def _empty(n, scale):
+    return ({"a": a} for a in range(n))
+
+
+def _one(scale, unit):
+    yield {"measure": "nothing", "value": 0.0}
+
+
+def _nothing(scale, unit):
+    return {"dataset": "none", "settings": {}, "seeds": 0, "n_images": 0}
+
+
+LIMITS = Table("limits", _cases, _measure, _nothing, timed=True, left_out=("quick", "small"))
