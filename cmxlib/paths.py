@@ -123,8 +123,10 @@ def replacing(path: str | os.PathLike, *, one_of_many: bool = False) -> Iterator
                 os.replace(temporary, path)
         if not fcntl:
             os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, temporary):
+            error.filename = str(path)  # a full disk names no file
         raise
 
 

@@ -65,4 +65,5 @@ class BlockCipher:
         return from_blocks(moved, self.patch_size, images.shape[-3:]).view(images.shape)
 
     def __repr__(self):
-        return f"<BlockCipher {'+'.join((*self.patches.steps, 'blocks'))}, patches of {self.patch_size}>"
+        steps = (*self.patches.steps, "blocks") if hasattr(self, "places") else ("unfinished",)
+        return f"<BlockCipher {'+'.join(steps)}, patches of {getattr(self, 'patch_size', 0)}>"

@@ -34,6 +34,10 @@ class PatchCipher:
     entry permutation[i] of the plain one, and 1 minus it where flipped[i]. They are None for an orthogonal cipher.
     """
 
+    # While it is made, or where that failed, a traceback may show it already.
+    steps: tuple[str, ...] = ("unfinished",)
+    block_size = channels = 0
+
     def __init__(
         self,
         key: SecretKey,

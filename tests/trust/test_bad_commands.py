@@ -167,6 +167,7 @@ def folder(*makers):
 
 
 good = content("in/a.png", png)
+BEYOND = onnx_file(lambda found: far("w.bin", offset="9" * 400))
 nothing = folder()
 LOCK = "--key my.key --patch 4"
 NORM = "--key my.key --patch 4 --norm imagenet"
@@ -338,8 +339,7 @@ FILES_OF_MODELS = [
     ("data outside", onnx_file(lambda found: far("../my.key")), ONNX, 1, "no valid ONNX model"),
     ("data behind a NUL", onnx_file(lambda found: far("a\0b")), ONNX, 1, "ONNX model"),
     ("data in a pipe", folder(pipe("w.bin"), onnx_file(lambda found: far("w.bin"))), ONNX, 1, "no valid ONNX model"),
-    ("an offset of 400 digits",
-     folder(content("w.bin", bytes(2000)), onnx_file(lambda f: far("w.bin", offset="9" * 400))),
+    ("an offset of 400 digits", folder(content("w.bin", bytes(2000)), BEYOND),
      ONNX, 1, "ONNX model"),
     ("another suffix", content("a.onnx", b""), f"encrypt-model a.onnx b.pt {NORM}", 1, "must end in .onnx"),
     ("no suffix", content("model", b""), f"encrypt-model model b {NORM}", 1, "is no .safetensors, .pt, .pth or .onnx"),

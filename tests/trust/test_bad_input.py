@@ -427,3 +427,12 @@ def test_views_of_any_stride_are_what_they_show(what, view):
     found, expected = USES[what](given), USES[what](before)
     assert found.shape == expected.shape and torch.allclose(found.double(), expected.double(), atol=1e-5)
     assert given.detach().equal(before)  # and nothing is changed in place
+
+
+UNFINISHED = [PatchCipher, BlockCipher, SecretKey, position.PositionCipher]
+
+
+@pytest.mark.parametrize("kind", UNFINISHED)
+def test_what_was_not_finished_can_be_shown(kind):
+    """A traceback that shows variables shows the object that could not be made; it must not fail itself."""
+    assert kind.__name__ in repr(kind.__new__(kind))
