@@ -82,6 +82,12 @@ def relu(of, out):
     return onnx.helper.make_node("Relu", [of], [out])
 
 
+def channels_last(*perm, shape=(2, 8, 12, 3)):
+    """As TensorFlow and JAX export: images (N, H, W, 3), brought into the form that a Conv takes."""
+    turn = onnx.helper.make_node("Transpose", ["x"], ["t"], perm=perm)
+    return model([turn, node(inputs=("t", "w", "b"))], shape=shape)
+
+
 TAKEN = {
     "as it is": model(),
     "without a bias": model([node(inputs=("x", "w"))], WEIGHTS[:1]),
@@ -91,6 +97,8 @@ TAKEN = {
         outputs=("z",),
     ),
     "a size and a number of its own": model(shape=(4, 3, 8, 12)),
+    "images whose channels come last": channels_last(0, 3, 1, 2),
+    "channels last, of any size": channels_last(0, 3, 1, 2, shape=("n", "h", "w", 3)),
     "reading the shape": model([node(), onnx.helper.make_node("Shape", ["x"], ["s"])]),
 }  # fmt: skip
 
@@ -135,6 +143,8 @@ def short():
 
 
 REFUSED = {
+    "turned images": (channels_last(0, 3, 2, 1), "only a Transpose to (N, 3, H, W) with a Conv behind it can"),
+    "channels last without a Transpose": (model(shape=("n", 8, 8, 3)), "Conv stem takes the images (N, H, W, 3)"),
     "preprocessing": (
         model([onnx.helper.make_node("Div", ["x", "b"], ["n"]), node(inputs=("n", "w"))]),
         "only a Conv can take the cipher in",
