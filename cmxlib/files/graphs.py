@@ -153,14 +153,14 @@ class OnnxFile:
             raise ValueError(f"{self.path} has {len(inputs)} inputs of images (N, 3, H, W) or (N, H, W, 3), not one.")
         self._input = inputs[0]
         self._channels_last = _shape(self._input)[1] != 3 and _shape(self._input)[3] == 3
-        node = self._only_reader(self._input.name)
-        if self._channels_last:
-            if node.op_type != "Transpose" or [list(a.ints) for a in node.attribute] != [[0, 3, 1, 2]]:
-                raise ValueError(
-                    f"{node.op_type} {node.name} takes the images (N, H, W, 3) of {self.path}, but only a Transpose to "
-                    "(N, 3, H, W) with a Conv behind it can: export the model without its preprocessing."
-                )
-            node = self._only_reader(node.output[0])
+        node, turned = self._only_reader(self._input.name), not self._channels_last
+        while (turns := _attributes(node).get("perm") == [0, 3, 1, 2] and not turned) or self._passes_on(node):
+            node, turned = self._only_reader(node.output[0]), turned or turns
+        if not turned:
+            raise ValueError(
+                f"{node.op_type} {node.name} takes the images (N, H, W, 3) of {self.path}, but only a Transpose to "
+                "(N, 3, H, W) with a Conv behind it can: export the model without its preprocessing."
+            )
         if why := self._why_not(node):
             raise ValueError(f"{node.op_type} {node.name} takes the images of {self.path}, but {why}.")
         self.embedding = node.input[1].removesuffix("weight").removesuffix(".") or node.name or node.output[0]
@@ -178,13 +178,17 @@ class OnnxFile:
             )
         return nodes[0]
 
+    def _passes_on(self, node):
+        """Whether a node gives the images on as they are, but for their type."""
+        return node.op_type == "Identity" or (node.op_type == "Cast" and _attributes(node)["to"] in _TYPES)
+
     def _why_not(self, node):
         if node.op_type != "Conv" or node.domain not in ("", "ai.onnx"):
             return (
                 "only a Conv can take the cipher in: export the model without its preprocessing, and with the patch "
                 "embedding as a convolution"
             )
-        found = {a.name: self._onnx.helper.get_attribute_value(a) for a in node.attribute}
+        found = _attributes(node)
         weight = self._tensors.get(node.input[1])
         if weight is None or any(name and name not in self._tensors for name in list(node.input)[2:]):
             return "its weight or bias is computed, not stored: export the model without quantising it"
@@ -289,6 +293,11 @@ def _entry(tensor, key):
 def _shape(value):
     """The shape of an input, 0 for what is not fixed."""
     return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def _attributes(node):
+    get = need("onnx", "onnx").helper.get_attribute_value
+    return {attribute.name: get(attribute) for attribute in node.attribute}
 
 
 def _inner_nodes(graph):

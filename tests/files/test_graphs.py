@@ -99,6 +99,13 @@ TAKEN = {
     "a size and a number of its own": model(shape=(4, 3, 8, 12)),
     "images whose channels come last": channels_last(0, 3, 1, 2),
     "channels last, of any size": channels_last(0, 3, 1, 2, shape=("n", "h", "w", 3)),
+    "cast to the type that it has": model(
+        [
+            onnx.helper.make_node("Cast", ["x"], ["t"], to=1),
+            onnx.helper.make_node("Identity", ["t"], ["u"]),
+            node(inputs=("u", "w", "b")),
+        ]
+    ),
     "reading the shape": model([node(), onnx.helper.make_node("Shape", ["x"], ["s"])]),
 }  # fmt: skip
 
@@ -147,6 +154,10 @@ REFUSED = {
     "channels last without a Transpose": (model(shape=("n", 8, 8, 3)), "Conv stem takes the images (N, H, W, 3)"),
     "preprocessing": (
         model([onnx.helper.make_node("Div", ["x", "b"], ["n"]), node(inputs=("n", "w"))]),
+        "only a Conv can take the cipher in",
+    ),
+    "cast to whole numbers": (
+        model([onnx.helper.make_node("Cast", ["x"], ["t"], to=2), node(inputs=("t", "w", "b"))]),
         "only a Conv can take the cipher in",
     ),
     "two branches": (model([node(), relu("x", "z")]), "go into 2 nodes (Conv stem, Relu): one layer alone"),
