@@ -1,4 +1,4 @@
-"""What other protections cost beside the key: a file encrypted at rest, and the first layer under homomorphic encryption.
+"""What other protections cost: a file encrypted at rest, and the first layer under homomorphic encryption.
 
     pip install tenseal                          # homomorphic encryption, https://github.com/OpenMined/TenSEAL
     python examples/other_protections.py         # measures, writes results/other_protections.csv, and prints the table
@@ -9,9 +9,7 @@ Seconds are of the processor, of one thread, the least of several rounds, so tha
 
 import importlib.metadata
 import os
-import tempfile
 import time
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -42,7 +40,7 @@ def seconds(job, rounds=ROUNDS):
 
 
 def at_rest(path):
-    """A file of weights under AES-256-GCM, in memory: all of it is encrypted, and opened again before it can be used."""
+    """A file of weights under AES-256-GCM, in memory: all of it is encrypted, and opened again before any use."""
     key, nonce, plain = AESGCM(AESGCM.generate_key(256)), os.urandom(12), path.read_bytes()
     sealed, taken = seconds(lambda: nonce + key.encrypt(nonce, plain, None))
     opened, again = seconds(lambda: key.decrypt(sealed[:12], sealed[12:], None))
@@ -71,7 +69,7 @@ def of_the_book(model, image, norm):
 
 
 def homomorphic(model, image, norm):
-    """The first layer on an image that is encrypted by CKKS, whose entries are the slots of one ciphertext each."""
+    """The first layer on an image under CKKS: one ciphertext for each entry of a patch, with a slot for each patch."""
     import tenseal
 
     context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, n_threads=1, **CKKS)
@@ -112,21 +110,16 @@ def main():
     model = trained_model(scale, device="cpu")[0]
     data = load_dataset("fontdigits")
     given = model, data.test_images[:1], data.norm
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        from safetensors.torch import save_file
-
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
-        found = [*at_rest(path), *of_the_book(*given), *homomorphic(*given)]
-    version = importlib.metadata.version
+    (path,) = (checkout() / "models").glob("paper-p4-*.safetensors")
+    found = [*at_rest(path), *of_the_book(*given), *homomorphic(*given)]
     settings = {
         "patch_size": PATCH,
         "rounds": [ROUNDS, SLOW_ROUNDS],
         "threads": 1,
-        "cipher": "AES-256-GCM",
-        "ckks": CKKS,
+        "file": "AES-256-GCM",
+        "ckks": CKKS | {"scale_bits": SCALE_BITS},
+        **{name: importlib.metadata.version(name) for name in ("cryptography", "tenseal")},
     }
-    settings |= {"scale_bits": SCALE_BITS, **{name: version(name) for name in ("cryptography", "tenseal")}}
     origin = records.provenance(
         scale="paper", dataset=data.name, settings=settings, seeds=0, n_images=1, n_keys=1,
         seconds=time.perf_counter() - start,
