@@ -125,7 +125,7 @@ class OnnxFile:
         try:
             import onnxruntime
 
-            onnxruntime.set_default_logger_severity(3)
+            onnxruntime.set_default_logger_severity(4)  # what is wrong is raised, too
             session: Any = onnxruntime.InferenceSession(str(self.path), providers=["CPUExecutionProvider"])
         except ModuleNotFoundError:
             session = need("onnx.reference", "onnx").ReferenceEvaluator(str(self.path))
@@ -136,7 +136,11 @@ class OnnxFile:
             found = [session.run(None, {self._input.name: part.to(kind).numpy()})[0]
                      for part in given.split(step) if len(part) == step]  # fmt: skip
         except Exception as error:  # whatever a runtime says of a graph that it cannot run
-            raise ValueError(f"{self.path} cannot be run on images {tuple(images.shape)} ({_short(error)}).") from error
+            shape = tuple(images.shape)
+            raise ValueError(
+                f"{self.path} cannot be run on images {shape}: give some of a size that it takes, with --images "
+                f"({_short(error)})."
+            ) from error
         if not found:
             raise ValueError(f"{self.path} takes {step} images at a time: give as many.")
         return torch.cat([torch.from_numpy(part).flatten(1).double() for part in found])

@@ -121,6 +121,16 @@ def test_what_is_taken(key, cmx, name):
     assert "is encrypted already" in cmx("encrypt-model", "b.onnx", "c.onnx", *USUAL)[2]
 
 
+def test_a_graph_that_takes_one_size_without_saying_so_is_compared_on_images_that_are_given(key, cmx):
+    shape = onnx.numpy_helper.from_array(np.array([-1, 8, 6]), "shape")
+    cut = onnx.helper.make_node("Reshape", ["y", "shape"], ["z"])
+    onnx.save(model([node(), cut], (*WEIGHTS, shape), outputs=("z",)), "a.onnx")
+    assert cmx("encrypt-model", "a.onnx", "b.onnx", *USUAL)[0] == 0
+    assert "give some of a size that it takes, with --images" in cmx("verify", "a.onnx", "b.onnx", *KEY)[2]
+    np.save("images.npy", IMAGES[:, :, :8, :12].numpy())
+    assert cmx("verify", "a.onnx", "b.onnx", *KEY, "--images", "images.npy")[0] == 0
+
+
 def test_external_data_goes_along_and_its_plain_embedding_does_not(key, cmx):
     os.mkdir("plain")
     onnx.save_model(model(), "plain/a.onnx", save_as_external_data=True, location="a.bin", size_threshold=0)
