@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -162,3 +163,40 @@ def test_another_key_is_told_on_both_sides(session, client):
 def test_the_load_is_measured(session, client):
     found = client[2](client[0], client[0].body(plain_images(session[0] / "photos", 4)), seconds=0.5, threads=4)
     assert found["requests a second"] > 1 and 0 < found["median"] <= found["slowest 1 %"]
+
+
+@pytest.fixture(scope="module")
+def beside():
+    """The example that measures other protections, as a module."""
+    sys.path.insert(0, str(ROOT / "examples"))
+    try:
+        return importlib.import_module("other_protections")
+    finally:
+        sys.path.pop(0)
+
+
+def test_the_page_on_other_protections_says_what_the_rows_say(beside):
+    rows, page = pd.read_csv(beside.RESULTS), (ROOT / "notebooks" / "protection.md").read_text(encoding="utf-8")
+    assert beside.table(rows) in page
+    of = rows.set_index(["protection", "what", "measure"]).value
+    grown = (
+        of[beside.HE, "an image, encrypted, for this product", "bytes"]
+        / of[beside.BOOK, "an image, encrypted", "bytes"]
+    )
+    slower = of[beside.HE, "compute the first layer", "seconds"] / of[beside.BOOK, "compute the first layer", "seconds"]
+    assert grown > 3000 and slower > 10_000
+    assert (of.xs("largest difference", level="measure") < 1e-4).all()
+
+
+def test_what_other_protections_are_compared_by_is_exact(beside, tmp_path):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 4, stride=4))
+    image = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    given = net, image, {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
+    (tmp_path / "weights").write_bytes(b"weights" * 9)
+    found = {row[1:3]: row[3] for row in (*beside.at_rest(tmp_path / "weights"), *beside.of_the_book(*given))}
+    assert found["the weights, encrypted", "bytes"] == 63 + 12 + 16 and found["an image, encrypted", "bytes"] == 192
+    assert found["first layer", "largest difference"] < 1e-5
+    pytest.importorskip("tenseal")
+    found = {row[1:3]: row[3] for row in beside.homomorphic(*given)}
+    assert found["first layer", "largest difference"] < 1e-4

@@ -1,5 +1,8 @@
 """ONNX models: the first convolution on the images is exchanged, all else stays.
 
+Images come in as (N, 3, H, W); or as (N, H, W, 3), as TensorFlow and JAX have them, where a Transpose brings them into
+that form.
+
 Tensors may stand in files beside the model, where ONNX calls them external data. They are read only from the model's
 own folder. Of each, a copy goes with the new model, NAME.onnx.data, in which the embedding is exchanged as well.
 """
@@ -50,7 +53,7 @@ class OnnxFile:
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width of the images, where the graph takes one size only."""
-        h, w = (dim.dim_value for dim in self._input.type.tensor_type.shape.dim[2:])
+        h, w = _shape(self._input)[1:3] if self._channels_last else _shape(self._input)[2:]
         return (h, w) if h and w else None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -122,17 +125,22 @@ class OnnxFile:
         try:
             import onnxruntime
 
-            onnxruntime.set_default_logger_severity(3)
+            onnxruntime.set_default_logger_severity(4)  # what is wrong is raised, too
             session: Any = onnxruntime.InferenceSession(str(self.path), providers=["CPUExecutionProvider"])
         except ModuleNotFoundError:
             session = need("onnx.reference", "onnx").ReferenceEvaluator(str(self.path))
         kind = _TYPES[self._input.type.tensor_type.elem_type]
-        step = self._input.type.tensor_type.shape.dim[0].dim_value or len(images)
+        step = _shape(self._input)[0] or len(images)
+        given = images.permute(0, 2, 3, 1).contiguous() if self._channels_last else images
         try:
             found = [session.run(None, {self._input.name: part.to(kind).numpy()})[0]
-                     for part in images.split(step) if len(part) == step]  # fmt: skip
+                     for part in given.split(step) if len(part) == step]  # fmt: skip
         except Exception as error:  # whatever a runtime says of a graph that it cannot run
-            raise ValueError(f"{self.path} cannot be run on images {tuple(images.shape)} ({_short(error)}).") from error
+            shape = tuple(images.shape)
+            raise ValueError(
+                f"{self.path} cannot be run on images {shape}: give some of a size that it takes, with --images "
+                f"({_short(error)})."
+            ) from error
         if not found:
             raise ValueError(f"{self.path} takes {step} images at a time: give as many.")
         return torch.cat([torch.from_numpy(part).flatten(1).double() for part in found])
@@ -141,25 +149,42 @@ class OnnxFile:
 
     def _find(self):
         """The one node that takes the images."""
-        inputs = [i for i in self._graph.input if i.name not in self._tensors
-                  and i.type.tensor_type.elem_type in _TYPES and len(i.type.tensor_type.shape.dim) == 4]  # fmt: skip
-        inputs = [i for i in inputs if i.type.tensor_type.shape.dim[1].dim_value in (0, 3)]
+        inputs = [
+            i for i in self._graph.input if i.name not in self._tensors and i.type.tensor_type.elem_type in _TYPES
+        ]
+        inputs = [i for i in inputs if len(shape := _shape(i)) == 4 and (shape[1] in (0, 3) or shape[3] == 3)]
         if len(inputs) != 1:
-            raise ValueError(f"{self.path} has {len(inputs)} inputs of images (N, 3, H, W), not one.")
+            raise ValueError(f"{self.path} has {len(inputs)} inputs of images (N, 3, H, W) or (N, H, W, 3), not one.")
         self._input = inputs[0]
-        nodes = [n for n in self._graph.node if self._input.name in n.input and n.op_type != "Shape"]
-        inner = any(self._input.name in n.input for n in _inner_nodes(self._graph))
-        if len(nodes) != 1 or inner or any(o.name == self._input.name for o in self._graph.output):
+        self._channels_last = _shape(self._input)[1] != 3 and _shape(self._input)[3] == 3
+        node, turned = self._only_reader(self._input.name), not self._channels_last
+        while (turns := _attributes(node).get("perm") == [0, 3, 1, 2] and not turned) or self._passes_on(node):
+            node, turned = self._only_reader(node.output[0]), turned or turns
+        if not turned:
+            raise ValueError(
+                f"{node.op_type} {node.name} takes the images (N, H, W, 3) of {self.path}, but only a Transpose to "
+                "(N, 3, H, W) with a Conv behind it can: export the model without its preprocessing."
+            )
+        if why := self._why_not(node):
+            raise ValueError(f"{node.op_type} {node.name} takes the images of {self.path}, but {why}.")
+        self.embedding = node.input[1].removesuffix("weight").removesuffix(".") or node.name or node.output[0]
+        return node
+
+    def _only_reader(self, name):
+        """The one node that reads the images, which are called so."""
+        nodes = [node for node in self._graph.node if name in node.input and node.op_type != "Shape"]
+        inner = any(name in node.input for node in _inner_nodes(self._graph))
+        if len(nodes) != 1 or inner or any(output.name == name for output in self._graph.output):
             told = ", ".join(f"{node.op_type} {node.name}".strip() for node in nodes) or "none that is not in a branch"
             raise ValueError(
                 f"The images of {self.path} go into {len(nodes)} nodes ({told}): one layer alone must take them, or "
                 "the others would not know how to undo the cipher."
             )
-        (node,) = nodes
-        if why := self._why_not(node):
-            raise ValueError(f"{node.op_type} {node.name} takes the images of {self.path}, but {why}.")
-        self.embedding = node.input[1].removesuffix("weight").removesuffix(".") or node.name or node.output[0]
-        return node
+        return nodes[0]
+
+    def _passes_on(self, node):
+        """Whether a node gives the images on as they are, but for their type."""
+        return node.op_type == "Identity" or (node.op_type == "Cast" and _attributes(node)["to"] in _TYPES)
 
     def _why_not(self, node):
         if node.op_type != "Conv" or node.domain not in ("", "ai.onnx"):
@@ -167,7 +192,7 @@ class OnnxFile:
                 "only a Conv can take the cipher in: export the model without its preprocessing, and with the patch "
                 "embedding as a convolution"
             )
-        found = {a.name: self._onnx.helper.get_attribute_value(a) for a in node.attribute}
+        found = _attributes(node)
         weight = self._tensors.get(node.input[1])
         if weight is None or any(name and name not in self._tensors for name in list(node.input)[2:]):
             return "its weight or bias is computed, not stored: export the model without quantising it"
@@ -267,6 +292,16 @@ class OnnxFile:
 
 def _entry(tensor, key):
     return next((entry for entry in tensor.external_data if entry.key == key), None)
+
+
+def _shape(value):
+    """The shape of an input, 0 for what is not fixed."""
+    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def _attributes(node):
+    get = need("onnx", "onnx").helper.get_attribute_value
+    return {attribute.name: get(attribute) for attribute in node.attribute}
 
 
 def _inner_nodes(graph):

@@ -82,6 +82,12 @@ def relu(of, out):
     return onnx.helper.make_node("Relu", [of], [out])
 
 
+def channels_last(*perm, shape=(2, 8, 12, 3)):
+    """As TensorFlow and JAX export: images (N, H, W, 3), brought into the form that a Conv takes."""
+    turn = onnx.helper.make_node("Transpose", ["x"], ["t"], perm=perm)
+    return model([turn, node(inputs=("t", "w", "b"))], shape=shape)
+
+
 TAKEN = {
     "as it is": model(),
     "without a bias": model([node(inputs=("x", "w"))], WEIGHTS[:1]),
@@ -91,6 +97,15 @@ TAKEN = {
         outputs=("z",),
     ),
     "a size and a number of its own": model(shape=(4, 3, 8, 12)),
+    "images whose channels come last": channels_last(0, 3, 1, 2),
+    "channels last, of any size": channels_last(0, 3, 1, 2, shape=("n", "h", "w", 3)),
+    "cast to the type that it has": model(
+        [
+            onnx.helper.make_node("Cast", ["x"], ["t"], to=1),
+            onnx.helper.make_node("Identity", ["t"], ["u"]),
+            node(inputs=("u", "w", "b")),
+        ]
+    ),
     "reading the shape": model([node(), onnx.helper.make_node("Shape", ["x"], ["s"])]),
 }  # fmt: skip
 
@@ -104,6 +119,16 @@ def test_what_is_taken(key, cmx, name):
     SecretKey.for_experiment(9).save("other.key")
     assert "was encrypted with the key" in cmx("decrypt-model", "b.onnx", "c.onnx", "--key", "other.key")[2]
     assert "is encrypted already" in cmx("encrypt-model", "b.onnx", "c.onnx", *USUAL)[2]
+
+
+def test_a_graph_that_takes_one_size_without_saying_so_is_compared_on_images_that_are_given(key, cmx):
+    shape = onnx.numpy_helper.from_array(np.array([-1, 8, 6]), "shape")
+    cut = onnx.helper.make_node("Reshape", ["y", "shape"], ["z"])
+    onnx.save(model([node(), cut], (*WEIGHTS, shape), outputs=("z",)), "a.onnx")
+    assert cmx("encrypt-model", "a.onnx", "b.onnx", *USUAL)[0] == 0
+    assert "give some of a size that it takes, with --images" in cmx("verify", "a.onnx", "b.onnx", *KEY)[2]
+    np.save("images.npy", IMAGES[:, :, :8, :12].numpy())
+    assert cmx("verify", "a.onnx", "b.onnx", *KEY, "--images", "images.npy")[0] == 0
 
 
 def test_external_data_goes_along_and_its_plain_embedding_does_not(key, cmx):
@@ -135,8 +160,14 @@ def short():
 
 
 REFUSED = {
+    "turned images": (channels_last(0, 3, 2, 1), "only a Transpose to (N, 3, H, W) with a Conv behind it can"),
+    "channels last without a Transpose": (model(shape=("n", 8, 8, 3)), "Conv stem takes the images (N, H, W, 3)"),
     "preprocessing": (
         model([onnx.helper.make_node("Div", ["x", "b"], ["n"]), node(inputs=("n", "w"))]),
+        "only a Conv can take the cipher in",
+    ),
+    "cast to whole numbers": (
+        model([onnx.helper.make_node("Cast", ["x"], ["t"], to=2), node(inputs=("t", "w", "b"))]),
         "only a Conv can take the cipher in",
     ),
     "two branches": (model([node(), relu("x", "z")]), "go into 2 nodes (Conv stem, Relu): one layer alone"),
