@@ -66,6 +66,8 @@ def _aid_problems(notebook: dict) -> list[str]:
         problems.append(f"its exercises are of the levels {sorted(set(levels))}; it takes all of {', '.join(LEVELS)}")
     if not all(hints):
         problems.append(f"exercise {numbers[hints.index(False)]} has no <details><summary>Hint</summary>")
+    if re.search(r"</summary>(?!\n\n)", prose):
+        problems.append("a <summary> is not followed by a blank line, so the site shows what is folded as it was typed")
     found = counts(notebook)
     if 3 * found["compared"] < 2 * found["printing"]:
         problems.append(f"only {found['compared']} of the {found['printing']} cells that print are compared")
