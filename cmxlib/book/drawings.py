@@ -1,7 +1,7 @@
 """Drawings that stand before the code: what goes where, in boxes and arrows, for one idea each.
 
 One hand for all: what is plain is blue with a full line, what a key has changed is orange with a broken one, so that a
-drawing reads in grey too. Each is five inches wide, so that its words can be read on a page of 400 pixels.
+drawing reads in grey too. Each is narrow, 4.4 inches, so that its words can be read on a page of 400 pixels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _canvas(high: float) -> tuple[Figure, Axes]:
     """An empty sheet, 100 units wide and ``high`` units high; (0, 0) is its lower left corner."""
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(5, 5 * high / _WIDE), layout="none")
+    figure = plt.figure(figsize=(4.4, 4.4 * high / _WIDE), layout="none")
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(0, _WIDE), ylim=(0, high))
     axis.axis("off")
@@ -147,7 +147,7 @@ def convmixer(dim: int, depth: int, kernel_size: int, patch_size: int) -> Figure
     ):
         _words(axis, right, y, words, ha="left")
     for at, high, words in (
-        (98.5, 9, "patch embedding: each patch alone"),
+        (98.5, 9, "patch embedding:\neach patch alone"),
         (62.5, 6, "depthwise: mixes positions"),
         (25.5, 9, "pointwise: mixes channels;\nthen the average over positions"),
         (10.5, 7, "linear classifier"),
@@ -196,18 +196,18 @@ def where_encrypted() -> Figure:
     """Through the encrypted network: what differs from the plain one, and where that ends."""
     figure, axis = _canvas(60)
     parts = (
-        (10, 15, "encrypted\nimage", _LOCKED),
-        (31, 16, "normalise", _NEUTRAL),
-        (50, 12, "first\nlayer", _LOCKED),
-        (73, 16, "all other\nlayers", _PLAIN),
-        (92, 13, "logits", _PLAIN),
+        (9.5, 17, "encrypted\nimage", _LOCKED),
+        (31, 17, "normalise", _NEUTRAL),
+        (49.5, 12, "first\nlayer", _LOCKED),
+        (72.5, 17, "all other\nlayers", _PLAIN),
+        (92.5, 13, "logits", _PLAIN),
     )
     y = 32
     for x, wide, words, look in parts:
         _box(axis, x, y, wide, 15, words, look)
-    for start, end, passed in ((18, 22.5, "x′"), (39.5, 43.5, "u′"), (56.5, 64.5, "  z"), (81.5, 85, "")):
+    for start, end, passed in ((18, 22.5, "x′"), (39.5, 43.5, "u′"), (55.5, 64, "  z"), (81, 86, "")):
         _arrow(axis, (start, y), (end, y), passed, aside=4)
-    axis.plot((58.7, 58.7), (6, 56), color="black", linestyle=":", linewidth=1.5)
+    axis.plot((58.5, 58.5), (6, 56), color="black", linestyle=":", linewidth=1.5)
     _words(axis, 56.5, 52, "depends on the key", ha="right", weight="bold", color="#9A6A00")
     _words(axis, 61, 52, "all in plain", ha="left", weight="bold", color=BLUE)
     changed = "changed: x′ and u′, and of the network\nthe weights W′ and c′ of one layer"
