@@ -13,7 +13,7 @@ OPENING = (
     "# 3. A chapter\n\n**Question.** What does it\nshow?\n\n**After this chapter you can**\n\n- see it\n\n"
     "**Before.** Nothing.\n\n**Time.** About 15 minutes\n"
 )
-HINT = "<details><summary>Hint</summary>Think.</details>"
+HINT = "<details><summary>Hint</summary>\n\nThink.\n\n</details>"
 LEVELS = ("compute", "change", "change", "invent")
 EXERCISES = "\n\n".join(f"### Exercise {n} ({level})\nDo it.\n{HINT}" for n, level in enumerate(LEVELS, start=1))
 GOOD = [

@@ -8,10 +8,12 @@ A chapter's first cell is Markdown and opens like this, with the question in one
     **Before.** What a reader should know.
     **Time.** 15 minutes
 
-Its last sections are `## Summary` and `## Exercises`: four or more, headed `### Exercise 1 (compute)` and so on, of
-three levels (compute, change, invent), each with a `<details><summary>Hint</summary>`. One code cell, tagged
-`parameters`, sets `SCALE = "quick"`; the last code cell, tagged `headline`, prints the one line that a batch run
-reports. Of the cells that print, two thirds or more are compared with what is saved.
+Its last sections are `## Summary` and `## Exercises`, and an appendix may follow: four exercises or more, headed `###
+Exercise 1 (compute)` and so on, of three levels (compute, change, invent), each with a
+`<details><summary>Hint</summary>`; one more (explain) may ask for a reason, with a model answer folded in the same way.
+A blank line follows a summary, or the site shows what is folded as it was typed. One code cell, tagged `parameters`,
+sets `SCALE = "quick"`; the last code cell, tagged `headline`, prints the one line that a batch run reports. Of the
+cells that print, two thirds or more are compared with what is saved.
 """
 
 import ast

@@ -16,7 +16,7 @@ from cmxlib.book.chapters import (
     tags,
 )
 
-LEVELS = ("compute", "change", "invent")
+LEVELS = ("compute", "change", "invent")  # and "explain", which asks for a reason, where a chapter has one
 _WIDGETS = {"Output", "interact", "interactive", "interactive_output", "interact_manual"}
 
 
@@ -62,10 +62,12 @@ def _aid_problems(notebook: dict) -> list[str]:
     numbers, levels, hints = zip(*exercises(notebook), strict=True) if exercises(notebook) else ((), (), ())
     if len(numbers) < 4 or list(numbers) != list(range(1, len(numbers) + 1)):
         problems.append(f"its exercises are numbered {list(numbers)}; it takes four or more: 1, 2, 3, 4, ...")
-    if set(levels) != set(LEVELS):
+    if {*levels, "explain"} != {*LEVELS, "explain"}:
         problems.append(f"its exercises are of the levels {sorted(set(levels))}; it takes all of {', '.join(LEVELS)}")
     if not all(hints):
         problems.append(f"exercise {numbers[hints.index(False)]} has no <details><summary>Hint</summary>")
+    if re.search(r"</summary>(?!\n\n)", prose):
+        problems.append("a <summary> is not followed by a blank line, so the site shows what is folded as it was typed")
     found = counts(notebook)
     if 3 * found["compared"] < 2 * found["printing"]:
         problems.append(f"only {found['compared']} of the {found['printing']} cells that print are compared")

@@ -222,6 +222,7 @@ def strip(notebook):
         (replace(3, "(invent)", ""), "levels ['', 'change', 'compute']"),
         (replace(3, "(change)", "(compute)"), "levels ['compute', 'invent']"),
         (replace(3, f"4 (invent)\nDo it.\n{HINT}", "4 (invent)"), "exercise 4 has no <details>"),
+        (replace(3, "</summary>\n\n", "</summary>"), "not followed by a blank line"),
         (change(2, metadata={"tags": ["nbval-ignore-output"]}), "only 1 of the 2 cells that print"),
     ],
 )
