@@ -23,8 +23,12 @@ DRAWINGS = {
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_words_are_on_the_sheet_and_apart(name):
+    assert_words_are_on_the_sheet_and_apart(DRAWINGS[name])
+
+
+def assert_words_are_on_the_sheet_and_apart(draw):
     with plt.rc_context(STYLE):
-        figure = DRAWINGS[name]()
+        figure = draw()
         figure.draw_without_rendering()
     [axis] = figure.axes
     boxes = [text.get_window_extent() for text in axis.texts if text.get_text().strip()]

@@ -1,0 +1,142 @@
+"""Drawings of attacks, in the hand of `drawings`: who holds what, what is computed, what a key does to averages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+
+from .drawings import _LOCKED, _NEUTRAL, _PLAIN, _WIDE, _arrow, _box, _canvas, _words
+from .style import BLUE, GREY, ORANGE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_Attack = tuple[str, Sequence[tuple[str, dict]], str, str]  # name, what goes in, what is computed, what comes out
+
+# Who holds what in the chapters' threat models; the owner stands first, to compare.
+THINGS = (
+    "encrypted\nimages",
+    "plain images\nof others",
+    "pairs",
+    "an image of\nhis encrypted",
+    "encrypted\nmodel",
+    "answers",
+    "key",
+)
+HOLDERS = {
+    "the owner": (0, 1, 2, 3, 4, 5, 6),
+    "who looks": (0,),
+    "ciphertext only": (0, 1),
+    "known plaintext": (0, 2),
+    "chosen plaintext": (3,),
+    "thief of the model (8)": (1, 4),
+    "who asks (9)": (5,),
+    "the service (10)": (0, 1, 4, 5),
+}
+
+
+def who_holds_what() -> Figure:
+    """The attackers of the chapters, a line each, and what each of them has."""
+    step, left = 7.5, 36
+    high = step * len(HOLDERS) + 22
+    figure, axis = _canvas(high)
+    columns = np.linspace(left, _WIDE - 5, len(THINGS))
+    for x, thing in zip(columns, THINGS, strict=True):
+        _words(axis, x, high - 19, thing, rotation=60, rotation_mode="anchor", ha="left", fontsize=8)
+    for number, (holder, held) in enumerate(HOLDERS.items()):
+        y = high - 24 - step * number
+        _words(axis, 2, y, holder, ha="left", weight="bold" if number == 0 else "normal")
+        axis.plot((left - 4, _WIDE - 2), (y - step / 2,) * 2, color="#DDDDDD", linewidth=0.8)
+        for place, x in enumerate(columns):
+            look = {"color": GREY, "markersize": 2} if place not in held else {"color": BLUE, "markersize": 8}
+            axis.plot(x, y, "o", **(look | ({"color": ORANGE} if THINGS[place] == "key" and place in held else {})))
+    return figure
+
+
+def attacks_on_images() -> Figure:
+    """Three ways from images to the key."""
+    pictures = ("encrypted\nimages", _LOCKED)
+    return _flows(
+        (
+            "ciphertext only",
+            (pictures, ("public images", _PLAIN)),
+            "covariances of both;\nthe A that takes\nM to M′",
+            "key",
+        ),
+        (
+            "known plaintext",
+            (pictures, ("the same,\nin plain", _PLAIN)),
+            "which plain entry\nagrees with which\nencrypted one",
+            "key",
+        ),
+        (
+            "chosen plaintext",
+            (("his own image:\nentries all differ", _PLAIN), ("what becomes\nof it", _LOCKED)),
+            "where each\nvalue went",
+            "key",
+        ),
+    )
+
+
+def attacks_on_models() -> Figure:
+    """Four ways from an encrypted model, without encrypted images, to a key or to a model that is open."""
+    model, labelled = ("encrypted\nmodel", _LOCKED), ("labelled images", _PLAIN)
+    return _flows(
+        ("hill climbing", (model, labelled), "changes a key entry\nby entry; keeps what\nlowers the loss", "a key"),
+        ("gradient search", (model, labelled), "learns a soft\npermutation,\nthen rounds it", "a key"),
+        (
+            "statistics",
+            (model, ("other images", _PLAIN)),
+            "the key that gives\nthe stored means\nand variances",
+            "a key,\nmostly flips",
+        ),
+        ("retraining", (model, labelled), "goes on training\nthe first layer", "an open\nmodel"),
+    )
+
+
+def _flows(*attacks: _Attack) -> Figure:
+    """Attacks below one another: what goes in, what the attacker computes, what comes out."""
+    step = 25
+    high = step * len(attacks) + 6
+    figure, axis = _canvas(high)
+    for x, words in ((16, "goes in"), (56, "the attacker computes"), (90, "comes out")):
+        _words(axis, x, high - 3, words, color=GREY, style="italic")
+    for number, (name, inputs, computed, result) in enumerate(attacks):
+        middle = high - 5 - step * number - 14
+        _words(axis, 56, middle + 11, name, weight="bold")
+        for (words, look), y in zip(inputs, (middle + 5, middle - 6), strict=True):
+            _box(axis, 16, y, 28, 9, words, look)
+            _arrow(axis, (31, y), (38, middle + (y - middle) / 4))
+        _box(axis, 56, middle, 34, 15, computed, _NEUTRAL)
+        _box(axis, 90, middle, 17, 10, result, _PLAIN)
+        _arrow(axis, (73.5, middle), (81, middle))
+    return figure
+
+
+def turned_ellipses(values: np.ndarray, maps: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Two entries of many blocks, and the ellipse of their covariance, plain and under maps of these two.
+
+    values: (N, 2), in [0, 1]; maps: {name: (A, b)}, A (2, 2), b (2,). Ellipses reach to two standard deviations.
+    """
+    import matplotlib.pyplot as plt
+
+    panels = {"plain": (np.eye(2), np.zeros(2))} | dict(maps)
+    figure, axes = plt.subplots(1, len(panels), figsize=(5, 1.9), sharex=True, sharey=True)
+    for axis, (name, (matrix, offset)) in zip(axes, panels.items(), strict=True):
+        x, colour = values @ matrix.T + offset, BLUE if name == "plain" else ORANGE
+        variances, directions = np.linalg.eigh(np.cov(x.T))
+        angle = np.degrees(np.arctan2(directions[1, 1], directions[0, 1]))
+        wide, high = 4 * np.sqrt(variances[::-1])
+        line = "-" if name == "plain" else "--"
+        axis.plot(*x.T, ".", color=GREY, markersize=1, alpha=0.4)
+        axis.add_patch(
+            mpl.patches.Ellipse(x.mean(0), wide, high, angle=angle, facecolor="none", edgecolor=colour, ls=line, lw=2)
+        )
+        axis.set(title=name, aspect="equal", xticks=[0, 1], yticks=[0, 1])
+        axis.tick_params(labelsize=8)
+    axes[0].set_ylabel("second entry")
+    figure.supxlabel("first entry", fontsize="medium")
+    return figure
