@@ -1,4 +1,4 @@
-"""The parts of the READMEs and of chapter 0 that are made from the repository itself, so that they cannot fall behind.
+"""The parts of README, SCALING and chapter 0 that are made from the repository itself, so that they cannot fall behind.
 
 A part stands between the lines `<!-- generated: NAME -->` and `<!-- end -->`, in a README or in a Markdown cell of a
 chapter; the function that `BLOCKS` has under NAME gives its Markdown.
@@ -15,6 +15,7 @@ from . import chapters
 
 README = checkout() / "README.md"
 MODEL_CARDS = checkout() / "models" / "README.md"
+SCALING = checkout() / "SCALING.md"
 START = chapters.FOLDER / "00_start_here.ipynb"
 
 
@@ -118,6 +119,42 @@ def speed() -> str:
     )
 
 
+def limits() -> str:
+    """What a sweep costs besides what it measures, and what that means past one machine, from table `limits`."""
+    if not table_path("paper", "limits").exists():
+        return "Not recorded yet: `cmx study --scale paper --only limits` does it."
+    from ..study.records import uninterrupted
+    from .summaries import duration, of_measure
+
+    rows = read("paper", "limits")
+    units = of_measure(rows[rows.case == "units"], "seconds_a_unit").set_index("processes").value
+    parts = rows[rows.case == "parts"].set_index("measure").value
+    n_units, n_parts = (int(rows[rows.case == case].n.iloc[0]) for case in ("units", "parts"))
+    lines = [
+        f"| {n_units:,} units that compute nothing | time of each |",
+        "|---|---:|",
+        *(f"| {f'Dask, {n} workers' if n else 'one process, no Dask'} | {duration(t)} |" for n, t in units.items()),
+    ]
+    training = of_measure(read("small", "training"), "seconds")
+    seconds = training[training.seed == training.seed.min()].groupby("patch_size").value.agg(uninterrupted).min()
+    slowest = units[units.index > 0].max()
+    grid = "; ".join(f"{n:,} workers {duration(10_000 / n * (seconds + slowest))}" for n in (1, 10, 100))
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{n_parts:,} parts of one table ({parts.bytes_a_unit:.0f} bytes each): to count them takes "
+            f"{duration(parts.status_seconds)}, to make one table of them {duration(parts.collect_seconds)}, and the "
+            f"process needs at most {parts.peak_megabytes:,.0f} MB.",
+            "",
+            f"So the scheduler hands out {1 / slowest:.0f} units a second. If each of 10,000 units is a training of "
+            f"the small network ({duration(seconds)} on one core of the machine that recorded it), they take: {grid}; "
+            f"that is computed, not measured. The scheduler is the limit from about {seconds / slowest:,.0f} workers "
+            "on; then `--shard`, which needs none, or units that hold more work.",
+        ]
+    )
+
+
 BLOCKS = {
     "results": main_table,
     "verdict": verdict,
@@ -125,6 +162,7 @@ BLOCKS = {
     "claims": claims_table,
     "models": model_cards,
     "speed": speed,
+    "limits": limits,
 }
 
 
@@ -153,7 +191,7 @@ def render_notebook(text: str) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"  # as nbformat writes it
 
 
-def update(paths: Iterable[Path] = (README, START, MODEL_CARDS), check: bool = False) -> bool:
+def update(paths: Iterable[Path] = (README, START, MODEL_CARDS, SCALING), check: bool = False) -> bool:
     """Make the generated parts of the files anew, or with `check` only look; True when all were current."""
     current = True
     for path in paths:
