@@ -97,7 +97,7 @@ def table(rows: pd.DataFrame) -> str:
     """The rows as the Markdown table of notebooks/protection.md."""
     lines = ["| Protection | What | Processor time or size |", "|---|---|---|"]
     for row in rows[rows.measure != "largest difference"].itertuples():
-        value = f"{row.value:.2g} s" if row.measure == "seconds" else f"{row.value:,.0f} bytes"
+        value = f"{float(f'{1000 * row.value:.2g}'):,g} ms" if row.measure == "seconds" else f"{row.value:,.0f} bytes"
         lines.append(f"| {row.protection} | {row.what} | {value} |")
     return "\n".join(lines)
 

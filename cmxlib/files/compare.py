@@ -60,7 +60,7 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
         "largest": scale,
         "largest difference": difference,
         "without encryption": without,
-        "changed layers": names,
+        "changed layers": [*names, *filter(None, [found.positions])],
         "differs elsewhere": differing,
     }
 

@@ -69,7 +69,7 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
         if not source.exists():
             raise FileNotFoundError(2, "No such file or folder", str(source))
         if target.is_dir():
-            target = target / _renamed(Path(source.name))
+            target = target / _renamed(source.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
         changed = convert(source, target, job)
@@ -137,11 +137,12 @@ def _pairs(source, target=None):
     pairs, left_out = {}, 0
     for folder, names, files in os.walk(source, onerror=_raise):
         names.sort()
-        for path in (Path(folder, name) for name in sorted(files)):
-            if path.suffix.lower() not in (*pictures.SUFFIXES, ".npy"):
-                left_out += not path.name.endswith(".npy.json")
+        here, there = Path(folder), (target or source) / Path(folder).relative_to(source)
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() not in (*pictures.SUFFIXES, ".npy"):
+                left_out += not name.endswith(".npy.json")
                 continue
-            out = (target or source) / _renamed(path.relative_to(source))
+            path, out = here / name, there / _renamed(name)
             if out in pairs:
                 raise ValueError(f"{pairs[out]} and {path} would both become {out}: rename one of them.")
             pairs[out] = path
@@ -154,5 +155,6 @@ def _raise(error):
     raise error
 
 
-def _renamed(path):
-    return path if path.suffix.lower() == ".npy" else path.with_suffix(".png")
+def _renamed(name):
+    stem, suffix = os.path.splitext(name)
+    return name if suffix.lower() == ".npy" else f"{stem}.png"

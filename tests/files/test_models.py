@@ -123,6 +123,7 @@ def test_position_embeddings_take_the_offset_of_an_embedding_without_a_bias(key,
     assert all(torch.allclose(found[name], expected[name], rtol=0, atol=1e-6) for name in expected)
     status, said, _ = cmx("verify", f"a.{suffix}", f"b.{suffix}", *KEY, "--json")
     assert status == 0 and said["equal"] and said["without encryption"] > 0.1
+    assert said["changed layers"] == ["patch_embed.proj", "pos_embed"]
     assert cmx("decrypt-model", f"b.{suffix}", f"c.{suffix}", *KEY)[0] == 0
     opened = read(f"c.{suffix}")
     assert all(torch.allclose(opened[name], before[name], rtol=0, atol=1e-6) for name in before)
