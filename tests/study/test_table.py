@@ -202,8 +202,8 @@ COMPLETE = {
     "small": {table.name for table in TABLES} - {"benchmarks"},
     "paper": {"training", "keys", "anatomy", "cost", "architectures"},
 }
-# No network was trained on FFX as published yet; chapter 6 and the claim say so.
-UNMEASURED = {("small", "conventional"): [{"method": "FFX", "block_size": 4, "seed": seed} for seed in (0, 1, 2)]}
+# One network alone was trained on FFX as published; chapter 6 and the claim say so.
+UNMEASURED = {("small", "conventional"): [{"method": "FFX", "block_size": 4, "seed": seed} for seed in (1, 2)]}
 
 
 @pytest.mark.parametrize("scale", COMPLETE)
