@@ -21,7 +21,7 @@ from . import kills
 from .counts import COUNTS, FULL
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, limits and signals as Linux has them")
-KILLS = 40 if FULL else 4
+KILLS = 17 if FULL else 2
 
 
 @functools.cache
