@@ -59,10 +59,10 @@ bench: setup ## time training, evaluation and encryption on this machine
 
 oldest: setup ## run the core's tests with the oldest versions allowed, in build/oldest (minutes, several GB)
 	@test -e build/oldest || .venv/bin/uv venv --python .venv/bin/python build/oldest
-	.venv/bin/uv pip install --quiet --python build/oldest/bin/python --resolution lowest-direct -e '.[book,files,onnx,test]'
+	.venv/bin/uv pip install --quiet --python build/oldest/bin/python --resolution lowest-direct -e ".[book,files,onnx,test]"
 	build/oldest/bin/python -m pytest -q -p no:cacheprovider tests/lock tests/learn tests/files tests/trust/test_bad_input.py
 
-reliability: setup ## count faults injected, wrong calls, changed files, secrets found, and memory: RELIABILITY.md (an hour)
+reliability: setup ## write RELIABILITY.md: faults, wrong calls, changed files, secrets, memory (half an hour)
 	.venv/bin/python -m tests.trust
 
 pins: setup ## renew the tested versions in requirements.txt

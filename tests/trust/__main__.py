@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,9 +151,7 @@ def _one_load(name):
 
 def guided() -> dict[str, int]:
     """{test: inputs that atheris ran}; empty where it is not installed."""
-    try:
-        import atheris  # noqa: F401
-    except ImportError:
+    if find_spec("atheris") is None:
         return {}
     for name in GUIDED:
         with tempfile.TemporaryDirectory() as folder:

@@ -66,3 +66,10 @@ def test_every_dependency_is_justified():
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
     assert {row[0] for row in rows} == DECLARED_NAMES and len(rows) == len(DECLARED_NAMES)
     assert all(len(row) == 4 and row[1] and row[3] for row in rows)
+
+
+def test_actions_are_named_by_hash():
+    """A tag may be moved to other code; a hash may not."""
+    lines = [line for path in (ROOT / ".github" / "workflows").glob("*.yml") for line in path.read_text().splitlines()]
+    used = [line.strip().removeprefix("- ") for line in lines if "uses:" in line]
+    assert used and all(re.fullmatch(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in used)
