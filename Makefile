@@ -8,7 +8,7 @@ TORCH ?=
 $(shell test ! -e .venv/ready || .venv/bin/python -c "" 2>/dev/null || rm -f .venv/ready)
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: help setup book small paper lab test site pdf test-browser bench pins release clean
+.PHONY: help setup book small paper lab test site pdf test-browser bench oldest reliability pins release clean
 
 help: ## print what there is (the default)
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -58,6 +58,14 @@ test-browser: setup ## try chapters and site in Chromium, with screenshots in bu
 
 bench: setup ## time training, evaluation and encryption on this machine
 	@$(CMX) study --scale paper --only benchmarks
+
+oldest: setup ## run the core's tests with the oldest versions allowed, in build/oldest (minutes, several GB)
+	@test -e build/oldest || .venv/bin/uv venv --python .venv/bin/python build/oldest
+	.venv/bin/uv pip install --quiet --python build/oldest/bin/python --resolution lowest-direct -e ".[book,files,onnx,test]"
+	build/oldest/bin/python -m pytest -q -p no:cacheprovider tests/lock tests/learn tests/files tests/trust/test_bad_input.py
+
+reliability: setup ## write RELIABILITY.md: faults, wrong calls, changed files, secrets, memory (half an hour)
+	.venv/bin/python -m tests.trust
 
 pins: setup ## renew the tested versions in requirements.txt
 	.venv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \

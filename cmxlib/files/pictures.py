@@ -90,8 +90,12 @@ def read(path: Path) -> tuple["Image.Image", Record | None]:
     ops = need("PIL.ImageOps", "files")
     with _opened(path) as image:
         record = _record(image, path)
-        if getattr(image, "n_frames", 1) > 1:
-            raise ValueError(f"{path} has {image.n_frames} frames: save the one that is meant as a file of its own.")
+        try:
+            frames = getattr(image, "n_frames", 1)  # which reads on
+        except Exception as error:  # whatever a decoder says of a damaged file
+            raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
+        if frames > 1:
+            raise ValueError(f"{path} has {frames} frames: save the one that is meant as a file of its own.")
         if ";16" in str(image.tile) or image.mode[0] in "IF":
             raise ValueError(f"{path} has more than 8 bits a channel, which models do not see: save it with 8 first.")
         try:

@@ -106,6 +106,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         found = json.loads((folder / "state.json").read_text())
         data = (folder / found.pop("tensors")).read_bytes()
         intact = hashlib.sha256(data).hexdigest() == found.pop("sha256")
+        intact = intact and isinstance(found["rows"], list) and all(isinstance(row, dict) for row in found["rows"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:

@@ -28,7 +28,8 @@ class SecretKey:
     """A 256-bit secret. Make one with ``generate``, ``from_passphrase``, ``for_experiment`` or ``load``.
 
     Neither ``repr`` nor any error message nor a traceback with its variables shows the secret, and a key cannot be
-    pickled; only ``save`` writes it down. A copy is the key itself, for a key never changes.
+    pickled; only ``save`` writes it down. A copy is the key itself, for a key never changes. Python can forget a key,
+    but not wipe it: ``del key`` frees the memory as it is, so that a dump of the process may still hold the secret.
 
     Args:
         secret: 32 bytes.

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tqdm import tqdm
 
 from cmxlib import ConvMixer, Dataset, SecretKey, TrainSettings, fit, paths
 from cmxlib import __main__ as command
@@ -351,6 +352,7 @@ def nobody():
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    tqdm.monitor_interval = 0  # its thread could hold a lock while this process is forked
     records.commit()
     name, n, where = sys.argv[1:]
     trials = Trials(name, Path(where))
