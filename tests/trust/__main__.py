@@ -165,19 +165,19 @@ def guided() -> dict[str, int]:
 
 def main() -> int:
     os.environ |= {"CMX_TRUST": "full", "OMP_NUM_THREADS": "1"}
+    begun = time.perf_counter()
+    loads = {}  # first, for the peak of a process counts that of the one that it was forked from
+    for name in LOADS:
+        loads[name] = load(name)
+        print(f"{name}: {loads[name]['GiB']:.2f} GiB at most, {loads[name]['seconds']:.0f} s", flush=True)
     import pytest
     import torch
 
     from .counts import COUNTS
 
-    begun = time.perf_counter()
     if status := pytest.main(["-q", "-p", "no:cacheprovider", str(Path(__file__).parent)]):
         return int(status)
     by_coverage = guided()
-    loads = {}
-    for name in LOADS:
-        loads[name] = load(name)
-        print(f"{name}: {loads[name]['GiB']:.2f} GiB at most, {loads[name]['seconds']:.0f} s", flush=True)
     from . import test_bad_commands, test_bad_input
     from .page import page
 

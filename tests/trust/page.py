@@ -9,9 +9,9 @@ What `make reliability` (`python -m tests.trust`) did and found. It wrote this p
 
 ## Faults
 
-{kills} processes were killed (SIGKILL), half of them at a random moment, half before one of the calls that change a
-file. After each, every file was the old one or the new one; done again, the job went on and gave the same, to the bit,
-nothing twice, and no temporary file was left.
+{kills} processes were killed (SIGKILL), about half of them at a random moment, the others before one of the calls
+that change a file. After each, every file was the old one or the new one; done again, the job went on and gave the
+same, to the bit, nothing twice, and no temporary file was left.
 
 | killed | times |
 |---|---:|
@@ -23,18 +23,18 @@ training with the checkpoint of the last good epoch (`tests/learn/test_train.py`
 
 ## Bad and hostile input
 
-{calls} wrong calls over all rooms, and {commands} wrong commands and hostile files, each within 30 seconds: each got
-the exception, or the exit status, that is documented, with one sentence. {fuzz:,} files that chance had changed were
-read by the parsers of key files, images, records, arrays, models, checkpoints, tables of rows and sweeps{guided}: each
-was taken or refused. Models and data are read as safetensors, JSON, ONNX and `torch.load` of weights alone; the one
-pickle, CIFAR-10's own, after its MD5 sum was found right.
+{calls} wrong calls over all rooms, and {commands} wrong commands and hostile files: each got, within 30 seconds, the
+exception, or the exit status, that is documented, with one sentence. The parsers of key files, images, records,
+arrays, models, checkpoints, tables of rows and sweeps read {fuzz:,} files that chance had changed{guided}.
+Each was taken or refused. Models and data are read as safetensors, JSON, ONNX and `torch.load` of weights alone; the
+one pickle, CIFAR-10's own, after its MD5 sum was found right.
 
 ## Secrets
 
-In {files} files, {texts} printed texts and tracebacks with variables, and {processes} processes (arguments and
-environment) of a session with two keys, the secrets were found 0 times: raw, in hexadecimal, in base64 at any place,
-as a text of bytes or a list of numbers. They stand in key files alone, which are written with mode 0600 and refused
-when others can read them. Secrets are compared by `hmac.compare_digest`.
+In {files} files, {texts} printed texts and tracebacks with variables, and the arguments and environment of
+{processes} processes, the secrets of the session's keys were found 0 times: raw, in hexadecimal, in base64 at any
+place, as a text of bytes or a list of numbers. They stand in key files alone, which are written with mode 0600 and
+refused when others can read them. Secrets are compared by `hmac.compare_digest`.
 
 What Python cannot do is delete one. `del key` frees the memory and does not overwrite it; bytes never change, and may
 have been copied by the interpreter, by a library or into swap before. So whoever can read the memory of a process that
@@ -52,7 +52,7 @@ has used a key, or a dump of it, can read the key. Use keys in processes that en
 def page(counts: Counter, calls: int, commands: int, guided: dict, loads: dict, system: str, seconds: float) -> str:
     """The page, from what was counted."""
     killed = {name.partition(": ")[2]: n for name, n in counts.items() if name.startswith("kills: ")}
-    by_coverage = f", and {sum(guided.values()):,} more, made by atheris to reach new lines of code" if guided else ""
+    by_coverage = f", and\n{sum(guided.values()):,} more that atheris made to reach new lines of code" if guided else ""
     return PAGE.format(
         system=system,
         minutes=seconds / 60,
