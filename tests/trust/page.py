@@ -52,7 +52,11 @@ has used a key, or a dump of it, can read the key. Use keys in processes that en
 def page(counts: Counter, calls: int, commands: int, guided: dict, loads: dict, system: str, seconds: float) -> str:
     """The page, from what was counted."""
     killed = {name.partition(": ")[2]: n for name, n in counts.items() if name.startswith("kills: ")}
-    by_coverage = f", and\n{sum(guided.values()):,} more that atheris made to reach new lines of code" if guided else ""
+    by_coverage = ""
+    if guided:
+        by_coverage = (
+            f"; atheris tried\n{sum(guided.values()):,} inputs more, guided by the lines of code that they reach"
+        )
     return PAGE.format(
         system=system,
         minutes=seconds / 60,
