@@ -22,43 +22,43 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDE = 100  # a drawing from left to right, in its own units
-_PLAIN = {"edgecolor": BLUE, "linestyle": "-"}
-_LOCKED = {"edgecolor": ORANGE, "linestyle": "--"}
-_NEUTRAL = {"edgecolor": GREY, "linestyle": "-"}
+WIDE = 100  # a drawing from left to right, in its own units
+PLAIN = {"edgecolor": BLUE, "linestyle": "-"}
+LOCKED = {"edgecolor": ORANGE, "linestyle": "--"}
+NEUTRAL = {"edgecolor": GREY, "linestyle": "-"}
 
 
-def _canvas(high: float) -> tuple[Figure, Axes]:
+def canvas(high: float) -> tuple[Figure, Axes]:
     """An empty sheet, 100 units wide and ``high`` units high; (0, 0) is its lower left corner."""
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(4.4, 4.4 * high / _WIDE), layout="none")
+    figure = plt.figure(figsize=(4.4, 4.4 * high / WIDE), layout="none")
     axis = figure.add_axes((0, 0, 1, 1))
-    axis.set(xlim=(0, _WIDE), ylim=(0, high))
+    axis.set(xlim=(0, WIDE), ylim=(0, high))
     axis.axis("off")
     return figure, axis
 
 
-def _words(axis: Axes, x: float, y: float, words: str, **options: Any) -> None:
+def label(axis: Axes, x: float, y: float, words: str, **options: Any) -> None:
     axis.text(x, y, words, **({"ha": "center", "va": "center", "fontsize": 9} | options))
 
 
-def _box(axis: Axes, x: float, y: float, wide: float, high: float, words: str, look: dict) -> None:
+def box(axis: Axes, x: float, y: float, wide: float, high: float, words: str, look: dict) -> None:
     """A box around its middle (x, y)."""
     corner, style = (x - wide / 2, y - high / 2), "round,pad=0,rounding_size=1.2"
     filled = {"facecolor": mpl.colors.to_rgba(look["edgecolor"], 0.12), "linewidth": 1.6}
     axis.add_patch(mpl.patches.FancyBboxPatch(corner, wide, high, boxstyle=style, **filled, **look))
-    _words(axis, x, y, words)
+    label(axis, x, y, words)
 
 
-def _arrow(axis: Axes, start: tuple, end: tuple, words: str = "", aside: float = 3, bend: float = 0) -> None:
+def arrow(axis: Axes, start: tuple, end: tuple, words: str = "", aside: float = 3, bend: float = 0) -> None:
     """An arrow; its words stand ``aside`` of its middle: above where it runs to the side, at its right where it falls.
     bend: how far it bows, as a share of its length."""
     look = {"arrowstyle": "-|>", "mutation_scale": 11, "linewidth": 1.3, "color": "black", "shrinkA": 0, "shrinkB": 0}
     axis.add_patch(mpl.patches.FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", **look))
     x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
     falls = abs(start[0] - end[0]) < abs(start[1] - end[1])
-    _words(axis, x + aside * falls, y + aside * (not falls), words, ha="left" if falls else "center", style="italic")
+    label(axis, x + aside * falls, y + aside * (not falls), words, ha="left" if falls else "center", style="italic")
 
 
 def _picture(axis: Axes, x: float, y: float, size: float, image: np.ndarray, look: dict, cut: int = 0) -> None:
@@ -109,30 +109,30 @@ def _digit() -> tuple[np.ndarray, np.ndarray]:
 
 def one_key() -> Figure:
     """The claim: images and model, both encrypted with one key, give the logits of the plain pair."""
-    figure, axis = _canvas(60)
-    rows = ((47, _digit()[0], _PLAIN, "plain\nnetwork"), (13, _digit()[1], _LOCKED, "encrypted\nnetwork"))
+    figure, axis = canvas(60)
+    rows = ((47, _digit()[0], PLAIN, "plain\nnetwork"), (13, _digit()[1], LOCKED, "encrypted\nnetwork"))
     for y, image, look, network in rows:
         _picture(axis, 13, y, 20, image, look)
-        _box(axis, 50, y, 25, 18, network, look)
-        _box(axis, 87, y, 20, 18, "logits", _PLAIN)
-        _arrow(axis, (25, y), (36, y))
-        _arrow(axis, (64, y), (75.5, y))
+        box(axis, 50, y, 25, 18, network, look)
+        box(axis, 87, y, 20, 18, "logits", PLAIN)
+        arrow(axis, (25, y), (36, y))
+        arrow(axis, (64, y), (75.5, y))
     for x in (13, 50):
-        _arrow(axis, (x, 36), (x, 24), "key", aside=2)
-    _words(axis, 87, 30, "=", fontsize=18)
+        arrow(axis, (x, 36), (x, 24), "key", aside=2)
+    label(axis, 87, 30, "=", fontsize=18)
     return figure
 
 
 def convmixer(dim: int, depth: int, kernel_size: int, patch_size: int) -> Figure:
     """A ConvMixer for images of 32 pixels and ten classes, from the image (above) to the logits."""
-    figure, axis = _canvas(130)
+    figure, axis = canvas(130)
     cut, left, right = 32 // patch_size, 22, 43
     nothing = np.zeros((cut, cut))
     around, one = nothing.copy(), nothing.copy()
     middle, reach = cut // 2, kernel_size // 2
     around[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1] = 1
     one[-1, -1] = 1  # where those behind can be seen
-    _picture(axis, left, 117, 22, _digit()[0], _PLAIN, cut)
+    _picture(axis, left, 117, 22, _digit()[0], PLAIN, cut)
     _grids(axis, left, 80, [around, nothing, nothing, nothing])
     _grids(axis, left, 45, [one] * 4)
     for y in (17, 4):
@@ -145,17 +145,17 @@ def convmixer(dim: int, depth: int, kernel_size: int, patch_size: int) -> Figure
         (17, f"{dim} numbers"),
         (4, "10 logits, one for each class"),
     ):
-        _words(axis, right, y, words, ha="left")
+        label(axis, right, y, words, ha="left")
     for at, high, words in (
         (98.5, 9, "patch embedding:\neach patch alone"),
         (62.5, 6, "depthwise: mixes positions"),
         (25.5, 9, "pointwise: mixes channels;\nthen the average over positions"),
         (10.5, 7, "linear classifier"),
     ):
-        _arrow(axis, (left, at + high / 2), (left, at - high / 2))
-        _words(axis, right, at, words, ha="left", weight="bold")
-    _arrow(axis, (8.5, 45), (8.5, 80), bend=-0.12)
-    _words(axis, 3, 62.5, f"{depth} times", rotation=90, style="italic")
+        arrow(axis, (left, at + high / 2), (left, at - high / 2))
+        label(axis, right, at, words, ha="left", weight="bold")
+    arrow(axis, (8.5, 45), (8.5, 80), bend=-0.12)
+    label(axis, 3, 62.5, f"{depth} times", rotation=90, style="italic")
     return figure
 
 
@@ -164,14 +164,14 @@ def patch_to_patch(patch: np.ndarray, cipher: PatchCipher) -> Figure:
 
     patch: (3, p, p), values in [0, 1]; of few pixels, so that single entries can be seen.
     """
-    figure, axis = _canvas(56)
+    figure, axis = canvas(56)
     (matrix, offset), size, y = cipher.matrix(), 2.7, 28
     x = np.asarray(patch, float).reshape(-1, 1)
     encrypted = matrix @ x + offset[:, None]
     top = y + len(x) * size / 2 + 4
-    for at, image, look, words in ((8.0, x, _PLAIN, "patch"), (91, encrypted, _LOCKED, "encrypted\npatch")):
+    for at, image, look, words in ((8.0, x, PLAIN, "patch"), (91, encrypted, LOCKED, "encrypted\npatch")):
         _picture(axis, at, y, 12, image.reshape(patch.shape), look)
-        _words(axis, at, y - 12, words)
+        label(axis, at, y - 12, words)
     for at, values, signed, words in (
         (22.5, x, False, "x"),
         (47.0, matrix, True, "A"),
@@ -179,59 +179,59 @@ def patch_to_patch(patch: np.ndarray, cipher: PatchCipher) -> Figure:
         (76.8, encrypted, False, "x′"),
     ):
         _cells(axis, at, y, values, size, signed)
-        _words(axis, at, top, words, style="italic", fontsize=11)
-    _arrow(axis, (15, y), (20.5, y))
-    _arrow(axis, (79, y), (84, y))
+        label(axis, at, top, words, style="italic", fontsize=11)
+    arrow(axis, (15, y), (20.5, y))
+    arrow(axis, (79, y), (84, y))
     for at, sign in ((27.2, "→"), (66, "+"), (73.2, "=")):
-        _words(axis, at, y, sign, fontsize=11)
+        label(axis, at, y, sign, fontsize=11)
     for at, words in (
         (15.5, "colour by colour,\nrow by row"),
         (47, "one entry in each row:\nblue moves, red also negates"),
     ):
-        _words(axis, at, y - len(x) * size / 2 - 5, words, fontsize=8)
+        label(axis, at, y - len(x) * size / 2 - 5, words, fontsize=8)
     return figure
 
 
 def where_encrypted() -> Figure:
     """Through the encrypted network: what differs from the plain one, and where that ends."""
-    figure, axis = _canvas(60)
+    figure, axis = canvas(60)
     parts = (
-        (9.5, 17, "encrypted\nimage", _LOCKED),
-        (31, 17, "normalise", _NEUTRAL),
-        (49.5, 12, "first\nlayer", _LOCKED),
-        (72.5, 17, "all other\nlayers", _PLAIN),
-        (92.5, 13, "logits", _PLAIN),
+        (9.5, 17, "encrypted\nimage", LOCKED),
+        (31, 17, "normalise", NEUTRAL),
+        (49.5, 12, "first\nlayer", LOCKED),
+        (72.5, 17, "all other\nlayers", PLAIN),
+        (92.5, 13, "logits", PLAIN),
     )
     y = 32
     for x, wide, words, look in parts:
-        _box(axis, x, y, wide, 15, words, look)
+        box(axis, x, y, wide, 15, words, look)
     for start, end, passed in ((18, 22.5, "x′"), (39.5, 43.5, "u′"), (55.5, 64, "  z"), (81, 86, "")):
-        _arrow(axis, (start, y), (end, y), passed, aside=4)
+        arrow(axis, (start, y), (end, y), passed, aside=4)
     axis.plot((58.5, 58.5), (6, 56), color="black", linestyle=":", linewidth=1.5)
-    _words(axis, 56.5, 52, "depends on the key", ha="right", weight="bold", color="#9A6A00")
-    _words(axis, 61, 52, "all in plain", ha="left", weight="bold", color=BLUE)
+    label(axis, 56.5, 52, "depends on the key", ha="right", weight="bold", color="#9A6A00")
+    label(axis, 61, 52, "all in plain", ha="left", weight="bold", color=BLUE)
     changed = "changed: x′ and u′, and of the network\nthe weights W′ and c′ of one layer"
-    _words(axis, 56.5, 13, changed, ha="right", fontsize=8)
-    _words(axis, 61, 13, "z and what follows:\nas without a key", ha="left", fontsize=8)
+    label(axis, 56.5, 13, changed, ha="right", fontsize=8)
+    label(axis, 61, 13, "z and what follows:\nas without a key", ha="left", fontsize=8)
     return figure
 
 
 def two_orders() -> Figure:
     """For two keys: the conventional order trains a network with each, the book's encrypts one network twice."""
-    figure, axis = _canvas(104)
-    _words(axis, 2, 100, "Conventional: encrypt, then train", ha="left", weight="bold")
-    _words(axis, 2, 47, "Proposed: train, then encrypt", ha="left", weight="bold")
+    figure, axis = canvas(104)
+    label(axis, 2, 100, "Conventional: encrypt, then train", ha="left", weight="bold")
+    label(axis, 2, 47, "Proposed: train, then encrypt", ha="left", weight="bold")
     for middle in (76, 23):
-        _box(axis, 13, middle, 20, 14, "plain\nimages", _PLAIN)
+        box(axis, 13, middle, 20, 14, "plain\nimages", PLAIN)
         for number, up in ((1, 11), (2, -11)):
-            _box(axis, 88, middle + up, 21, 14, f"network\nfor key {number}", _LOCKED)
+            box(axis, 88, middle + up, 21, 14, f"network\nfor key {number}", LOCKED)
     for number, up in ((1, 11), (2, -11)):
-        _box(axis, 48, 76 + up, 22, 14, f"encrypted\nimages {number}", _LOCKED)
-        _arrow(axis, (24, 76), (36, 76 + up))
-        _arrow(axis, (60, 76 + up), (76.5, 76 + up), "training")
-        _arrow(axis, (60, 23), (76.5, 23 + up))
+        box(axis, 48, 76 + up, 22, 14, f"encrypted\nimages {number}", LOCKED)
+        arrow(axis, (24, 76), (36, 76 + up))
+        arrow(axis, (60, 76 + up), (76.5, 76 + up), "training")
+        arrow(axis, (60, 23), (76.5, 23 + up))
         for x, middle in ((28.5, 76), (66.5, 23)):
-            _words(axis, x, middle + 1.3 * up, f"key {number}", style="italic")
-    _box(axis, 48, 23, 22, 14, "plain\nnetwork", _PLAIN)
-    _arrow(axis, (24, 23), (36, 23), "training")
+            label(axis, x, middle + 1.3 * up, f"key {number}", style="italic")
+    box(axis, 48, 23, 22, 14, "plain\nnetwork", PLAIN)
+    arrow(axis, (24, 23), (36, 23), "training")
     return figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
-from .drawings import _LOCKED, _NEUTRAL, _PLAIN, _WIDE, _arrow, _box, _canvas, _words
+from .drawings import LOCKED, NEUTRAL, PLAIN, WIDE, arrow, box, canvas, label
 from .style import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ def who_holds_what() -> Figure:
     """The attackers of the chapters, a line each, and what each of them has."""
     step, left = 7.5, 36
     high = step * len(HOLDERS) + 22
-    figure, axis = _canvas(high)
-    columns = np.linspace(left, _WIDE - 5, len(THINGS))
+    figure, axis = canvas(high)
+    columns = np.linspace(left, WIDE - 5, len(THINGS))
     for x, thing in zip(columns, THINGS, strict=True):
-        _words(axis, x, high - 19, thing, rotation=60, rotation_mode="anchor", ha="left", fontsize=8)
+        label(axis, x, high - 19, thing, rotation=60, rotation_mode="anchor", ha="left", fontsize=8)
     for number, (holder, held) in enumerate(HOLDERS.items()):
         y = high - 24 - step * number
-        _words(axis, 2, y, holder, ha="left", weight="bold" if number == 0 else "normal")
-        axis.plot((left - 4, _WIDE - 2), (y - step / 2,) * 2, color="#DDDDDD", linewidth=0.8)
+        label(axis, 2, y, holder, ha="left", weight="bold" if number == 0 else "normal")
+        axis.plot((left - 4, WIDE - 2), (y - step / 2,) * 2, color="#DDDDDD", linewidth=0.8)
         for place, x in enumerate(columns):
             look = {"color": GREY, "markersize": 2} if place not in held else {"color": BLUE, "markersize": 8}
             axis.plot(x, y, "o", **(look | ({"color": ORANGE} if THINGS[place] == "key" and place in held else {})))
@@ -58,23 +58,23 @@ def who_holds_what() -> Figure:
 
 def attacks_on_images() -> Figure:
     """Three ways from images to the key."""
-    pictures = ("encrypted\nimages", _LOCKED)
+    pictures = ("encrypted\nimages", LOCKED)
     return _flows(
         (
             "ciphertext only",
-            (pictures, ("public images", _PLAIN)),
+            (pictures, ("public images", PLAIN)),
             "covariances of both;\nthe A that takes\nM to M′",
             "key",
         ),
         (
             "known plaintext",
-            (pictures, ("the same,\nin plain", _PLAIN)),
+            (pictures, ("the same,\nin plain", PLAIN)),
             "which plain entry\nagrees with which\nencrypted one",
             "key",
         ),
         (
             "chosen plaintext",
-            (("his own image:\nentries all differ", _PLAIN), ("what becomes\nof it", _LOCKED)),
+            (("his own image:\nentries all differ", PLAIN), ("what becomes\nof it", LOCKED)),
             "where each\nvalue went",
             "key",
         ),
@@ -83,13 +83,13 @@ def attacks_on_images() -> Figure:
 
 def attacks_on_models() -> Figure:
     """Four ways from an encrypted model, without encrypted images, to a key or to a model that is open."""
-    model, labelled = ("encrypted\nmodel", _LOCKED), ("labelled images", _PLAIN)
+    model, labelled = ("encrypted\nmodel", LOCKED), ("labelled images", PLAIN)
     return _flows(
         ("hill climbing", (model, labelled), "changes a key entry\nby entry; keeps what\nlowers the loss", "a key"),
         ("gradient search", (model, labelled), "learns a soft\npermutation,\nthen rounds it", "a key"),
         (
             "statistics",
-            (model, ("other images", _PLAIN)),
+            (model, ("other images", PLAIN)),
             "the key that gives\nthe stored means\nand variances",
             "a key,\nmostly flips",
         ),
@@ -101,18 +101,18 @@ def _flows(*attacks: _Attack) -> Figure:
     """Attacks below one another: what goes in, what the attacker computes, what comes out."""
     step = 25
     high = step * len(attacks) + 6
-    figure, axis = _canvas(high)
+    figure, axis = canvas(high)
     for x, words in ((16, "goes in"), (56, "the attacker computes"), (90, "comes out")):
-        _words(axis, x, high - 3, words, color=GREY, style="italic")
+        label(axis, x, high - 3, words, color=GREY, style="italic")
     for number, (name, inputs, computed, result) in enumerate(attacks):
         middle = high - 5 - step * number - 14
-        _words(axis, 56, middle + 11, name, weight="bold")
+        label(axis, 56, middle + 11, name, weight="bold")
         for (words, look), y in zip(inputs, (middle + 5, middle - 6), strict=True):
-            _box(axis, 16, y, 28, 9, words, look)
-            _arrow(axis, (31, y), (38, middle + (y - middle) / 4))
-        _box(axis, 56, middle, 34, 15, computed, _NEUTRAL)
-        _box(axis, 90, middle, 17, 10, result, _PLAIN)
-        _arrow(axis, (73.5, middle), (81, middle))
+            box(axis, 16, y, 28, 9, words, look)
+            arrow(axis, (31, y), (38, middle + (y - middle) / 4))
+        box(axis, 56, middle, 34, 15, computed, NEUTRAL)
+        box(axis, 90, middle, 17, 10, result, PLAIN)
+        arrow(axis, (73.5, middle), (81, middle))
     return figure
 
 
