@@ -117,11 +117,30 @@ def exercises(notebook: dict) -> list[tuple[int, str, bool]]:
     ]
 
 
+WORDS, LINES = 200, 20  # that are read in a minute: of prose without links and formulas, and of code
+
+
+def reading(notebook: dict) -> dict[str, int]:
+    """Words, lines of code that are shown, pictures and minutes to read all that stands before the exercises."""
+    words = lines = pictures = 0
+    for cell in notebook["cells"]:
+        text = source(cell)
+        if cell["cell_type"] == "markdown":
+            if re.search(r"^#+ Exercises?\b", text, re.MULTILINE):
+                break
+            words += len(re.sub(r"\]\([^)]*\)|<[^>]+>|\$[^$]*\$", " ", text).split())
+        elif not {"hide-input", "parameters"} & set(tags(cell)) and not re.match(r"(import|from) ", text):
+            lines += sum(bool(line.strip()) for line in text.splitlines())
+        pictures += any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
+    return {"words": words, "lines": lines, "pictures": pictures, "minutes": round(words / WORDS + lines / LINES)}
+
+
 def counts(notebook: dict) -> dict[str, int]:
-    """How many exercises and hints a notebook has, how many of its cells print, and how many of those are compared."""
+    """What there is to read in a notebook, how many exercises and hints it has, how many of its cells print, and how
+    many of those are compared."""
     set_here = exercises(notebook)
     printing = [cell for cell in code_cells(notebook) if prints(cell)]
-    return {
+    return reading(notebook) | {
         "exercises": len(set_here),
         "hints": sum(hint for _, _, hint in set_here),
         "printing": len(printing),
@@ -177,12 +196,15 @@ def count_table() -> str:
     `seconds` are those of the last `cmx book` on this machine at quick scale.
     """
     rows: list[tuple[str, ...]] = [
-        ("notebook", "exercises", "hints", "cells that print", "compared", "share", "seconds")
+        (
+            *("notebook", "words", "lines of code", "pictures", "minutes"),
+            *("exercises", "hints", "cells that print", "compared", "share", "seconds"),
+        )
     ]
-    total = dict.fromkeys(("exercises", "hints", "printing", "compared"), 0)
+    total: dict[str, int] = {}
     for path in chapters(folder=FOLDER, solutions=True):
         found = counts(load(path))
-        total = {name: total[name] + found[name] for name in total}
+        total = {name: total.get(name, 0) + found[name] for name in found}
         rows.append((path.relative_to(FOLDER).with_suffix("").as_posix(), *_count_row(found), seconds(path)))
     times = [int(row[-1]) for row in rows[1:] if row[-1] != "-"]
     return text_table([*rows, ("all", *_count_row(total), str(sum(times)) if times else "-")])

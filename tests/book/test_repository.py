@@ -247,7 +247,27 @@ def test_counting_exercises_and_compared_cells():
     )
     notebook["cells"][-3]["outputs"] = [picture]
     notebook["cells"][-2]["outputs"] = [table]
-    assert chapters.counts(notebook) == {"exercises": 4, "hints": 4, "printing": 5, "compared": 3}
+    counted = chapters.counts(notebook)
+    assert {name: counted[name] for name in ("exercises", "hints", "printing", "compared")} == {
+        "exercises": 4, "hints": 4, "printing": 5, "compared": 3
+    }  # fmt: skip
+
+
+def test_reading_ends_where_exercises_begin():
+    shown = [("markdown", "word " * 400, (), ""), ("code", "x = 1\n\ny = 2\n" * 10, (), "")]
+    hidden = [("code", "import os\n" * 90, (), ""), ("code", "z = 3\n" * 90, ("hide-input",), "")]
+    after = [("markdown", "## Exercises\n" + "word " * 400, (), ""), ("code", "w = 4\n" * 90, (), "")]
+    notebook = make_notebook([*shown, *hidden, *after])
+    assert chapters.reading(notebook) == {"words": 400, "lines": 20, "pictures": 0, "minutes": 3}
+
+
+def test_minutes_are_those_of_words_and_lines():
+    """To five of them; index.md says at which pace."""
+    said = {path.stem: int(chapters.opening(chapters.load(path))["minutes"]) for path in CHAPTERS}
+    counted = {path.stem: chapters.reading(chapters.load(path))["minutes"] for path in CHAPTERS}
+    assert said == {name: max(5, 5 * round(minutes / 5)) for name, minutes in counted.items()}
+    pace = f"{chapters.WORDS} words and {chapters.LINES} lines of code a minute"
+    assert pace in (ROOT / "notebooks" / "index.md").read_text("utf-8").replace("\n", " ")
 
 
 def test_the_table_of_counts_with_the_seconds_of_the_last_run(book, monkeypatch):
@@ -260,7 +280,8 @@ def test_the_table_of_counts_with_the_seconds_of_the_last_run(book, monkeypatch)
     (book.path / "solutions" / "03_three.ipynb").write_text(json.dumps(make_notebook(GOOD[1:3])))
     monkeypatch.setattr(chapters, "FOLDER", book.path)
     monkeypatch.setattr(chapters, "build_dir", lambda scale: book.build)
-    assert [line.split() for line in chapters.count_table().splitlines()[1:]] == [
+    rows = [line.split() for line in chapters.count_table().splitlines()[1:]]
+    assert [[row[0], *row[5:]] for row in rows] == [
         ["03_three", "4", "4", "2", "2", "100%", "8"],
         ["04_four", "4", "4", "3", "2", "67%", "-"],
         ["solutions/03_three", "0", "0", "1", "1", "100%", "-"],
