@@ -41,7 +41,9 @@ def home(tmp_path_factory):
     ):
         patch.setattr(paths, "ROOT", home)
         patch.setenv("CMX_CACHE", str(home / "cache"))
+        records.commit.cache_clear()  # of the checkout: the workers know this folder alone
         yield home
+    records.commit.cache_clear()
 
 
 @pytest.fixture(scope="module")
