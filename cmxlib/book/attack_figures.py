@@ -152,7 +152,9 @@ def adversarial(rows: pd.DataFrame, *, patch_size: int = 4, eps: int = 8) -> Fig
     axis.set_yticks(range(len(known)), [ATTACKERS[names] for names in known])
     axis.set(xlabel=f"accuracy, %, changes of up to {eps} grey levels", xlim=(-2, 102), ylim=(len(known) - 0.5, -0.5))
     axis.set_title("who encrypts: what the attacker has", loc="right", x=-0.02)
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, fontsize="small", columnspacing=1, handletextpad=0.3)
+    axis.legend(
+        loc="upper right", bbox_to_anchor=(1, -0.16), ncols=5, fontsize="small", columnspacing=1, handletextpad=0.3
+    )
     return figure
 
 

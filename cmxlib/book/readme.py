@@ -46,7 +46,7 @@ def main_table() -> str:
     lines = [
         f"ConvMixer on CIFAR-10, {networks} a patch size, by the rows of scale *{scale}*: accuracy in per cent over "
         f"{n_images:,} test images. Wrong keys ({_list(keys)}; computed in {_list(sorted(wrong.precision.unique()))}, "
-        "all else in float32): mean ± standard deviation over keys, and the largest.",
+        "all else in float32): mean ± standard deviation over keys, and the largest. Correct and no key: one key each.",
         "",
         "| Patches | Cipher | Plain | Correct key | Predictions that it changes | Wrong keys | No key |",
         "|---:|---|---:|---:|---:|---:|---:|",
