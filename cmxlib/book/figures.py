@@ -260,9 +260,11 @@ def measured_over(rows: pd.DataFrame) -> str:
         f"{'/'.join(names.get(name, name) for name in rows.dataset.unique())}, scale {'/'.join(rows.scale.unique())}"
     ]
     draws = rows.draw.nunique() if "draw" in rows else 0
-    for counts, name in (([rows.n_images.max()], "image"), (sorted(set(rows.n_keys)), "key"), ([draws], "draw")):
+    keys = [rows.key.nunique()] if "key" in rows else sorted(set(rows.n_keys))  # where each has rows of its own
+    images = sorted({rows.n_images.min(), rows.n_images.max()})
+    for counts, name, between in ((images, "image", " to "), (keys, "key", " or "), ([draws], "draw", "")):
         counted = [f"{count:,}" for count in counts if count]
-        parts += [f"{' or '.join(counted)} {name}{'' if counted == ['1'] else 's'}"] if counted else []
+        parts += [f"{between.join(counted)} {name}{'' if counted == ['1'] else 's'}"] if counted else []
     return ", ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"])
 
 

@@ -1,5 +1,7 @@
 """Figures say what their rows say: what the eye would check, checked in the artists and pixels."""
 
+import inspect
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -7,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cmxlib.book import chapters, claims, figures
+from cmxlib.book import chapters, claims, figures, readme
 from cmxlib.book.figures import draw_recorded
 from cmxlib.study import records
 from cmxlib.study.tables import TABLES
@@ -117,11 +119,14 @@ def test_a_figure_says_what_it_was_measured_over():
         "n_keys": [0, 5],
         "seeds": ["0", "0 1"],
     }
-    assert figures.measured_over(pd.DataFrame(origin)) == "CIFAR-10, scale small, 10,000 images, 5 keys, seeds 0, 1"
+    assert (
+        figures.measured_over(pd.DataFrame(origin))
+        == "CIFAR-10, scale small, 2,000 to 10,000 images, 5 keys, seeds 0, 1"
+    )
     several = pd.DataFrame(origin | {"n_keys": [30, 200]})
-    assert figures.measured_over(several) == "CIFAR-10, scale small, 10,000 images, 30 or 200 keys, seeds 0, 1"
+    assert figures.measured_over(several) == "CIFAR-10, scale small, 2,000 to 10,000 images, 30 or 200 keys, seeds 0, 1"
     drawn = pd.DataFrame(origin | {"n_keys": 1, "draw": [0, 1]})
-    assert figures.measured_over(drawn) == "CIFAR-10, scale small, 10,000 images, 1 key, 2 draws, seeds 0, 1"
+    assert figures.measured_over(drawn) == "CIFAR-10, scale small, 2,000 to 10,000 images, 1 key, 2 draws, seeds 0, 1"
 
 
 def test_the_committed_figures_are_drawn_from_the_committed_rows(tmp_path):
@@ -138,8 +143,9 @@ def test_the_committed_figures_are_drawn_from_the_committed_rows(tmp_path):
 
 
 def test_every_table_is_drawn_or_judged_somewhere():
-    """By a figure, a claim, or a cell of a chapter."""
+    """By a figure, a claim, a cell of a chapter, or a generated part of README or SCALING."""
     judged = {table for claim in claims.CLAIMS for table in claim.tables}
     cells = "\n".join(path.read_text(encoding="utf-8") for path in chapters.chapters())
+    cells += inspect.getsource(readme).replace('"', r"\"")
     lost = {table.name for table in TABLES} - set(figures.RECORDED) - judged
     assert [name for name in sorted(lost) if f', \\"{name}\\")' not in cells] == []
