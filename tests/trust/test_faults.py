@@ -50,7 +50,7 @@ def test_a_killed_job_goes_on_and_gives_the_same(job):
 FULL_DISK = {
     "training": "epoch-001.safetensors: File too large.",
     "study table": "toys.csv: File too large.",
-    "encrypt-images": "cmx: /",
+    "encrypt-images": "out/0.png: File too large.",
     "encrypt-model": "b.safetensors: File too large.",
     "data cache": "could not be kept in",
 }
