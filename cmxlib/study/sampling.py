@@ -73,7 +73,8 @@ def _units(scale: Scale):
 
 
 def _measure(scale: Scale, unit: dict):
-    """accuracy: the mean over wrong keys; half_width of its interval; keys; images_a_key; images in all."""
+    """accuracy: the mean over wrong keys; half_width of its interval; keys; images_a_key; images in all. The column
+    n_keys holds the most keys that would have been tried."""
     scale, size = scale.at(unit["patch_size"]), unit["patch_size"]
     data, (model, _) = scale.data(), trained_model(scale, seed=unit["seeds"])
 
