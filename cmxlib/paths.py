@@ -1,6 +1,7 @@
 """Where things are: the checkout of the book, the cache folder, packages that an extra brings; and the one way in which
 the project writes a file."""
 
+import functools
 import importlib
 import os
 import secrets
@@ -96,21 +97,26 @@ def sweep(folder: Path) -> None:
         _delete_unless_in_use(left)
 
 
+@functools.cache  # of a folder with a hundred thousand files, each write would else list all
+def _sweep_once(folder: Path) -> None:
+    sweep(folder)
+
+
 @contextmanager
 def replacing(path: str | os.PathLike, *, one_of_many: bool = False) -> Iterator[BinaryIO]:
     """A file open for writing bytes, and for reading them again, which takes the place of ``path`` at one stroke when
     the block ends without an error: a reader finds the old one or the whole new one, never a part.
 
     A symbolic link is followed, so that what it points to is replaced and the link stays. What a killed writer left in
-    the folder is swept first. one_of_many: the caller has made the folder and swept it, and can make the files again
-    that a power cut may take; they are not forced to the disk one by one.
+    the folder is swept before a process first writes there. one_of_many: the caller has made the folder and swept it,
+    and can make the files again that a power cut may take; they are not forced to the disk one by one.
     """
     path = Path(path)
     if path.is_symlink():
         path = path.resolve()
     if not one_of_many:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path.parent)
+        _sweep_once(path.parent.absolute())
     handle, temporary = _open_temporary(path)
     try:
         with os.fdopen(handle, "w+b") as file:
