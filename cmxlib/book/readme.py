@@ -133,12 +133,12 @@ def limits() -> str:
     lines = [
         f"| {n_units:,} units that compute nothing | time of each |",
         "|---|---:|",
-        *(f"| {f'Dask, {n} workers' if n else 'one process, no Dask'} | {duration(t)} |" for n, t in units.items()),
+        *(f"| {f'Dask, workers: {n}' if n else 'one process, no Dask'} | {duration(t)} |" for n, t in units.items()),
     ]
     training = of_measure(read("small", "training"), "seconds")
     seconds = training[training.seed == training.seed.min()].groupby("patch_size").value.agg(uninterrupted).min()
     slowest = units[units.index > 0].max()
-    grid = "; ".join(f"{n:,} workers {duration(10_000 / n * (seconds + slowest))}" for n in (1, 10, 100))
+    grid = "; ".join(f"{n}: {10_000 / n * (seconds + slowest) / 3600:,.0f} h" for n in (1, 10, 100))
     return "\n".join(
         [
             *lines,
@@ -148,8 +148,8 @@ def limits() -> str:
             f"process needs at most {parts.peak_megabytes:,.0f} MB.",
             "",
             f"So the scheduler hands out {1 / slowest:.0f} units a second. If each of 10,000 units is a training of "
-            f"the small network ({duration(seconds)} on one core of the machine that recorded it), they take: {grid}; "
-            f"that is computed, not measured. The scheduler is the limit from about {seconds / slowest:,.0f} workers "
+            f"the small network ({duration(seconds)} on one core of the machine that recorded it), they take, by workers: {grid}; "
+            f"that is computed, not measured. The scheduler is the limit from about {float(f'{seconds / slowest:.1g}'):,.0f} workers "
             "on; then `--shard`, which needs none, or units that hold more work.",
         ]
     )
