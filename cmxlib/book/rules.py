@@ -20,6 +20,7 @@ from .summaries import (
     found_from,
     of_measure,
     share_left,
+    span,
 )
 from .verdicts import LIMITS, REFUTED, SUPPORTED
 
@@ -112,7 +113,7 @@ def conventional_lose(conventional: pd.DataFrame) -> tuple[str, str]:
     return SUPPORTED if certain else LIMITS if losing > len(methods) / 2 else REFUTED, (
         f"ConvMixer-{model['dim']}/{model['depth']} with patches of {model['patch_size']}, blocks as large: "
         f"{sure.sum()} of the {len(methods)} methods lose more than chance explains (95 % interval above 0){rest}: "
-        f"points against plain {points} (seeds: {_span(methods.seeds)}); proposed {found.loss['proposed']:.2f}."
+        f"points against plain {points} (seeds: {span(methods.seeds)}); proposed {found.loss['proposed']:.2f}."
     )
 
 
@@ -252,7 +253,7 @@ def _repairs_hold(repairs, attacks):
     public = json.loads(seen.settings.iloc[0])["public"]
     return _all_or_some(pd.Series([n is None for n in falls.values()])), (
         f"With up to {public:,} public images of the same data set, {FOUND:.0%} of the key found on average over "
-        f"{_span(seen.groupby('repair').draw.nunique())} draws, and with every larger number that was tried: "
+        f"{span(seen.groupby('repair').draw.nunique())} draws, and with every larger number that was tried: "
         f"{'; '.join(said)}."
     )
 
@@ -281,18 +282,13 @@ def _without_key(keys):
         yield size, cases["plain"].value.mean(), cases["wrong key"], cases["no key"]
 
 
-def _span(numbers) -> str:
-    low, high = min(numbers), max(numbers)
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
 def _all_or_some(kept: pd.Series) -> str:
     return SUPPORTED if kept.all() else LIMITS if kept.any() else REFUTED
 
 
 def _threads(rows: pd.DataFrame) -> str:
     counts = {json.loads(settings).get("threads") for settings in rows.settings} - {None}
-    return f"{_span(counts)} thread{'s' * (counts != {1})}" if counts else "threads not recorded"
+    return f"{span(counts)} thread{'s' * (counts != {1})}" if counts else "threads not recorded"
 
 
 def _recipe(settings: str) -> str:

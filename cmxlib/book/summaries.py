@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,6 +140,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / units.get(unit, 1e-6):.3g} {unit}"
 
 
+def span(numbers: Iterable[float | str]) -> str:
+    """The least and the largest of some numbers, or of their texts: "93 to 100", or the one that there is."""
+    ends = sorted({str(number) for number in numbers}, key=float)
+    return ends[0] if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"
+
+
 ATTACKERS = {  # (setting, knowledge) in rows of `adversarial`, in the order of tables and figures, and in words
     ("none", "plain model"): "no encryption: the plain model",
     ("provider", "encrypted model"): "provider encrypts: the encrypted model as it is",
@@ -219,9 +226,8 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
         cost, each_time = costs[repair], 0
         if repair == NEW_KEYS:  # the usual cipher, so that the model is encrypted anew and no key is seen twice
             cost, each_time = costs["shuffle+flip"], costs["shuffle+flip"]["rekey_ratio"]
-            usual = of_measure(_at(under_one_key, "shuffle+flip", patch_size), "share_recovered")
-            usual = usual[(usual.public == "same data set") & usual.neighbours & (usual.n_encrypted == 1)]
-            attack["ciphertext only"] = usual.rename(columns={"n_encrypted": "n"})
+            usual = _at(_of_one_key(under_one_key), "shuffle+flip", patch_size).rename(columns={"n_encrypted": "n"})
+            attack["ciphertext only"] = usual[usual.n == 1]
         found.append(
             {
                 "repair": repair,
@@ -248,12 +254,17 @@ def from_images_alone(images: pd.DataFrame, recovered: pd.DataFrame) -> pd.DataF
     """
     import pandas as pd
 
-    images, recovered = of_measure(images, "share_recovered"), of_measure(recovered, "share_recovered")
-    one = images[(images.public == "same data set") & images.neighbours]
+    one, recovered = _of_one_key(images), of_measure(recovered, "share_recovered")
     many = recovered[(recovered.attack == "covariances") & (recovered.n_public == recovered.n_public.min())]
     choice = ["patch_size", "steps"]
     there = pd.MultiIndex.from_frame(many[choice])
     return pd.concat([one[~pd.MultiIndex.from_frame(one[choice]).isin(there)], many], ignore_index=True)
+
+
+def _of_one_key(images):
+    """Of rows of `attack_images`, the shares that the attack finds with public images of the same data set."""
+    shares = of_measure(images, "share_recovered")
+    return shares[(shares.public == "same data set") & shares.neighbours]
 
 
 def needed(n: float) -> str:

@@ -18,6 +18,7 @@ from .summaries import (
     from_images_alone,
     of_measure,
     share_left,
+    span,
 )
 
 if TYPE_CHECKING:
@@ -72,14 +73,8 @@ def privacy(
 def _spread(steps, rows) -> str:
     """In words, what an attack found with each number of images: shuffle 93 to 100% over 10 keys, the worst 33%."""
     means, keys = rows.groupby("n_encrypted").value.mean(), rows.groupby("n_encrypted").value.size()
-    mean, over = _span(f"{100 * share:.0f}" for share in means), _span(str(n) for n in keys)
+    mean, over = span(f"{100 * share:.0f}" for share in means), span(keys)
     return f"{steps} {mean}% over {over} keys, the worst {rows.value.min():.0%}"
-
-
-def _span(words) -> str:
-    """The first and the last of some numbers in words, or the one that there is: 93 to 100."""
-    ends = sorted(set(words), key=float)
-    return ends[0] if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"
 
 
 def _read_from(recovered) -> dict[str, int | None]:
@@ -210,7 +205,7 @@ def adversarial_defence(adversarial: "pd.DataFrame", *, patch_size: int = 4) -> 
     return verdict, (
         f"Patches of {patch_size}, changes of up to 8 grey levels (of what the attacker has{beyond}), {images.min()} "
         f"to {images.max()} images, of which {start.min():.0f} to {start.max():.0f}% were classified rightly "
-        f"before; the worst of ciphers and attacks, mean over {_span(attacked['keys'].map(str))} keys. "
+        f"before; the worst of ciphers and attacks, mean over {span(attacked['keys'])} keys. "
         f"Attacks with the plain model at hand leave {known:.1%}, noise {noise:.1%}. Without the key, where the "
         f"provider encrypts: {ways['provider']}; where the client encrypts: {ways['client']}."
     )

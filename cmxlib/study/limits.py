@@ -8,7 +8,6 @@ Dask cluster of so many workers on this machine. With 0, one process measures on
 import functools
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -44,6 +43,8 @@ def _measure(scale: Scale, unit: dict) -> Iterator[dict]:
 
 def main(folder: str, case: str, processes: int, n: int) -> None:
     """Measure one case in a folder that stands for the checkout, and print what was found as JSON."""
+    import resource  # which not every system has, and all tables are imported with this one
+
     paths.ROOT = Path(folder)
     scale, table = replace(named("quick"), name="limits"), Table("empty", functools.partial(_empty, n), _one, _nothing)
     start = time.perf_counter()
