@@ -27,7 +27,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..learn.evaluate import check_is, logits_of, normalise
+from ..learn.evaluate import logits_of, normalise
 from ..lock import checks
 from ..lock.pixels import to_values
 from ..lock.probe import evaluating
@@ -219,7 +219,7 @@ class Pipeline(nn.Module):
 
 
 def _check(model, images, labels, eps, batch_size=1):
-    check_is(model, nn.Module, "model")
+    checks.instance(model, nn.Module, "model")
     check_labelled(images, labels)
     checks.number(eps, "eps", 0, 1)
     checks.whole(batch_size, "batch_size", 1)

@@ -25,7 +25,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..learn.data import Dataset
-from ..learn.evaluate import check_is, logits, logits_of, normalise
+from ..learn.evaluate import logits, logits_of, normalise
 from ..learn.train import TrainSettings, fit
 from ..lock import checks
 from ..lock.keys import SecretKey
@@ -242,7 +242,7 @@ def retrain(
     this is training from nothing. n_steps: the budget, in batches of ``settings.batch_size``; images are repeated.
     frozen: whether batch normalisations go on using, and keep, the statistics that they have.
     """
-    check_is(data, Dataset, "data")
+    checks.instance(data, Dataset, "data")
     checks.whole(n_steps, "n_steps", 1)
     checks.whole(n_images, "n_images", 1, len(data.train_images))
     if train not in ("everything", "embedding"):

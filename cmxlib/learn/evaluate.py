@@ -11,17 +11,12 @@ from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.patch import PatchCipher
 from ..lock.probe import evaluating
+from ..lock.use import Take, taken
 from ..paths import need
 from .data import Dataset
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-def check_is(value: Any, kind: type, name: str) -> None:
-    """TypeError where an argument is of another class than ``kind``."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, but this is {type(value).__name__}.")
 
 
 def normalise(
@@ -36,9 +31,6 @@ def normalise(
     if images.dtype == torch.uint8:
         values /= 255
     return values.sub_(mean).div_(std) if values is not images else (values - mean) / std
-
-
-Take = Callable[[Any], torch.Tensor] | None  # from a model's output to its logits (N, classes)
 
 
 @torch.no_grad()
@@ -63,7 +55,7 @@ def logits(
         autocast: compute in bfloat16 where that is safe. Quicker, good to about two digits: for accuracies, not
             for exactness.
     """
-    check_is(model, nn.Module, "model")
+    checks.instance(model, nn.Module, "model")
     checks.statistics(mean, std, checks.images(images).shape[1])
     checks.whole(batch_size, "batch_size", 1)
     held = (value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point())
@@ -81,7 +73,7 @@ def logits(
 def logits_of(output: Any, n_classes: int = 1, take: Take = None) -> torch.Tensor:
     """The logits (N, classes) in a model's output: what ``take`` takes of it, else itself or its ``logits``. ValueError
     where there are none, or fewer than ``n_classes``."""
-    output = getattr(output, "logits", output) if take is None else take(output)
+    output = taken(output, take)
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[1] < n_classes:
         raise ValueError(
@@ -160,7 +152,7 @@ def key_trials(
         max_logit_difference  the largest absolute difference of a logit from the plain model's, likewise
     """
     pandas = need("pandas", "book")
-    check_is(data, Dataset, "data")
+    checks.instance(data, Dataset, "data")
     checks.whole(seed, "seed", 0)
     if n_wrong is None:
         n_wrong = 0 if _is_cipher(cipher) else 10

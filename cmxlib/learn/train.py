@@ -26,7 +26,7 @@ from .checkpoint import checksum, held, load_checkpoint, model_checksum, save_ch
 from .convmixer import ConvMixer
 from .data import Dataset, load_dataset
 from .device import bf16_is_faster, pays_to_compile
-from .evaluate import accuracy, check_is, logits_of, normalise
+from .evaluate import accuracy, logits_of, normalise
 from .ranks import in_parallel, mean_of_ranks, process_group, rank_device, ranks, same_buffers, wait_for_all
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def fit(
         (data, Dataset, "data"),
         (settings, TrainSettings, "settings"),
     ):
-        check_is(value, kind, name)
+        checks.instance(value, kind, name)
     if not (transform is None or callable(transform)):
         raise TypeError(f"transform must be a function of a batch of images, but this is {type(transform).__name__}.")
     types = {parameter.dtype for parameter in model.parameters()}

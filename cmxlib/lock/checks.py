@@ -73,6 +73,12 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
     return found[0], found[1]
 
 
+def instance(value: Any, kind: type, name: str) -> None:
+    """TypeError where an argument is of another class than ``kind``."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, but this is {type(value).__name__}.")
+
+
 def whole(value: Any, name: str, low: int, high: int | None = None) -> int:
     """``value`` as an int, when it is a whole number (of Python or NumPy, no truth value, no float) in [low, high]."""
     try:

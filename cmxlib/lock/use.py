@@ -35,6 +35,14 @@ class Encrypt(nn.Module):
         return repr(self.cipher)
 
 
+Take = Callable[[Any], torch.Tensor] | None  # from a model's output to its logits (N, classes)
+
+
+def taken(output: Any, take: Take) -> Any:
+    """What ``take`` takes of a model's output; without it, its ``logits``, or the output itself."""
+    return getattr(output, "logits", output) if take is None else take(output)
+
+
 @torch.no_grad()
 def verify(
     model: nn.Module,
@@ -44,7 +52,7 @@ def verify(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    take: Callable[[Any], torch.Tensor] | None = None,
+    take: Take = None,
 ) -> str:
     """A short report of how far an encrypted model with encrypted images is from the plain one with plain images.
 
@@ -61,7 +69,7 @@ def verify(
     started, found = time.perf_counter(), []
     for net, batch in ((model, images), (encrypted, cipher.encrypt(images)), (encrypted, images)):
         output = net(normalised(batch, **norm, like=next(net.parameters())))
-        output = getattr(output, "logits", output) if take is None else take(output)
+        output = taken(output, take)
         if not isinstance(output, torch.Tensor):
             raise ValueError(f"The model gives {type(output).__name__}: take= must say where its logits are.")
         found.append(output.double().cpu())
