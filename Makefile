@@ -40,10 +40,10 @@ paper: setup ## the same at paper scale (wants a GPU; a day on two cores)
 lab: setup ## open JupyterLab at the first chapter
 	.venv/bin/jupyter lab notebooks/00_start_here.ipynb
 
-test: export OMP_NUM_THREADS ?= 2
-test: setup ## lint, then the unit tests, chapters and solutions
+test: export OMP_NUM_THREADS ?= 1
+test: setup ## lint, then the unit tests, chapters and solutions, in two processes of one thread each
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
-	.venv/bin/pytest tests notebooks --nbval
+	.venv/bin/pytest tests notebooks --nbval -n 2 --dist loadfile
 
 site: setup ## build the web edition from the saved notebooks, in build/site (seconds)
 	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -c site notebooks build/site

@@ -12,7 +12,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     options = config.option
     options.nbval_current_env = not options.nbval_kernel_name
-    options.nbval_cell_timeout = min(options.nbval_cell_timeout, 120)
+    options.nbval_cell_timeout = min(options.nbval_cell_timeout, 300)
     options.nbval_sanitize_with = options.nbval_sanitize_with or str(
         Path(__file__).with_name("nbval_sanitize.cfg")
     )

@@ -45,7 +45,6 @@ def pgd(
     std: Sequence[float],
     eps: float = EPS,
     steps: int = 20,
-    step_size: float | None = None,
     limits: tuple[float, float] = (0, 1),
     batch_size: int = 200,
     seed: int = 0,
@@ -53,12 +52,11 @@ def pgd(
     """Projected gradient descent from a random start (Madry et al., ICLR 2018), in the maximum norm.
 
     images: (N, C, H, W), uint8 or float, with values within ``limits``, which those of an orthogonal cipher need wider;
-    the model is asked where it is. ``step_size`` is 2.5 eps / steps unless given. Returns float images within
-    ``limits``, on the CPU, that differ from the given ones by at most eps.
+    the model is asked where it is, in steps of 2.5 eps / steps. Returns float images within ``limits``, on the CPU,
+    that differ from the given ones by at most eps.
     """
     _check(model, images, labels, eps, batch_size)
     checks.whole(steps, "steps", 1)
-    step_size = 2.5 * eps / steps if step_size is None else checks.number(step_size, "step_size", 1e-12)
     classes = int(labels.max()) + 1
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
@@ -72,7 +70,7 @@ def pgd(
                 output = logits_of(model(normalise(tried, mean, std)), classes)
                 loss = F.cross_entropy(output, truth, reduction="sum")
                 (gradient,) = torch.autograd.grad(loss, tried)
-                change = (tried.detach() + step_size * gradient.sign() - plain).clamp(-eps, eps)
+                change = (tried.detach() + 2.5 * eps / steps * gradient.sign() - plain).clamp(-eps, eps)
             found.append((plain + change).clamp(*limits).cpu())
     return torch.cat(found)
 

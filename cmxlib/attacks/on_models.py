@@ -10,7 +10,6 @@ a key, as the attacks on images do: ``decrypt_model(encrypted_model, estimate, .
     retrain                     train the embedding, everything, or a new model, on the labelled images
 """
 
-import contextlib
 import copy
 import dataclasses
 import math
@@ -234,7 +233,6 @@ def retrain(
     n_steps: int,
     train: str = "everything",
     frozen: bool = False,
-    progress: bool = False,
 ) -> "pd.DataFrame":
     """Train on the first ``n_images`` plain training images; the history of ``fit``.
 
@@ -247,39 +245,24 @@ def retrain(
     checks.whole(n_images, "n_images", 1, len(data.train_images))
     if train not in ("everything", "embedding"):
         raise ValueError(f'train must be "everything" or "embedding", not {train!r}.')
-    kept = {"everything": model, "embedding": find_embedding(model)[1]}[train]
-    needed = {id(parameter) for parameter in kept.parameters()}
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in needed)
+    model.requires_grad_(train == "everything")
+    find_embedding(model)[1].requires_grad_(True)
     # An epoch of fit is as many batches as the images give: they are repeated until one epoch holds a tenth of all.
     epochs = min(10, n_steps)
     wanted = math.ceil(n_steps / epochs) * settings.batch_size
     chosen = torch.arange(wanted) % n_images
-    few = dataclasses.replace(data, train_images=data.train_images[chosen], train_labels=data.train_labels[chosen])
-    few = dataclasses.replace(few, test_images=data.test_images[:100], test_labels=data.test_labels[:100])
-    with _frozen(model) if frozen else contextlib.nullcontext():
-        history = fit(model, few, dataclasses.replace(settings, epochs=epochs), progress=progress)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    return history
-
-
-@contextlib.contextmanager
-def _frozen(model):
-    """Meanwhile ``model.train()`` leaves the batch normalisations in eval mode."""
-
-    def train(mode=True):
-        type(model).train(model, mode)
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-        return model
-
-    model.train = train
+    some = {"train_images": chosen, "train_labels": chosen, "test_images": slice(100), "test_labels": slice(100)}
+    few = dataclasses.replace(data, **{name: getattr(data, name)[which] for name, which in some.items()})
+    norms = [module for module in model.modules() if frozen and isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.eval().train = lambda mode=True: None  # type: ignore[method-assign]
     try:
-        yield
+        history = fit(model, few, dataclasses.replace(settings, epochs=epochs), progress=False)
     finally:
-        del model.train
+        for norm in norms:
+            del norm.train
+    model.requires_grad_(True)
+    return history
 
 
 def key_loss(

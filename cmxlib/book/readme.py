@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ..paths import checkout, write_text
-from ..study.records import read, table_path
-from . import chapters
+from ..study.records import read, table_path, uninterrupted
+from . import cards, chapters, claims
+from .summaries import duration, of_measure, recorded_differences, speed_table
+from .summaries import main_table as accuracies
 
 README = checkout() / "README.md"
 MODEL_CARDS = checkout() / "models" / "README.md"
@@ -31,8 +33,6 @@ def chapter_map() -> str:
 def main_table() -> str:
     """What each kind of key makes of the accuracy, in per cent: a row for each network and cipher of the largest scale
     that is recorded."""
-    from .summaries import main_table, recorded_differences  # these need torch, which the chapter map does not
-
     recorded = [scale for scale in ("paper", "small") if table_path(scale, "keys").exists()]
     if not recorded:
         return "No results are recorded yet: run `make small`."
@@ -51,7 +51,7 @@ def main_table() -> str:
         "| Patches | Cipher | Plain | Correct key | Predictions that it changes | Wrong keys | No key |",
         "|---:|---|---:|---:|---:|---:|---:|",
     ]
-    for size, part in main_table(scale).groupby("patch_size"):
+    for size, part in accuracies(scale).groupby("patch_size"):
         differ = recorded_differences(scale, size).differ
         for steps, cases in part.groupby("steps", sort=False):
             of = cases.set_index("case").to_dict("index")
@@ -65,8 +65,6 @@ def main_table() -> str:
 
 def verdict() -> str:
     """What the scheme gives and what it does not, in two sentences, from the judgements of the claims."""
-    from . import claims
-
     by_text = {claim.text: claim for claim in claims.CLAIMS}
     exact, _, scale = claims.judge(by_text["With the correct key, the encrypted network performs like the plain one"])
     uses = {
@@ -90,26 +88,15 @@ def _list(parts):
 
 def claims_table() -> str:
     """Every claim of the paper's abstract and of the book with its verdict; chapter 11 has the rest."""
-    from .claims import judged
-
     lines = ["| Claim | Said by | Verdict |", "|---|---|---|"]
-    lines += [f"| {row.claim} | {row.said_by} | **{row.verdict}** |" for row in judged().itertuples()]
+    lines += [f"| {row.claim} | {row.said_by} | **{row.verdict}** |" for row in claims.judged().itertuples()]
     return "\n".join(lines)
-
-
-def model_cards() -> str:
-    """The cards of the trained models."""
-    from .cards import model_cards
-
-    return model_cards()
 
 
 def speed() -> str:
     """How long training takes on a CPU, ours and the plain recipe, from the rows of the benchmarks."""
     if not table_path("paper", "benchmarks").exists():
         return "No benchmark is recorded yet: run `make bench`."
-    from .summaries import speed_table
-
     rows = read("paper", "benchmarks")
     found, (device, *_) = speed_table(rows), rows.device
     steps = found.loc["step"].sort_index(level="patch_size", ascending=False)
@@ -126,9 +113,6 @@ def limits() -> str:
     """What a sweep costs besides what it measures, and what that means past one machine, from table `limits`."""
     if not table_path("paper", "limits").exists():
         return "Not recorded yet: `cmx study --scale paper --only limits` does it."
-    from ..study.records import uninterrupted
-    from .summaries import duration, of_measure
-
     rows = read("paper", "limits")
     units = of_measure(rows[rows.case == "units"], "seconds_a_unit").set_index("processes").value
     parts = rows[rows.case == "parts"].set_index("measure").value
@@ -164,7 +148,7 @@ BLOCKS = {
     "verdict": verdict,
     "chapters": chapter_map,
     "claims": claims_table,
-    "models": model_cards,
+    "models": cards.model_cards,
     "speed": speed,
     "limits": limits,
 }

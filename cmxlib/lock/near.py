@@ -1,5 +1,7 @@
 """Nearly right keys: ciphers that agree with a given one in part, or that all agree in part with one another."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from . import checks
@@ -41,7 +43,13 @@ def scrambled_in_part(cipher: PatchCipher, kind: str, rng: np.random.Generator) 
     return PatchCipher.from_entries(order[cipher.permutation], cipher.flipped, cipher.block_size, cipher.channels)
 
 
-TURNS = "mirrored left to right", "mirrored top to bottom", "half turn", "transposed", "red and blue exchanged"
+TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # what becomes of a patch (C, p, p)
+    "mirrored left to right": lambda patch: patch[:, :, ::-1],
+    "mirrored top to bottom": lambda patch: patch[:, ::-1],
+    "half turn": lambda patch: patch[:, ::-1, ::-1],
+    "transposed": lambda patch: patch.transpose(0, 2, 1),
+    "red and blue exchanged": lambda patch: patch[::-1],
+}
 
 
 def turned(cipher: PatchCipher, turn: str) -> PatchCipher:
@@ -49,14 +57,7 @@ def turned(cipher: PatchCipher, turn: str) -> PatchCipher:
     _check_entries(cipher)
     if turn not in TURNS:
         raise ValueError(f"turn must be one of {', '.join(TURNS)}, but it is {turn!r}.")
-    entries = np.arange(cipher.n).reshape(cipher.channels, cipher.block_size, cipher.block_size)
-    order = {
-        "mirrored left to right": entries[:, :, ::-1],
-        "mirrored top to bottom": entries[:, ::-1],
-        "half turn": entries[:, ::-1, ::-1],
-        "transposed": entries.transpose(0, 2, 1),
-        "red and blue exchanged": entries[::-1],
-    }[turn].ravel()
+    order = TURNS[turn](np.arange(cipher.n).reshape(cipher.channels, cipher.block_size, cipher.block_size)).ravel()
     return PatchCipher.from_entries(order[cipher.permutation], cipher.flipped, cipher.block_size, cipher.channels)
 
 

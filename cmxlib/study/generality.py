@@ -4,7 +4,8 @@ Both are timm's, trained on the same plain images by the same loop as the book's
 """
 
 from ..learn.device import bf16_is_faster, default_device
-from ..learn.evaluate import right_key_rows, wrong_key_accuracy
+from ..learn.evaluate import wrong_key_accuracy
+from .networks import right_keys
 from .scales import Scale, trained_model
 from .table import Table, of_network
 
@@ -25,10 +26,7 @@ def _generality(scale: Scale, unit: dict):
         return scale.ciphers[unit["steps"]](key, scale.model["patch_size"])
 
     if unit["case"] == "correct key":  # and the other cases that are of no wrong key
-        for found in right_key_rows(model, data, cipher):
-            where = {"case": found["case"], "key_seed": found["key_seed"]}
-            for measure in ("accuracy", "differ", "max_logit_difference"):
-                yield {**where, "measure": measure, "value": found[measure]}
+        yield from right_keys(model, data, cipher)
         return
     options = {"n_images": _n_images(scale, unit), "autocast": bf16_is_faster(default_device())}
     for key_seed in range(1, 1 + WRONG):

@@ -37,18 +37,14 @@ def read_grid(path: str | Path) -> Grid:
         raise ValueError(f"{path} is no TOML file: {error}.") from error
     if lacking := {"base", "name", "tables"} - set(found):
         raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}.")
-    if other := set(found) - {"base", "name", "tables", "scale", "axes"}:
+    kinds = {"base": str, "name": str, "tables": list, "scale": dict, "axes": dict}
+    if other := set(found) - set(kinds):
         raise ValueError(
             f"{path} has {', '.join(sorted(other))}, but only base, name, tables, scale and axes are read."
         )
-    for name, kind, what in (
-        ("base", str, "a text"),
-        ("name", str, "a text"),
-        ("tables", list, "a list"),
-        ("scale", dict, "a table"),
-        ("axes", dict, "a table"),
-    ):
+    for name, kind in kinds.items():
         if not isinstance(found.get(name, kind()), kind):
+            what = {str: "a text", list: "a list", dict: "a table"}[kind]
             raise ValueError(f"{path} must have {what} as {name}, but it is {found[name]!r}.")
     base = _changed(named(found["base"]), found.get("scale", {}), "scale")
     axes = found.get("axes", {})

@@ -1,9 +1,11 @@
 """Tables of the plain network and its encrypted twin: training, keys, block sizes, cost, the engine."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 
+from ..learn.data import Dataset
 from ..learn.device import bf16_is_faster, default_device
 from ..learn.evaluate import accuracy, key_trials, logits, right_key_rows, wrong_key_accuracy
 from ..learn.train import fit
@@ -64,10 +66,14 @@ def _keys(scale: Scale, unit: dict):
         value = wrong_key_accuracy(model, data, cipher, unit["key_seed"], autocast=autocast)
         yield {"precision": "bfloat16" if autocast else "float32", "measure": "accuracy", "value": value}
         return
+    yield from ({"precision": "float32", **row} for row in right_keys(model, data, cipher))
+
+
+def right_keys(model: torch.nn.Module, data: Dataset, cipher: Callable) -> Iterator[dict]:
+    """Rows of all cases that are of no wrong key."""
     for found in right_key_rows(model, data, cipher):
-        where = {"case": found["case"], "key_seed": found["key_seed"], "precision": "float32"}
         for measure in ("accuracy", "differ", "max_logit_difference"):
-            yield {**where, "measure": measure, "value": found[measure]}
+            yield {"case": found["case"], "key_seed": found["key_seed"], "measure": measure, "value": found[measure]}
 
 
 KEYS = Table(

@@ -10,7 +10,7 @@ its own: with the same ones for all, the difficulty of these images would not av
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,17 +22,6 @@ from .table import Table, of_network
 KEY_COST = 400  # images that could be classified while a key is drawn and tried: 430 by CPU time at scale quick
 PILOT_KEYS, PILOT_IMAGES = 20, 500
 AIM, MOST_KEYS = 0.005, 1000  # of the table: half the width of an interval, and where it stops all the same
-
-
-@dataclass(frozen=True)
-class MeanOfKeys:
-    """A mean accuracy over keys, with half the width of its 95 % interval, and what it was measured over."""
-
-    mean: float
-    half_width: float
-    n_keys: int
-    images_a_key: int
-    images: int  # in all, with those of the first keys, which choose images_a_key
 
 
 def images_per_key(accuracies: Sequence[float], n_images: int) -> int:
@@ -50,8 +39,10 @@ def half_width(values: Sequence[float]) -> float:
     return float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
-def mean_of_keys(trial: Callable[[int, int], float], aim: float, most_keys: int, most_images: int) -> MeanOfKeys:
-    """The mean accuracy over wrong keys, to ``aim`` on each side or over ``most_keys`` keys.
+def mean_of_keys(trial: Callable[[int, int], float], aim: float, most_keys: int, most_images: int) -> dict[str, float]:
+    """The mean accuracy over wrong keys, to ``aim`` on each side or over ``most_keys`` keys: accuracy; half_width, half
+    the width of its 95 % interval; keys; images_a_key; images in all, with those of the first keys, which choose
+    images_a_key.
 
     trial: (number of a key, m) -> its accuracy on m random images of its own, of ``most_images`` at most. Keys are
     numbered from 0, and the first ``PILOT_KEYS`` choose m and do not count for the mean.
@@ -62,8 +53,8 @@ def mean_of_keys(trial: Callable[[int, int], float], aim: float, most_keys: int,
     found: list[float] = []
     while len(found) < PILOT_KEYS or (half_width(found) > aim and len(found) < most_keys):
         found += [trial(PILOT_KEYS + len(found) + i, m) for i in range(PILOT_KEYS)]
-    images = PILOT_KEYS * pilot_images + len(found) * m
-    return MeanOfKeys(float(np.mean(found)), half_width(found), len(found), m, images)
+    about = {"accuracy": float(np.mean(found)), "half_width": half_width(found), "keys": len(found)}
+    return about | {"images_a_key": m, "images": PILOT_KEYS * pilot_images + len(found) * m}
 
 
 def _units(scale: Scale):
@@ -73,8 +64,7 @@ def _units(scale: Scale):
 
 
 def _measure(scale: Scale, unit: dict):
-    """accuracy: the mean over wrong keys; half_width of its interval; keys; images_a_key; images in all. The column
-    n_keys holds the most keys that would have been tried."""
+    """What ``mean_of_keys`` gives. The column n_keys holds the most keys that would have been tried."""
     scale, size = scale.at(unit["patch_size"]), unit["patch_size"]
     data, (model, _) = scale.data(), trained_model(scale, seed=unit["seeds"])
 
@@ -84,9 +74,7 @@ def _measure(scale: Scale, unit: dict):
         return wrong_key_accuracy(model, own, lambda secret: scale.ciphers[unit["steps"]](secret, size), 1 + key)
 
     found = mean_of_keys(trial, AIM, MOST_KEYS, len(data.test_labels))
-    values = {"accuracy": found.mean, "half_width": found.half_width, "keys": found.n_keys}
-    values |= {"images_a_key": found.images_a_key, "images": found.images}
-    return [{"measure": name, "value": value} for name, value in values.items()]
+    return [{"measure": name, "value": value} for name, value in found.items()]
 
 
 MEAN_KEYS = Table(

@@ -114,13 +114,8 @@ def test_chosen_keys_can_be_measured_one_by_one(model):
 @pytest.mark.parametrize(
     ("given", "error", "match"),
     [
-        ({"cipher": Negative(), "n_wrong": 1}, ValueError, "A cipher has no wrong keys to try: leave n_wrong out"),
-        ({"cipher": 4}, TypeError, "cipher must be a mapping"),
-        ({"n_wrong": -1}, ValueError, "n_wrong must be a whole number from 0 up"),
-        ({"n_wrong": 2.0}, TypeError, "n_wrong must be a whole number"),
         ({"n_wrong": range(3)}, ValueError, "Key 0 is the correct one"),
         ({"n_wrong": [-1]}, ValueError, "a key's number must be"),
-        ({"n_images": 0}, ValueError, "n_images must be"),
     ],
 )
 def test_trials_that_make_no_sense_are_refused(model, given, error, match):
@@ -141,23 +136,9 @@ X, Y = DATA.test_images, DATA.test_labels
     ("call", "error", "match"),
     [
         (lambda m: accuracy(m, X.long(), Y, **NORM), TypeError, "images must be uint8"),
-        (lambda m: accuracy(m, X.int(), Y, **NORM), TypeError, "images must be uint8"),
-        (lambda m: accuracy(m, X > 9, Y, **NORM), TypeError, "images must be uint8"),
-        (lambda m: logits(m, X.numpy(), **NORM), TypeError, "images must be a torch tensor"),
         (lambda m: logits(m, X.tolist(), **NORM), TypeError, "images must be a torch tensor"),
-        (lambda m: logits(m, X[0], **NORM), ValueError, "images must have the shape"),
-        (lambda m: normalise(X.long(), *NORM.values()), TypeError, "images must be uint8"),
         (lambda m: normalise(X[:, 0, 0], (0.4,), (0.2,)), ValueError, "images must have the shape"),
-        (lambda m: accuracy(m, X, Y[:, None], **NORM), ValueError, "labels must have the shape"),
-        (lambda m: accuracy(m, X, Y[:5], **NORM), ValueError, "labels must have the shape"),
-        (lambda m: accuracy(m, X, Y.float(), **NORM), TypeError, "labels must be whole"),
-        (lambda m: accuracy(m, X, Y.numpy(), **NORM), TypeError, "labels must be a torch tensor"),
         (lambda m: accuracy(m, X, Y + 1, **NORM), ValueError, "labels must be classes from 0 to 1.*from 1 to 2"),
-        (lambda m: accuracy(m, X, Y - 1, **NORM), ValueError, "from -1 to 0"),
-        (lambda m: accuracy(m, X[:0], Y[:0], **NORM), ValueError, "no images, and so no accuracy"),
-        (lambda m: logits(m, X, batch_size=0, **NORM), ValueError, "batch_size must be"),
-        (lambda m: logits(m, X, batch_size=2.5, **NORM), TypeError, "batch_size must be"),
-        (lambda m: logits(lambda x: x, X, **NORM), TypeError, r"model must be a Module"),
         (lambda m: logits(nn.Identity(), X, **NORM), ValueError, r"must give logits.*\(48, 3, 8, 8\)"),
         (lambda m: logits(Pair(), X, **NORM), ValueError, "must give logits.*tuple"),
     ],

@@ -37,9 +37,9 @@ def test_intervals_hold_the_recorded_means_at_their_rate_for_a_fifth_of_the_work
 
         for _ in range(REPEATED):
             found = sampling.mean_of_keys(trial, 0.005, 1000, 10_000)
-            covered.append(abs(found.mean - accuracies.mean()) <= found.half_width)
-            assert found.half_width <= 0.005, name
-            work = found.images + sampling.KEY_COST * (found.n_keys + sampling.PILOT_KEYS)
+            covered.append(abs(found["accuracy"] - accuracies.mean()) <= found["half_width"])
+            assert found["half_width"] <= 0.005, name
+            work = found["images"] + sampling.KEY_COST * (found["keys"] + sampling.PILOT_KEYS)
             full = len(accuracies) * (10_000 + sampling.KEY_COST)
             assert work < full / (5 if len(accuracies) == 200 else 3), name  # scale small has half as many keys
     assert len(RECORDED) == 8 and 0.91 < np.mean(covered) < 0.99  # of 200
@@ -71,4 +71,4 @@ def test_what_cannot_be_told_so_well_says_so():
     """Keys as far apart as at patches of 2: no more keys than were allowed, and the interval that these give."""
     rng = np.random.default_rng(0)
     found = sampling.mean_of_keys(lambda key, m: rng.choice([0.1, 0.7]), 0.005, 100, 10_000)
-    assert found.n_keys == 100 and 0.05 < found.half_width < 0.07
+    assert found["keys"] == 100 and 0.05 < found["half_width"] < 0.07

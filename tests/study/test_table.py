@@ -138,19 +138,6 @@ def test_two_processes_at_once_measure_each_unit_once(tmp_path, monkeypatch):
     assert sum(text.count("toy: ") for text in said) == 12  # what the one measured, the other did not
 
 
-def test_a_process_that_is_killed_leaves_whole_units_and_the_next_goes_on(tmp_path, monkeypatch):
-    process = subprocess.Popen([sys.executable, "-u", "-c", PROCESS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    for _ in range(4):
-        process.stdout.readline()
-    process.kill()
-    process.wait()
-    done = subprocess.run([sys.executable, "-c", PROCESS, str(tmp_path)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    assert sorted(records.read("toy", "toy").a) == list(range(12))
-    assert done.stdout.count("toy: ") <= 8
-
-
 def test_a_part_of_a_unit_that_is_no_longer_asked_for_is_collected_too(toy):
     table = toy_table(one_row)
     record(table, toy, lambda text: None)

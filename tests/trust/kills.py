@@ -1,4 +1,4 @@
-"""Processes that are killed at work, or may not write: `python -m tests.trust.kills JOB N FOLDER`.
+"""Processes that are killed at work, or may not write: `python -m tests.trust.kills N FOLDER JOB ...`.
 
 A job is done once, whole, for what it should give. Then N processes begin it, each in a folder of its own, and get
 SIGKILL, which nothing can catch: one half at a random moment, the other at each of the calls that change a file, in
@@ -354,7 +354,9 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0  # its thread could hold a lock while this process is forked
     records.commit()
-    name, n, where = sys.argv[1:]
-    trials = Trials(name, Path(where))
-    found = kill(trials, int(n), 0) | {"full": refused(trials, full_disk), "closed": refused(trials, nobody)}
+    n, where, *names = sys.argv[1:]
+    found = {}
+    for name in names:
+        trials = Trials(name, Path(where, name))
+        found[name] = kill(trials, int(n), 0) | {"full": refused(trials, full_disk), "closed": refused(trials, nobody)}
     print(json.dumps(found))

@@ -22,6 +22,7 @@ NOT_IMPORTED = {  # name: the file that uses it, and the word by which it does
     "mypy": ("Makefile", "/mypy"),
     "myst-nb": ("site/conf.py", '"myst_nb"'),
     "nbval": ("Makefile", "--nbval"),
+    "pytest-xdist": ("Makefile", "--dist"),
     "ruff": ("Makefile", "/ruff check"),
     "setuptools": ("pyproject.toml", "setuptools.build_meta"),
     "sphinx-book-theme": ("site/conf.py", "sphinx_book_theme"),

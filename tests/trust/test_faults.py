@@ -1,7 +1,6 @@
 """Kills, full disks, folders that nobody may write to, Ctrl-C: files stay old or become new, what was done is kept, and
 whoever asked gets one sentence."""
 
-import functools
 import json
 import os
 import shutil
@@ -24,15 +23,15 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, limits a
 KILLS = 17 if FULL else 2
 
 
-@functools.cache
-def trials(job):
-    """What `tests.trust.kills` says, in a folder that everybody may enter."""
+@pytest.fixture(scope="module")
+def trials():
+    """What `tests.trust.kills` says of each job, in a folder that everybody may enter."""
     folder = tempfile.mkdtemp(dir="/tmp")
     os.chmod(folder, 0o755)
     try:
-        command = [sys.executable, "-m", "tests.trust.kills", job, str(KILLS), f"{folder}/trials"]
+        command = [sys.executable, "-m", "tests.trust.kills", str(KILLS), folder, *kills.JOBS]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=900)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=5400)
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout.splitlines()[-1])
     finally:
@@ -40,8 +39,8 @@ def trials(job):
 
 
 @pytest.mark.parametrize("job", kills.JOBS)
-def test_a_killed_job_goes_on_and_gives_the_same(job):
-    found = trials(job)
+def test_a_killed_job_goes_on_and_gives_the_same(job, trials):
+    found = trials[job]
     assert found["killed"] == KILLS and found["changes"] > 2
     COUNTS["kills"] += KILLS
     COUNTS[f"kills: {job}"] = KILLS
@@ -57,8 +56,8 @@ FULL_DISK = {
 
 
 @pytest.mark.parametrize("job", FULL_DISK)
-def test_a_full_disk_loses_nothing(job):
-    said = trials(job)["full"]
+def test_a_full_disk_loses_nothing(job, trials):
+    said = trials[job]["full"]
     assert FULL_DISK[job] in said and "File too large" in said, said
     COUNTS["full disks"] += 1
 
@@ -74,8 +73,8 @@ CLOSED = {
 
 
 @pytest.mark.parametrize("job", CLOSED)
-def test_a_closed_folder_is_told(job):
-    said = trials(job)["closed"]
+def test_a_closed_folder_is_told(job, trials):
+    said = trials[job]["closed"]
     assert CLOSED[job] in said and "Permission denied" in said, said
     COUNTS["closed folders"] += 1
 
