@@ -112,7 +112,7 @@ def replacing(path: str | os.PathLike, *, one_of_many: bool = False) -> Iterator
     and can make the files again that a power cut may take; they are not forced to the disk one by one.
     """
     path = Path(path)
-    if path.is_symlink():
+    if os.path.islink(path):
         path = path.resolve()
     if not one_of_many:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,6 @@ def replacing(path: str | os.PathLike, *, one_of_many: bool = False) -> Iterator
             file.flush()
             if not one_of_many:
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
             if fcntl:  # before the lock is let go of, or another writer could take this for a dead one's
                 os.replace(temporary, path)
         if not fcntl:
@@ -152,7 +151,7 @@ def _open_temporary(path: Path) -> tuple[int, str]:
     while True:
         # Of a long name a part, for no name may be longer than 255 bytes.
         name = f"{path.parent}{os.sep}.{path.name[:40]}.{secrets.token_hex(8)}{_SUFFIX}"
-        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         if fcntl:
             with suppress(OSError):  # a file system without locks: there, nothing is ever swept
                 fcntl.flock(handle, fcntl.LOCK_EX)

@@ -26,19 +26,20 @@ class Report:
     failed: list[str] = field(default_factory=list)
 
 
-def convert(source: Path, target: Path, job: Job) -> bool:
-    """Encrypt or decrypt one file, an image or a .npy; whether there was anything to do."""
+def convert(source: Path, target: Path, job: Job) -> Iterator[bool | None]:
+    """Encrypt or decrypt one file, an image or a .npy: at last, whether there was anything to do; see ``pictures``."""
     if source.suffix.lower() == ".npy":
         from . import arrays  # which wants torch
 
-        return arrays.convert(source, target, job)
+        yield arrays.convert(source, target, job)
+        return
     pictures.check_target(target)
     if job.cipher.permutation is None:
         raise ValueError(
             f"An orthogonal cipher gives numbers that no image file holds: encrypt {source} with shuffle and flip, or "
             "an array in a .npy file."
         )
-    return pictures.convert(source, target, job)
+    yield from pictures.convert(source, target, job)
 
 
 def inputs(source: Path) -> list[Path]:
@@ -72,7 +73,7 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
             target = target / _renamed(source.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
-        changed = convert(source, target, job)
+        *_, changed = convert(source, target, job)
         return Report(done=int(changed), kept=int(not changed))
     inside, outside = source.resolve(), target.resolve()
     if outside == inside or inside in outside.parents:
@@ -95,8 +96,10 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
 
 
 def _results(job: Job, pairs: list, workers: int) -> Iterator[tuple[bool | None, str]]:
-    if workers < 2 or len(pairs) < 2 * _CHUNK:
-        yield from (_told(job, pair) for pair in pairs)
+    chunks = [pairs[i : i + _CHUNK] for i in range(0, len(pairs), _CHUNK)]
+    if workers < 2 or len(chunks) < 2:
+        for chunk in chunks:
+            yield from _told(job, chunk)
         return
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
@@ -104,7 +107,8 @@ def _results(job: Job, pairs: list, workers: int) -> Iterator[tuple[bool | None,
         context.set_forkserver_preload(["cmxlib.files.folders", "PIL.Image", "PIL.ImageOps", "PIL.PngImagePlugin"])
     with ProcessPoolExecutor(workers, context, _start, (job,)) as pool:
         try:
-            yield from pool.map(_in_worker, pairs, chunksize=_CHUNK)
+            for found in pool.map(_in_worker, chunks):
+                yield from found
         except BrokenProcessPool:
             raise OSError(
                 "A worker process died, perhaps for want of memory: give the same command again, which goes on where "
@@ -121,15 +125,25 @@ def _start(job):
     _given.append(job)
 
 
-def _in_worker(pair):
-    return _told(_given[0], pair)
+def _in_worker(chunk):
+    return list(_told(_given[0], chunk))
 
 
-def _told(job, pair):
-    try:
-        return convert(*pair, job), ""
-    except (ValueError, OSError) as error:
-        return None, sentence(error)
+def _told(job, chunk):
+    """(whether there was anything to do, or None and what was wrong) of each file of a chunk. Those that pause are
+    taken a step further in turns: what takes such a step is in the processor's caches then."""
+    files = [convert(*pair, job) for pair in chunk]
+    while files:
+        paused = []
+        for file in files:
+            try:
+                if (done := next(file)) is None:
+                    paused.append(file)
+                else:
+                    yield done, ""
+            except (ValueError, OSError) as error:
+                yield None, sentence(error)
+        files = paused
 
 
 def _pairs(source, target=None):

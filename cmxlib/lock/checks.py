@@ -5,10 +5,12 @@ that names it and says the way out, instead of giving a wrong number later.
 """
 
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def images(
@@ -18,13 +20,15 @@ def images(
     name: str = "images",
     ndim: tuple[int, ...] = (4,),
     bytes_only: bool = False,
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """``value``, when it is images: a tensor (N, C, H, W), uint8 (0 to 255) or floating (0 to 1).
 
     bytes_only: refuse floating images, too.
     ndim: (4,) for batches alone, (3, 4) where one image (C, H, W) will do too. TypeError for arrays, lists and other
     integers: a tensor of int64 would silently count as values in [0, 1]. ValueError for other shapes.
     """
+    import torch
+
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor, but this is {type(value).__name__}: use torch.as_tensor(...).")
     if value.dtype != torch.uint8 and (bytes_only or not value.is_floating_point()):
@@ -39,8 +43,10 @@ def images(
     return value
 
 
-def labels(value: Any, n: int, *, name: str = "labels") -> torch.Tensor:
+def labels(value: Any, n: int, *, name: str = "labels") -> "torch.Tensor":
     """``value``, when it is one class number an image: an integer tensor (n,)."""
+    import torch
+
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor, but this is {type(value).__name__}: use torch.as_tensor(...).")
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
@@ -55,6 +61,8 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
 
     ValueError where they are not ``channels`` finite numbers each, or where a std is not above 1e-6.
     """
+    import torch
+
     found = []
     for value, name in ((mean, "mean"), (std, "std")):
         if isinstance(value, torch.Tensor):

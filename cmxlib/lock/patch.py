@@ -6,14 +6,15 @@ sets b = 1 where it flips; a random orthogonal A mixes all values (arXiv 2301.03
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from . import checks
 from .keys import SecretKey, check_key
-from .pixels import to_values
+
+if TYPE_CHECKING:  # files of images are encrypted without torch, which takes seconds to import
+    import torch
 
 STEPS = ("shuffle", "flip", "orthogonal")
 LARGEST = 2**14  # entries of a block: its matrix takes 2 GB
@@ -105,12 +106,14 @@ class PatchCipher:
 
     # -- images ----------------------------------------------------------------------------------------------
 
-    def encrypt(self, images: torch.Tensor) -> torch.Tensor:
+    def encrypt(self, images: "torch.Tensor") -> "torch.Tensor":
         """Encrypt images (N, C, H, W) or (C, H, W), uint8 or float in [0, 1], H and W divisible by the block size.
 
         Shuffles and flips keep the type, and uint8 comes back to the bit. An orthogonal cipher gives floats
         (uint8 v counts as v / 255), which may leave [0, 1].
         """
+        import torch
+
         self._check(images)
         # A graph that is being recorded has no values yet: whoever runs it later sees to their range.
         recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
@@ -122,7 +125,7 @@ class PatchCipher:
             return self._mix(images, *self._affine)
         return self._rearrange(images, self.permutation, self.flipped)
 
-    def decrypt(self, images: torch.Tensor) -> torch.Tensor:
+    def decrypt(self, images: "torch.Tensor") -> "torch.Tensor":
         """Undo ``encrypt``; shapes and types as there, any values."""
         self._check(images)
         if self.permutation is None:
@@ -134,6 +137,8 @@ class PatchCipher:
 
     def _rearrange(self, images, permutation, flipped):
         """Move each value within its block, and flip it where the place that it comes to is flipped."""
+        import torch
+
         places = block_entries(self.block_size, images.shape[-3:])
         source, flips = entry_table(places, places[:, permutation], np.broadcast_to(flipped, places.shape))
         source, flips = torch.from_numpy(source).to(images.device), torch.from_numpy(flips).to(images.device)
@@ -146,6 +151,10 @@ class PatchCipher:
         return moved.view(images.shape)
 
     def _mix(self, images, matrix, offset):
+        import torch
+
+        from .pixels import to_values
+
         images = to_values(images)
         matrix, offset = (torch.from_numpy(a).to(images) for a in (matrix, offset))
         blocks = to_blocks(images.reshape(-1, *images.shape[-3:]), self.block_size)
@@ -251,14 +260,14 @@ def entry_table(places: np.ndarray, source: np.ndarray, turned: np.ndarray) -> t
     return sources, turns
 
 
-def to_blocks(images: torch.Tensor, size: int) -> torch.Tensor:
+def to_blocks(images: "torch.Tensor", size: int) -> "torch.Tensor":
     """(N, C, H, W) -> (N, number of blocks, C * size * size)."""
     n, c, h, w = images.shape
     blocks = images.reshape(n, c, h // size, size, w // size, size).permute(0, 2, 4, 1, 3, 5)
     return blocks.reshape(n, (h // size) * (w // size), c * size * size)
 
 
-def from_blocks(blocks: torch.Tensor, size: int, shape: tuple[int, int, int]) -> torch.Tensor:
+def from_blocks(blocks: "torch.Tensor", size: int, shape: tuple[int, int, int]) -> "torch.Tensor":
     """(N, number of blocks, C * size * size) -> (N, C, H, W), with ``shape`` = (C, H, W)."""
     c, h, w = shape
     images = blocks.reshape(blocks.shape[0], h // size, w // size, c, size, size).permute(0, 3, 1, 4, 2, 5)

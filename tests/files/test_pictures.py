@@ -3,7 +3,10 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +66,14 @@ def test_workers_do_what_one_process_does(key, cmx):
     status, out, err = cmx("encrypt-images", "in", "two", *KEY, "--patch", 4, "--workers", 2)
     assert status == 1 and "70 encrypted" in out and "1 failed" in out and "bad.png is no image" in err
     assert all(open(f"one/{i}.png", "rb").read() == open(f"two/{i}.png", "rb").read() for i in range(70))
+
+
+def test_files_of_images_are_encrypted_without_torch(key):
+    RGB.save("a.png")
+    code = "import sys; from cmxlib.__main__ import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "encrypt-images", "a.png", "b.png", *KEY, "--patch", "4"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.endswith("\n0 False\n")
+    assert pictures.recorded(Path("b.png")).encrypted
 
 
 def test_an_interrupted_job_goes_on_and_nothing_else_is_replaced(key, cmx):
@@ -292,8 +303,12 @@ def test_a_record_of_a_later_version_is_told():
 
 def test_a_job_that_stops_leaves_no_part_of_a_file(key, monkeypatch):
     RGB.save("a.png")
-    monkeypatch.setattr(Image.Image, "save", lambda self, file, *args, **options: file.write(b"\x89PNG")[:0])
+
+    def stopped(*names):
+        raise InterruptedError
+
+    monkeypatch.setattr(os, "replace", stopped)  # when all but the last step is done
     job = pictures.Job(PatchCipher(key, 4), GOOD.settings())
-    with pytest.raises(TypeError):
-        folders.run(*map(__import__("pathlib").Path, ("a.png", "b.png")), job)
+    with pytest.raises(InterruptedError):
+        folders.run(*map(Path, ("a.png", "b.png")), job)
     assert sorted(os.listdir()) == ["a.png", "my.key"]
