@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..paths import need, sentence, sweep
+from ..paths import NOT_ENOUGH, need, out_of_memory, sentence, sweep
 from . import pictures
 from .pictures import Job
 from .record import Record
@@ -94,24 +95,35 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
     return report
 
 
-def _results(job: Job, pairs: list, workers: int) -> Iterator[tuple[bool | None, str]]:
-    if workers < 2 or len(pairs) < 2 * _CHUNK:
+def _results(job: Job, pairs: list, workers: int, again: bool = False) -> Iterator[tuple[bool | None, str]]:
+    if not again and (workers < 2 or len(pairs) < 2 * _CHUNK):
         yield from (_told(job, pair) for pair in pairs)
         return
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:  # what every worker needs is imported once
         context.set_forkserver_preload(["cmxlib.files.folders", "PIL.Image", "PIL.ImageOps", "PIL.PngImagePlugin"])
+    told = 0
     with ProcessPoolExecutor(workers, context, _start, (job,)) as pool:
         try:
-            yield from pool.map(_in_worker, pairs, chunksize=_CHUNK)
+            for result in pool.map(_in_worker, pairs, chunksize=_CHUNK):
+                told += 1
+                yield result
+            return
         except BrokenProcessPool:
-            raise OSError(
-                "A worker process died, perhaps for want of memory: give the same command again, which goes on where "
-                "this one stopped, with fewer --workers."
-            ) from None
+            pass
         finally:
             pool.shutdown(cancel_futures=True)
+    left = pairs[told:]
+    if again:
+        raise OSError(
+            f"A worker process died again, at {left[0][0]} or one of the next files, perhaps for want of memory: give "
+            "the same command again, which goes on where this one stopped, with fewer --workers."
+        )
+    print(f"cmx: A worker process died: the {len(left):,} files that are left are tried once more.", file=sys.stderr)
+    for folder in {out.parent for _, out in left}:
+        sweep(folder)
+    yield from _results(job, left, workers, again=True)
 
 
 _given: list[Job] = []  # of a worker process: the job, sent once, for a cipher is megabytes
@@ -128,8 +140,9 @@ def _in_worker(pair):
 def _told(job, pair):
     try:
         return convert(*pair, job), ""
-    except (ValueError, OSError) as error:
-        return None, sentence(error)
+    except (ValueError, OSError, MemoryError) as error:
+        source, short = pair[0], out_of_memory(error)
+        return None, f"{source}: {NOT_ENOUGH} for it." if short else sentence(error)
 
 
 def _pairs(source, target=None):
