@@ -80,6 +80,15 @@ def sentence(error: BaseException) -> str:
     return " ".join(text.encode(errors="backslashreplace").decode().split())  # names may hold anything
 
 
+NOT_ENOUGH = "There is not enough memory"  # how the library's own sentences on it begin
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, as Python, NumPy, torch and decoders do; so it tells of no damage."""
+    said = ("Cannot allocate memory", "DefaultCPUAllocator", "std::bad_alloc", "out of memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in said)
+
+
 def regular(path: Path) -> Path:
     """``path``. ValueError where something stands there that is no file, for no pipe may be waited for, and no device
     read without end."""

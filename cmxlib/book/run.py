@@ -8,12 +8,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..paths import checkout
-from ..study.records import build_dir
+from ..paths import checkout, write_bytes
+from ..study.records import build_dir, locked
 from . import chapters
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ def run_book(
     At quick scale, where starting Python takes as long as the work, two chapters run at a time with one thread each.
     At other scales they run one after the other. With a client of a Dask cluster (`study.sweep.cluster`), each of its
     workers runs one at a time.
-    The executed copies go to `build/<scale>/notebooks`. A chapter that fails does not keep the others from running.
-    Returns the exit status: 0, 1 when a chapter failed, 130 when interrupted.
+    The executed copies go to `build/<scale>/notebooks`, each at one stroke when its chapter ends. A chapter that fails
+    does not keep the others from running. Returns the exit status: 0, 1 when a chapter failed, 130 when interrupted.
+    OSError where another process runs chapters into the same folder.
     """
     paths = chapters.chapters(only, folder)
     build = build or build_dir(scale)
@@ -75,7 +77,7 @@ def run_book(
         forkserver.ensure_running()
     signal.signal(signal.SIGINT, answers)
     at_a_time = len(client.scheduler_info(n_workers=-1)["workers"]) if client else 2 if quick else 1
-    with ThreadPoolExecutor(at_a_time) as pool:
+    with _alone(build), ThreadPoolExecutor(at_a_time) as pool:
         runs = [pool.submit(run, path) for path in paths]
         try:
             wait(runs)
@@ -102,6 +104,19 @@ def run_book(
     return 130 if interrupted.is_set() else int(bool(failures))
 
 
+@contextlib.contextmanager
+def _alone(build: Path) -> Iterator[None]:
+    """The folder of a batch, for one process at a time; the system frees the lock of one that was killed."""
+    from filelock import Timeout
+
+    try:
+        lock = locked(build / "notebooks").acquire(timeout=0)
+    except Timeout:
+        raise OSError(f"Another process runs chapters into {build}: let it end, or stop it, first.") from None
+    with lock:
+        yield
+
+
 def run_chapter(
     path: Path, copy: Path, scale: str, limits: tuple[float, float] | None = None, threads: int | None = None
 ) -> str:
@@ -115,10 +130,11 @@ def run_chapter(
     if problems := chapters.run_problems(chapters.load(path)):
         raise ChapterError(f"not run, since {problems[0]}.")
     copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.unlink(missing_ok=True)
+    part = copy.with_name(f".{copy.name}")  # as papermill writes it, cell by cell
+    part.unlink(missing_ok=True)
 
     answer, says = PROCESSES.Pipe(duplex=False)
-    process = PROCESSES.Process(target=_execute, args=(says, path, copy, scale, cell_limit, environment(threads)))
+    process = PROCESSES.Process(target=_execute, args=(says, path, part, scale, cell_limit, environment(threads)))
     process.start()
     says.close()
     try:
@@ -127,8 +143,11 @@ def run_chapter(
         reason = "its process died"
     finally:
         _end(process)
-    if reason:
-        raise ChapterError(f"{_where(copy)}{reason}; the copy as far as it came is {os.path.relpath(copy)}.")
+        kept = _keep(part, copy)
+    if reason and kept:
+        reason = f"{_where(copy)}{reason}; the copy as far as it came is {os.path.relpath(copy)}"
+    if reason or not kept:
+        raise ChapterError(f"{reason or 'its process left no copy'}.")
     lines = chapters.printed(chapters.tagged(chapters.load(copy), "headline")[0]).strip().splitlines()
     if len(lines) != 1:
         raise ChapterError(
@@ -137,21 +156,34 @@ def run_chapter(
     return lines[0]
 
 
-def _execute(says, path: Path, copy: Path, scale: str, cell_limit: float, environment: dict[str, str]) -> None:
+def _keep(part: Path, copy: Path) -> bool:
+    """Put what papermill wrote in the place of ``copy``; whether it was a whole notebook, else what was there stays."""
+    try:
+        chapters.load(part)
+        write_bytes(copy, part.read_bytes())
+        return True
+    except (FileNotFoundError, ValueError):  # none was written, or a part of one
+        return False
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _execute(says, path: Path, part: Path, scale: str, cell_limit: float, environment: dict[str, str]) -> None:
     """In the chapter's own process: run papermill, then say what went wrong, or an empty text."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     os.environ.update(environment)
+    threading.Thread(target=_end_with_the_batch, daemon=True).start()
     reason = ""
     try:
-        with copy.with_suffix(".log").open("w") as log:  # what the kernel itself has to say
+        with part.with_name(f"{path.stem}.log").open("w") as log:  # what the kernel itself has to say
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         os.chdir(checkout())
         papermill.execute_notebook(
             os.path.relpath(path),  # the copy's metadata then holds no path of this machine
-            os.path.relpath(copy),
+            os.path.relpath(part),
             parameters={"SCALE": scale},
             kernel_name="python3",
             cwd=os.path.relpath(path.parent),
@@ -180,23 +212,42 @@ def _end(process) -> None:
     """End the chapter's process and a kernel that it left, which no signal to its group would reach."""
     import psutil
 
-    family = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family = psutil.Process(process.pid).children(recursive=True)
+    family = _family(process.pid)
     process.kill()
-    for member in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
+    _kill(family)
     process.join()
     psutil.wait_procs(family, timeout=5)
 
 
+def _end_with_the_batch() -> None:
+    """In the chapter's own process: wait for the end of the one that started it, and end with the kernel then."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    _kill(_family(os.getpid()))
+    os._exit(1)
+
+
+def _family(pid: int) -> list:
+    """The processes that one has started, and those that these have."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def _kill(family: list) -> None:
+    import psutil
+
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+
+
 def _where(copy: Path) -> str:
     """The cell at which an executed copy stopped, as a reader of it finds the cell."""
-    try:
-        cells = chapters.code_cells(chapters.load(copy))
-    except (OSError, ValueError):  # none was written, or a part of one: the reason tells more
-        return ""
+    cells = chapters.code_cells(chapters.load(copy))
     if begun := [cell for cell in cells if cell["metadata"].get("papermill", {}).get("start_time")]:
         first = chapters.source(begun[-1]).strip().splitlines()[0]
         return f"cell [{begun[-1]['execution_count'] or '*'}] that begins '{first}': "

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ..lock.pixels import to_bytes
-from ..paths import regular, replacing, write_text
-from .pictures import Job
+from ..paths import out_of_memory, regular, replacing, write_text
+from .pictures import Job, newest, not_older
 from .record import LARGEST, Record, check, parse
 
 _AT_ONCE = 2**24  # values that are encrypted at once
@@ -35,9 +35,9 @@ def opened(path: Path) -> Any:
     regular(path)
     try:
         array = np.lib.format.open_memmap(path, mode="r")
-    except OSError:
-        raise
     except Exception as error:  # whatever the parser says of a damaged header
+        if isinstance(error, OSError) or out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:100]
         raise ValueError(f"{path} is no array of numbers in .npy format, or is damaged ({reason}).") from error
     if array.dtype.name not in ("uint8", "float16", "float32", "float64") or array.ndim not in (3, 4) or not array.size:
@@ -54,7 +54,7 @@ def convert(source: Path, target: Path, job: Job) -> bool:
     if (target.exists() or target.is_symlink()) and not job.force:
         found = recorded(target) if target.exists() else None
         same = found and found.settings() == replace(job.record, encrypted=not job.decrypt)
-        if same and os.stat(target).st_mtime_ns >= os.stat(source).st_mtime_ns:
+        if same and os.stat(target).st_mtime_ns >= newest(source):
             return False
         raise FileExistsError(f"{target} exists already: give --force to replace it, or name another output.")
     array, found = opened(source), recorded(source)
@@ -74,13 +74,13 @@ def convert(source: Path, target: Path, job: Job) -> bool:
     else:
         record = replace(job.record, dtype=array.dtype.name)
     try:
-        _write(target, array, job, record)
+        _write(target, array, job, record, source)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{source}: {error}") from error
     return True
 
 
-def _write(target, array, job, record):
+def _write(target, array, job, record, source):
     change = job.cipher.decrypt if job.decrypt else job.cipher.encrypt
     images = array if array.ndim == 4 else array[None]
     step = max(1, _AT_ONCE // images[0].size)
@@ -95,4 +95,5 @@ def _write(target, array, job, record):
                 header = {"descr": np.lib.format.dtype_to_descr(part.dtype), "fortran_order": False}
                 np.lib.format.write_array_header_1_0(file, header | {"shape": array.shape})
             file.write(np.ascontiguousarray(part).data)
+        not_older(file, source)
     write_text(record_path(target), record.text() + "\n")

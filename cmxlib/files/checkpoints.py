@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..paths import need, regular, replacing
+from ..paths import need, out_of_memory, regular, replacing
 from .record import LARGEST, NAME, Record, parse, unique
 
 Values = dict[str, torch.Tensor]  # by name, what a file's tensors are exchanged for
@@ -37,6 +37,8 @@ class Safetensors:
         except FileNotFoundError:
             raise FileNotFoundError(2, "No such file", str(path)) from None
         except Exception as error:  # whatever the parser says of a damaged header
+            if out_of_memory(error):
+                raise
             raise ValueError(
                 f"{path} is no complete safetensors file ({' '.join(str(error).split())[:100]}): get it again."
             ) from error
@@ -111,6 +113,8 @@ class TorchFile:
                 self._text = archive.read(infos[0]) if infos else None
             self._content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # whatever the parsers say; torch's own advice, to run code, is not passed on
+            if out_of_memory(error):
+                raise
             raise ValueError(
                 f"{path} is no checkpoint of weights alone, or is damaged ({type(error).__name__}): what could run "
                 "code is not read, nor the format of before torch 1.6; save model.state_dict(), or safetensors."

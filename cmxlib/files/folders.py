@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..paths import need, sentence, sweep
+from ..paths import NOT_ENOUGH, need, out_of_memory, sentence, sweep
 from . import pictures
 from .pictures import Job
 from .record import Record
@@ -95,9 +96,9 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
     return report
 
 
-def _results(job: Job, pairs: list, workers: int) -> Iterator[tuple[bool | None, str]]:
+def _results(job: Job, pairs: list, workers: int, again: bool = False) -> Iterator[tuple[bool | None, str]]:
     chunks = [pairs[i : i + _CHUNK] for i in range(0, len(pairs), _CHUNK)]
-    if workers < 2 or len(chunks) < 2:
+    if not again and (workers < 2 or len(chunks) < 2):
         for chunk in chunks:
             yield from _told(job, chunk)
         return
@@ -105,17 +106,27 @@ def _results(job: Job, pairs: list, workers: int) -> Iterator[tuple[bool | None,
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:  # what every worker needs is imported once
         context.set_forkserver_preload(["cmxlib.files.folders", "PIL.Image", "PIL.ImageOps", "PIL.PngImagePlugin"])
+    told = 0
     with ProcessPoolExecutor(workers, context, _start, (job,)) as pool:
         try:
             for found in pool.map(_in_worker, chunks):
+                told += len(found)
                 yield from found
+            return
         except BrokenProcessPool:
-            raise OSError(
-                "A worker process died, perhaps for want of memory: give the same command again, which goes on where "
-                "this one stopped, with fewer --workers."
-            ) from None
+            pass
         finally:
             pool.shutdown(cancel_futures=True)
+    left = pairs[told:]
+    if again:
+        raise OSError(
+            f"A worker process died again, at {left[0][0]} or one of the next files, perhaps for want of memory: give "
+            "the same command again, which goes on where this one stopped, with fewer --workers."
+        )
+    print(f"cmx: A worker process died: the {len(left):,} files that are left are tried once more.", file=sys.stderr)
+    for folder in {out.parent for _, out in left}:
+        sweep(folder)
+    yield from _results(job, left, workers, again=True)
 
 
 _given: list[Job] = []  # of a worker process: the job, sent once, for a cipher is megabytes
@@ -132,17 +143,17 @@ def _in_worker(chunk):
 def _told(job, chunk):
     """(whether there was anything to do, or None and what was wrong) of each file of a chunk. Those that pause are
     taken a step further in turns: what takes such a step is in the processor's caches then."""
-    files = [convert(*pair, job) for pair in chunk]
+    files = [(source, convert(source, target, job)) for source, target in chunk]
     while files:
         paused = []
-        for file in files:
+        for source, file in files:
             try:
                 if (done := next(file)) is None:
-                    paused.append(file)
+                    paused.append((source, file))
                 else:
                     yield done, ""
-            except (ValueError, OSError) as error:
-                yield None, sentence(error)
+            except (ValueError, OSError, MemoryError) as error:
+                yield None, f"{source}: {NOT_ENOUGH} for it." if out_of_memory(error) else sentence(error)
         files = paused
 
 

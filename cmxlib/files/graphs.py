@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..paths import need, regular, replacing, sweep, write_bytes
+from ..paths import need, out_of_memory, regular, replacing, sweep, write_bytes
 from .checkpoints import Values
 from .record import NAME, Record, parse
 
@@ -38,6 +38,8 @@ class OnnxFile:
         except (self._onnx.checker.ValidationError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no valid ONNX model ({_short(error)}): export it again.") from error
         except Exception as error:  # whatever the parser says; its class is protobuf's own
+            if out_of_memory(error):
+                raise
             raise ValueError(f"{path} is no ONNX model, or is damaged: export it again.") from error
         self._graph = self._model.graph
         self._tensors = {tensor.name: tensor for tensor in self._graph.initializer}
@@ -136,6 +138,8 @@ class OnnxFile:
             found = [session.run(None, {self._input.name: part.to(kind).numpy()})[0]
                      for part in given.split(step) if len(part) == step]  # fmt: skip
         except Exception as error:  # whatever a runtime says of a graph that it cannot run
+            if out_of_memory(error):
+                raise
             shape = tuple(images.shape)
             raise ValueError(
                 f"{self.path} cannot be run on images {shape}: give some of a size that it takes, with --images "

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from ..lock.patch import PatchCipher, block_entries, entry_table
-from ..paths import need, regular, replacing
+from ..paths import need, out_of_memory, regular, replacing
 from .record import NAME, Record, check, parse
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def convert(source: Path, target: Path, job: Job) -> Iterator[bool | None]:
     yield from pauses
     with replacing(target, one_of_many=True) as file:
         file.write(data)
+        not_older(file, source)
     yield True
 
 
@@ -85,10 +86,25 @@ def is_done(target: Path, source: Path, job: Job) -> bool:
     except (ValueError, OSError):
         found = None
     if found and found.settings() == replace(job.record, encrypted=not job.decrypt):
-        if made >= os.stat(source).st_mtime_ns:
+        if made >= newest(source):
             return True
         raise FileExistsError(f"{target} is older than {source}: give --force to make it anew.")
     raise FileExistsError(f"{target} exists already: give --force to replace it, or name another output.")
+
+
+def newest(path: Path) -> int:
+    """When a file was written or put where it is, in nanoseconds, by whichever of its times is later: one that was
+    copied or unpacked may carry a time of change of long ago."""
+    found = os.stat(path)
+    return max(found.st_mtime_ns, found.st_ctime_ns)
+
+
+def not_older(file: BinaryIO, source: Path) -> None:
+    """Give an open file that is made of ``source`` a time that is not before that of ``source``, whatever the clock
+    says, so that it is known as done."""
+    file.flush()
+    if os.fstat(file.fileno()).st_mtime_ns < (time := newest(source)) and os.utime in os.supports_fd:
+        os.utime(file.fileno(), ns=(time, time))
 
 
 def recorded(path: Path) -> Record | None:
@@ -105,6 +121,8 @@ def read(path: Path) -> tuple["Image.Image", Record | None]:
         try:
             frames = getattr(image, "n_frames", 1)  # which reads on
         except Exception as error:  # whatever a decoder says of a damaged file
+            if out_of_memory(error):
+                raise
             raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
         if frames > 1:
             raise ValueError(f"{path} has {frames} frames: save the one that is meant as a file of its own.")
@@ -114,6 +132,8 @@ def read(path: Path) -> tuple["Image.Image", Record | None]:
             image.load()
             ops.exif_transpose(image, in_place=True)
         except Exception as error:  # whatever a decoder says of a damaged file
+            if out_of_memory(error):
+                raise
             raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
         if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
             grey = image.mode in ("L", "LA", "La")
@@ -241,6 +261,8 @@ def _opened(path: Path) -> Any:
             raise
         raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
     except Exception as error:  # whatever a decoder says of a damaged file
+        if out_of_memory(error):
+            raise
         raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ..paths import need, write_bytes, write_text
+from ..paths import need, out_of_memory, write_bytes, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,11 +86,16 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     name = f"epoch-{len(state['rows']):03d}.safetensors"
     data = need("safetensors.torch", "files").save(tensors)
     write_bytes(folder / name, data)
-    found = {**state, "tensors": name, "sha256": hashlib.sha256(data).hexdigest()}
+    found = {**state, "tensors": name, "sha256": _sum(data, {**state, "tensors": name})}
     write_text(folder / "state.json", json.dumps(found, indent=1))
     for old in folder.glob("epoch-*.safetensors"):
         if old.name != name:
             old.unlink()
+
+
+def _sum(data: bytes, state: dict) -> str:
+    """A SHA-256 of the tensors' file and of what is said of it, so that no changed digit of either is believed."""
+    return hashlib.sha256(data + json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) -> dict:
@@ -104,10 +109,12 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     way_out = "delete that folder to start again, or choose another"
     try:
         found = json.loads((folder / "state.json").read_text())
-        data = (folder / found.pop("tensors")).read_bytes()
-        intact = hashlib.sha256(data).hexdigest() == found.pop("sha256")
+        expected, data = found.pop("sha256"), (folder / found["tensors"]).read_bytes()
+        intact = _sum(data, found) == expected
         intact = intact and isinstance(found["rows"], list) and all(isinstance(row, dict) for row in found["rows"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if out_of_memory(error):
+            raise
         intact = False
     if not intact:
         raise CheckpointError(f"The checkpoint in {folder} is damaged: {way_out}.")
@@ -128,13 +135,13 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 
 
 def save_model(path: Path, model: nn.Module, history: "pd.DataFrame", recipe: Any) -> None:
-    """Write path.safetensors and path.json (recipe, history and the weights' SHA-256), each at one stroke, the JSON
-    last."""
+    """Write path.safetensors and path.json (recipe, history, a SHA-256 of all), each at one stroke, the JSON last."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     data = need("safetensors.torch", "files").save(tensors)
     write_bytes(path.with_name(path.name + ".safetensors"), data)
     card = {"recipe": recipe, "torch": torch.__version__, "threads": torch.get_num_threads()}
-    card |= {"sha256": hashlib.sha256(data).hexdigest(), "history": history.to_dict("records")}
+    card |= {"history": history.to_dict("records")}
+    card |= {"sha256": _sum(data, card)}
     write_text(path.with_name(path.name + ".json"), json.dumps(card, indent=1))
 
 
@@ -147,8 +154,10 @@ def load_model(path: Path, model: nn.Module) -> dict:
     safetensors = need("safetensors.torch", "files")
     try:
         card, data = json.loads(path.with_name(path.name + ".json").read_text()), weights.read_bytes()
-        if card.get("sha256", found := hashlib.sha256(data).hexdigest()) != found:  # older cards have none
-            raise ValueError("the SHA-256 of the weights is not the recorded one")
+        told = {name: value for name, value in card.items() if name != "sha256"}
+        older = (None, hashlib.sha256(data).hexdigest())  # cards that have none, or one of the weights alone
+        if card.get("sha256") not in (*older, _sum(data, told)):
+            raise ValueError("the SHA-256 of weights and card is not the recorded one")
         if not isinstance(card["history"], list):
             raise ValueError("its JSON lacks the history")
         tensors, ours = safetensors.load(data), model.state_dict()
@@ -157,6 +166,8 @@ def load_model(path: Path, model: nn.Module) -> dict:
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise ValueError("not all weights are finite")
     except (OSError, ValueError, KeyError, AttributeError, need("safetensors", "files").SafetensorError) as error:
+        if out_of_memory(error):
+            raise
         raise CheckpointError(f"The saved model {weights} cannot be used ({error}): delete it and its JSON.") from error
     model.load_state_dict(tensors)
     return card

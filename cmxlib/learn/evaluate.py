@@ -14,6 +14,7 @@ from ..lock.probe import evaluating
 from ..lock.use import Take, taken
 from ..paths import need
 from .data import Dataset
+from .device import memory_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,8 @@ def logits(
         mean, std: per channel, of values in [0, 1].
         autocast: compute in bfloat16 where that is safe. Quicker, good to about two digits: for accuracies, not
             for exactness.
+
+    MemoryError where there is not enough for ``batch_size``.
     """
     checks.instance(model, nn.Module, "model")
     checks.statistics(mean, std, checks.images(images).shape[1])
@@ -61,7 +64,8 @@ def logits(
     held = (value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point())
     like = next(held, torch.empty(0))  # a model that holds nothing computes in float32, on the CPU
     found = []
-    with evaluating(model), torch.autocast(like.device.type, torch.bfloat16, enabled=autocast):
+    enough = memory_for("the logits", batch_size)
+    with enough, evaluating(model), torch.autocast(like.device.type, torch.bfloat16, enabled=autocast):
         # Of no images, one that is thrown away tells the number of classes.
         for batch in (images if len(images) else images.new_zeros(1, *images.shape[1:])).split(batch_size):
             batch = normalise(batch.to(like.device), mean, std, like.dtype)

@@ -25,7 +25,7 @@ from .augment import augment
 from .checkpoint import checksum, held, load_checkpoint, model_checksum, save_checkpoint, save_model
 from .convmixer import ConvMixer
 from .data import Dataset, load_dataset
-from .device import bf16_is_faster, pays_to_compile
+from .device import bf16_is_faster, memory_for, pays_to_compile
 from .evaluate import accuracy, logits_of, normalise
 from .ranks import in_parallel, mean_of_ranks, process_group, rank_device, ranks, same_buffers, wait_for_all
 
@@ -100,7 +100,7 @@ def fit(
     Returns one row per epoch: epoch, lr (at its end), train_loss, train_accuracy (on augmented images, while
     learning), test_accuracy, seconds. CheckpointError where ``checkpoint`` is damaged, cannot be written, or holds
     another training: other settings, images, transform or layers. FloatingPointError where the loss or a weight is not
-    finite any more; the checkpoint is then of the epoch before.
+    finite any more, MemoryError where there is not enough memory; the checkpoint is then of the epoch before.
     """
     pandas = need("pandas", "book")
     for value, kind, name in (
@@ -138,7 +138,8 @@ def fit(
         if state["autocast"] is None:  # a checkpoint keeps what was chosen when its training began
             state["autocast"] = bf16_is_faster(device)
         network = in_parallel(model, device, sync_norm)
-        _train(model, network, data, settings, optimizer, state, folder, transform, device, progress and not rank)
+        with memory_for("training", settings.batch_size):
+            _train(model, network, data, settings, optimizer, state, folder, transform, device, progress and not rank)
     return pandas.DataFrame(state["rows"])
 
 

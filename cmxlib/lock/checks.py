@@ -13,6 +13,26 @@ if TYPE_CHECKING:
     import torch
 
 
+def tensor(value: Any, name: str) -> "torch.Tensor":
+    """``value``, when it is a tensor that holds its values one by one, as all that is computed here needs.
+
+    TypeError for arrays, lists and tensors of other kinds: sparse, nested, quantised, without values.
+    """
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} must be a torch tensor, but this is {type(value).__name__}: use torch.as_tensor(...).")
+    for kind, found, way_out in (
+        ("without values, on the meta device", value.is_meta, "give one that was loaded or computed"),
+        ("nested", value.is_nested, "use torch.nested.to_padded_tensor or torch.stack"),
+        ("quantised", value.is_quantized, f"use {name}.dequantize()"),
+        (str(value.layout), value.layout != torch.strided, f"use {name}.to_dense()"),
+    ):
+        if found:
+            raise TypeError(f"{name} must be an ordinary tensor, but this one is {kind}: {way_out}.")
+    return value
+
+
 def images(
     value: Any,
     channels: int | None = None,
@@ -29,8 +49,7 @@ def images(
     """
     import torch
 
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} must be a torch tensor, but this is {type(value).__name__}: use torch.as_tensor(...).")
+    tensor(value, name)
     if value.dtype != torch.uint8 and (bytes_only or not value.is_floating_point()):
         kinds = "uint8 (0 to 255)" if bytes_only else "uint8 (0 to 255) or floating (0 to 1)"
         raise TypeError(
@@ -47,9 +66,7 @@ def labels(value: Any, n: int, *, name: str = "labels") -> "torch.Tensor":
     """``value``, when it is one class number an image: an integer tensor (n,)."""
     import torch
 
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} must be a torch tensor, but this is {type(value).__name__}: use torch.as_tensor(...).")
-    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+    if tensor(value, name).is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must be whole numbers, but this is {value.dtype}: use {name}.long().")
     if tuple(value.shape) != (n,):
         raise ValueError(f"{name} must have the shape ({n},), one for each image, but this is {tuple(value.shape)}.")

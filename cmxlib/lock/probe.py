@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..paths import out_of_memory
 from .patch import to_blocks
 
 
@@ -71,7 +72,9 @@ def check_sees_image(model: nn.Module, found: Embedding, channels: int) -> tuple
             with evaluating(model):
                 try:
                     one = run(model, first)
-                except Exception:  # whatever a model says of a size or a kind of input that it does not take
+                except Exception as error:  # whatever a model says of a size or a kind of input that it does not take
+                    if out_of_memory(error):
+                        raise
                     continue
                 _compare(spy, found, first, model)
                 two = run(model, second)

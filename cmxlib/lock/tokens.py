@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..paths import out_of_memory
 from .norm import normalised
 from .probe import Embedding, evaluating, run, tensors
 
@@ -77,6 +78,8 @@ def check_same(
         try:
             found = [tensors(run(model, first)), tensors(run(folded, second))]
         except Exception as error:  # whatever a model says of a size that it does not take
+            if out_of_memory(error):
+                raise
             raise ValueError(f"The model cannot be run on images of {size[0]} x {size[1]}: {error}") from None
     most = 1e-9 if parameter.dtype == torch.float64 else 1e-4
     for one, two in zip(*found, strict=True):

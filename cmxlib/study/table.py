@@ -50,25 +50,39 @@ class Table:
 
 
 def record(table: Table, scale: Scale, say: Callable[[str], None] = print) -> None:
-    """Measure each unit of a table that is not recorded yet, and collect the rows. An interrupted run loses no unit."""
+    """Measure each unit of a table that is not recorded yet, and collect the rows. An interrupted run loses no unit.
+
+    Where another process records the same table, each takes units that the other has not begun; a timed one waits.
+    """
     ask_for_what_it_reads(table, scale)
     try:
-        for unit in missing(table, scale):
-            if line := measured(table, scale, unit):
-                say(line)
+        for wait in (True,) if table.timed else (False, True):
+            left = missing(table, scale)
+            if wait and left and not table.timed:
+                say(f"Another process measures the last {len(left)} units of {table.name}: waiting for it.")
+            for unit in left:
+                if line := measured(table, scale, unit, wait):
+                    say(line)
     finally:
         collect(table, scale)
 
 
-def measured(table: Table, scale: Scale, unit: dict) -> str:
-    """Measure a unit and write its rows as a part; a line that says so, or "" where it is recorded already.
+def measured(table: Table, scale: Scale, unit: dict, wait: bool = True) -> str:
+    """Measure a unit and write its rows as a part; a line that says so, or "" where it is recorded already, or where
+    another process measures it and nobody wants to wait.
 
     It is checked, measured and written under a lock of its own, so that of several processes one measures it. What
     goes wrong is raised, and noted for ``progress`` until the unit succeeds.
     """
+    from filelock import Timeout
+
     part = _part(table, scale, unit)
     note = part.with_suffix(".failed")
-    with records.locked(part):
+    try:
+        lock = records.locked(part).acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        return ""
+    with lock:
         if part.exists() or unit in records.recorded(_path(table, scale)):  # in this order: parts become rows
             return ""
         start = time.perf_counter()

@@ -139,6 +139,43 @@ def test_ctrl_c_ends_tidily(book):
     assert not alive(int(note.read_text()))
 
 
+BATCH = """if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+    from cmxlib.book.run import run_book
+    raise SystemExit(run_book("quick", folder=Path(sys.argv[1]), build=Path(sys.argv[2])))"""
+
+
+def test_a_killed_batch_leaves_whole_copies_and_no_process_and_two_do_not_mix(book):
+    """Kill -9 in the middle of a chapter whose copy is there from a run before; meanwhile another batch is refused."""
+    note, script = book.build / "pid", book.build / "script.py"
+    book.build.mkdir()
+    script.write_text(BATCH)
+    command = [sys.executable, script, book.path, book.build]
+    copy = book.build / "notebooks" / "01_one.ipynb"
+    book.add("01_one", cells("print('before')"))
+    assert runner.run_book("quick", folder=book.path, build=book.build) == 0
+    before = copy.read_bytes()
+    slow = f"import os, time\nopen({str(note)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    book.add("01_one", cells(slow))
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    with pytest.raises(OSError, match=f"Another process runs chapters into {book.build}: let it end"):
+        runner.run_book("quick", folder=book.path, build=book.build)
+    process.kill()
+    process.wait()
+    assert copy.read_bytes() == before
+    while alive(int(note.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(int(note.read_text()))
+    book.add("01_one", cells("print('after')"))
+    assert runner.run_book("quick", folder=book.path, build=book.build) == 0
+    assert "after" in "".join(map(chapters.printed, chapters.code_cells(chapters.load(copy))))
+    assert sorted(os.listdir(book.build / "notebooks")) == ["01_one.ipynb", "01_one.log"]
+
+
 def test_saving_keeps_outputs_in_place_without_traces_of_the_machine(book, capsys):
     path = book.add("01_one", [*GOOD[:2], ("code", "print(1); print(SCALE)", (), ""), GOOD[-1]])
     saving.save(folder=book.path)

@@ -158,12 +158,16 @@ def test_a_transform_may_draw_from_torchs_generator(tmp_path):
         fit(toy_model(), DATA, SETTINGS, checkpoint=tmp_path / "here", transform=noise, progress=False)
 
 
-@pytest.mark.parametrize("damage", ["json", "tensors", "missing"])
+@pytest.mark.parametrize("damage", ["json", "digit", "tensors", "missing"])
 def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
     fit(toy_model(), toy_data(), SETTINGS, checkpoint=tmp_path / "here", progress=False)
     tensors = tmp_path / "here" / "epoch-004.safetensors"
     if damage == "json":
         (tmp_path / "here" / "state.json").write_text('{"settings": ')
+    elif damage == "digit":  # in what was written of an epoch, which is no part of the tensors
+        state = tmp_path / "here" / "state.json"
+        loss = json.loads(state.read_text())["rows"][1]["train_loss"]
+        state.write_text(state.read_text().replace(str(loss), str(loss + 1)))
     elif damage == "tensors":
         tensors.write_bytes(tensors.read_bytes()[:-1])
     else:
@@ -364,6 +368,9 @@ DAMAGES = {
     "of another model, no sum": without_sum(another_model),
     "no weights": lambda folder: (folder / "m.safetensors").unlink(),
     "no card": lambda folder: (folder / "m.json").unlink(),
+    "a digit of the card": lambda folder: (folder / "m.json").write_text(
+        (folder / "m.json").read_text().replace('"epoch": 3', '"epoch": 2')
+    ),
     "half a card": lambda folder: (folder / "m.json").write_text('{"recipe": '),
     "another card": lambda folder: (folder / "m.json").write_text("[]"),
     "an empty card": lambda folder: (folder / "m.json").write_text("{}"),

@@ -1,9 +1,9 @@
-"""Processes that are killed at work, or may not write: `python -m tests.trust.kills N FOLDER JOB ...`.
+"""Processes that are killed at work, or stopped, or may not write: `python -m tests.trust.kills N M FOLDER JOB ...`.
 
 A job is done once, whole, for what it should give. Then N processes begin it, each in a folder of its own, and get
 SIGKILL, which nothing can catch: one half at a random moment, the other at each of the calls that change a file, in
-turn. Then one begins it on a full disk, and one in a folder that is not its own. After each, every file has to be
-whole; the job is done again, and has to give the same, with nothing left over.
+turn. M get SIGINT, as by Ctrl-C, in the same way. Then one begins it on a full disk, and one in a folder that is not
+its own. After each, every file has to be whole; the job is done again, and has to give the same, with nothing left.
 
 A server imports everything once, and each process is a fork of it: a hundred take a minute, not ten.
 """
@@ -21,6 +21,7 @@ import traceback
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ from tqdm import tqdm
 
 from cmxlib import ConvMixer, Dataset, SecretKey, TrainSettings, fit, paths
 from cmxlib import __main__ as command
+from cmxlib.book import chapters
+from cmxlib.book.run import run_book
 from cmxlib.files.models import opened
 from cmxlib.files.pictures import recorded
 from cmxlib.learn import data as cache
@@ -38,6 +41,8 @@ from cmxlib.learn.checkpoint import checksum, load_checkpoint
 from cmxlib.study import records
 from cmxlib.study.scales import Scale
 from cmxlib.study.table import Table, record
+
+from ..conftest import GOOD, make_notebook
 
 KEY, NOBODY = SecretKey.for_experiment(3), 65534
 
@@ -118,6 +123,39 @@ def rows():
     return found[["measure", "value", "n"]].to_json()
 
 
+# -- a papermill batch ---------------------------------------------------------------------------------------------
+
+
+def chapter():
+    os.mkdir("chapters")
+    Path("chapters", "01_one.ipynb").write_text(json.dumps(make_notebook(GOOD)))
+
+
+def batch():
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as said:
+            status = run_book("quick", folder=Path.cwd() / "chapters", build=Path.cwd() / "build")
+    finally:
+        forkserver._forkserver._stop()  # each run starts one of its own, which ends with it, as in a shell
+    if status:
+        raise OSError(said.getvalue())
+
+
+def executed():
+    """What the copies that are there say of their run."""
+    for path in sorted(Path("build/notebooks").glob("[!.]*.ipynb")):
+        yield path.name, [chapters.printed(cell) for cell in chapters.code_cells(chapters.load(path))]
+
+
+def whole_copies():
+    assert all(texts[-1] == "done at quick\n" for _, texts in executed())
+
+
+def copies():
+    assert sorted(os.listdir("build/notebooks")) == ["01_one.ipynb", "01_one.log"]
+    return json.dumps(list(executed()))
+
+
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
@@ -186,6 +224,7 @@ def whole_cache():
 JOBS = {
     "training": Job(train, whole_checkpoint, trained),
     "study table": Job(study, whole_rows, rows),
+    "papermill batch": Job(batch, whole_copies, copies, chapter),
     "encrypt-images": Job(lock_photos, whole_photos, lambda: files_of("out"), photos),
     "encrypt-model": Job(lock_weights, whole_weights, lambda: files_of("."), weights),
     "saving a key": Job(save_key, whole_key, lambda: files_of(".")),
@@ -194,6 +233,7 @@ JOBS = {
 
 # -- killing -------------------------------------------------------------------------------------------------------
 
+STOPPED = 130
 CHANGES = ("open", "os.rename", "os.remove", "os.link", "os.chmod", "os.mkdir", "os.truncate", "tempfile.mkstemp")
 
 
@@ -213,18 +253,23 @@ def at_change(number, then):
 
 
 def fork(folder, work):
-    """A process that does the work in the folder; it ends with 0, or with 1 after an error, which is printed."""
+    """A process that does the work in the folder; it ends with 0, with 1 after an error, which is printed, or with
+    STOPPED."""
     if pid := os.fork():
         return pid
-    status = 1
+    status = STOPPED
     try:
-        os.chdir(folder)
-        work()
-        status = 0
-    except BaseException:
-        traceback.print_exc()
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.chdir(folder)
+            work()
+            status = 0
+        except Exception as error:
+            if "Interrupted; the same command" not in str(error):
+                status = 1
+                traceback.print_exc()
+                sys.stderr.flush()
     finally:
-        sys.stderr.flush()
         os._exit(status)
 
 
@@ -277,8 +322,8 @@ class Trials:
         return result.read_text()
 
 
-def kill(trials: Trials, n: int, seed: int) -> dict:
-    """Kill a job n times: {"killed": n, "changes": how many calls of it change a file}."""
+def stop(trials: Trials, n: int, seed: int, how: signal.Signals) -> int:
+    """Stop a job n times by a signal; how many of its calls change a file."""
     job, rng, counted = trials.job, random.Random(seed), trials.where / "changes"
 
     def count():
@@ -287,27 +332,27 @@ def kill(trials: Trials, n: int, seed: int) -> dict:
         counted.write_text(str(10**9 - left[0]))
 
     done(trials.fresh(), count, "counting")
-    changes, killed = int(counted.read_text()), 0
-    while killed < n:
+    changes, stopped = int(counted.read_text()), 0
+    while stopped < n:
         folder = trials.fresh()
-        if killed % 2:
+        if stopped % 2:
             pid = fork(folder, job.run)
             time.sleep(rng.uniform(0, trials.seconds))
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, how)
         else:
-            number = killed // 2 % changes if n > changes else rng.randrange(changes)
+            number = stopped // 2 % changes if n > changes else rng.randrange(changes)
 
             def work(number=number):
-                at_change(number, lambda: os.kill(os.getpid(), signal.SIGKILL))
+                at_change(number, lambda: os.kill(os.getpid(), how))
                 job.run()
 
             pid = fork(folder, work)
         status = ended(pid)
-        if status not in (0, -signal.SIGKILL):
+        if status not in (0, -how if how == signal.SIGKILL else STOPPED):
             raise AssertionError(f"{trials.name}: exit status {status}")
-        killed += status != 0
+        stopped += status != 0
         trials.finish(folder)
-    return {"killed": killed, "changes": changes}
+    return changes
 
 
 def refused(trials: Trials, forbid) -> str:
@@ -354,9 +399,12 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0  # its thread could hold a lock while this process is forked
     records.commit()
-    n, where, *names = sys.argv[1:]
-    found = {}
+    n, m, where, *names = sys.argv[1:]
+    told = {}
     for name in names:
         trials = Trials(name, Path(where, name))
-        found[name] = kill(trials, int(n), 0) | {"full": refused(trials, full_disk), "closed": refused(trials, nobody)}
-    print(json.dumps(found))
+        told[name] = {"changes": stop(trials, int(n), 0, signal.SIGKILL)}
+        if name != "papermill batch":  # it answers Ctrl-C itself, and other processes write its files
+            stop(trials, int(m), 1, signal.SIGINT)
+            told[name] |= {"full": refused(trials, full_disk), "closed": refused(trials, nobody)}
+    print(json.dumps(told))
