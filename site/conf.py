@@ -8,11 +8,12 @@ sphinx-mathjax-offline carries, so that no JavaScript tool chain is needed to bu
 import json
 import re
 import runpy
-import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
 from sphinx.util.fileutil import copy_asset
+
+from cmxlib.book.readme import urls
 
 project = "Locking a ConvMixer with a secret key"
 author = copyright = "The cmxlib authors"
@@ -36,24 +37,30 @@ mathjax_path = "mathjax/tex-chtml.js"
 html_sourcelink_suffix = ""  # a chapter is downloaded as NAME.ipynb
 
 
+GITHUB = "https://github.com/"
+
+
 def launched(urls: dict[str, str]) -> tuple[dict, str]:
-    """The theme's options that open a chapter in Binder, where `project.urls` names the repository, and a sentence."""
+    """The theme's options that open a chapter in Binder and Colab, where `project.urls` names the repository, and a
+    sentence. Colab takes repositories on GitHub alone."""
     if "Repository" not in urls:
         return {}, (
-            "Who publishes the book names its address in pyproject.toml, as `Repository` under `[project.urls]`: then "
-            "each chapter has a link that opens it in Binder, without an installation."
+            "Who publishes the book names its address in pyproject.toml, as `Repository` under `[project.urls]`, and "
+            "runs `cmx readme` and `cmx save`: then each chapter has links that open it in Binder and Colab, without "
+            "an installation."
         )
+    colab = {"colab_url": "https://colab.research.google.com"} if urls["Repository"].startswith(GITHUB) else {}
     options = {
         "repository_url": urls["Repository"],
         "repository_branch": "main",
         "path_to_docs": "notebooks",
-        "launch_buttons": {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"},
+        "launch_buttons": {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"} | colab,
     }
-    return options, "Each opens in Binder, without an installation, by the rocket at the top of its page."
+    places = "Binder or Colab" if colab else "Binder"
+    return options, f"Each opens in {places}, without an installation, by the rocket at the top of its page."
 
 
-PYPROJECT = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())
-LAUNCH, WAY_IN = launched(PYPROJECT["project"].get("urls", {}))
+LAUNCH, WAY_IN = launched(urls())
 
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_theme_options = {

@@ -14,8 +14,9 @@ OPENING = (
     "**Before.** Nothing.\n\n**Time.** About 15 minutes\n"
 )
 HINT = "<details><summary>Hint</summary>\n\nThink.\n\n</details>"
-LEVELS = ("compute", "change", "change", "invent")
+LEVELS = ("compute", "change", "invent", "explain")
 EXERCISES = "\n\n".join(f"### Exercise {n} ({level})\nDo it.\n{HINT}" for n, level in enumerate(LEVELS, start=1))
+EXERCISES += "".join("\n\n" + HINT.replace("Hint", fold) for fold in ("Second hint", "Model answer"))
 GOOD = [
     ("markdown", OPENING, (), ""),
     ("code", 'SCALE = "quick"', ("parameters",), ""),
@@ -35,7 +36,7 @@ def make_notebook(cells=GOOD) -> dict:
             outputs = [{"output_type": "stream", "name": "stdout", "text": text}] if text else []
             cell |= {"execution_count": count, "outputs": outputs}
         made.append(cell)
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     return {"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
 
 

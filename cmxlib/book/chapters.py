@@ -9,8 +9,9 @@ A chapter's first cell is Markdown and opens like this, with the question in one
     **Time.** 15 minutes
 
 Its last sections are `## Summary` and `## Exercises`, and an appendix may follow: four exercises or more, headed `###
-Exercise 1 (compute)` and so on, of three levels (compute, change, invent), each with a
-`<details><summary>Hint</summary>`; one more (explain) may ask for a reason, with a model answer folded in the same way.
+Exercise 1 (compute)` and so on, of four levels (compute, change, invent, explain), each with a
+`<details><summary>Hint</summary>`. One that is to be invented has a second hint, and one that asks for a reason a model
+answer, folded in the same way.
 A blank line follows a summary, or the site shows what is folded as it was typed. One code cell, tagged `parameters`,
 sets `SCALE = "quick"`; the last code cell, tagged `headline`, prints the one line that a batch run reports. Of the
 cells that print, two thirds or more are compared with what is saved.

@@ -135,8 +135,8 @@ def convmixer(dim: int, depth: int, kernel_size: int, patch_size: int) -> Figure
     _picture(axis, left, 117, 22, _digit()[0], PLAIN, cut)
     _grids(axis, left, 80, [around, nothing, nothing, nothing])
     _grids(axis, left, 45, [one] * 4)
-    for y in (17, 4):
-        _cells(axis, left, y, np.linspace(0.2, 0.9, 10)[None, [5, 0, 3, 9, 7, 1, 8, 4, 2, 6]], 2.6)
+    for y, count, wide in ((17, 24, 1.1), (4, 10, 2.6)):
+        _cells(axis, left, y, np.random.default_rng(count).uniform(0.2, 0.9, (1, count)), wide)
     size = f"{dim} channels of {cut} × {cut} positions"
     for y, words in (
         (117, "image: 3 channels of 32 × 32 pixels,\ncut into patches"),

@@ -207,7 +207,7 @@ def cost(rows: pd.DataFrame) -> Figure:
 
 
 def where_time_goes(rows: pd.DataFrame) -> Figure:
-    """Milliseconds of each kind of layer in a training step, ours beside stock modules, from rows of `benchmarks`.
+    """Milliseconds of each kind of layer in a training step, ours beside torch's, from rows of `benchmarks`.
 
     One panel a patch size.
     """
@@ -215,7 +215,7 @@ def where_time_goes(rows: pd.DataFrame) -> Figure:
     figure, [panels] = subplots(1, len(parts), figsize=(4.2 * len(parts), 2.9), sharey=True)
     for axis, (size, _, part) in zip(panels, parts, strict=True):
         places = np.arange(len(part))
-        axis.barh(places - 0.2, 1e3 * part.stock, 0.38, color=ORANGE, hatch="//", label="stock modules")
+        axis.barh(places - 0.2, 1e3 * part.stock, 0.38, color=ORANGE, hatch="//", label="torch's modules")
         axis.barh(places + 0.2, 1e3 * part.cmxlib, 0.38, color=BLUE, label="cmxlib")
         axis.set_yticks(places, part.layer)
         axis.set(title=f"patches of {size}", xlabel="ms of a training step")
@@ -274,7 +274,7 @@ def claim(paths: Sequence[tuple], classes: Sequence[str]) -> Figure:
     Args:
         paths: tuples of (name, image (3, H, W) uint8, filters W (N, 3, p, p), probabilities (classes,)). Of the
             filters, those twelve are shown that are largest in the first row. Predictions that agree with the first
-            row's are drawn in green, others in red and hatched.
+            row's are drawn in blue, others in orange and hatched.
         classes: the names of the classes.
     """
     chosen = paths[0][2].detach().flatten(1).norm(dim=1).argsort(descending=True)[:12].cpu()
@@ -294,7 +294,9 @@ def claim(paths: Sequence[tuple], classes: Sequence[str]) -> Figure:
         percent = 100 * np.asarray(probabilities, float)
         best = int(percent.argmax())
         bars = row[2].bar(range(len(classes)), percent, color="#BBBBBB")
-        bars[best].set(color=GREEN) if best == first else bars[best].set(facecolor=RED, hatch="///", edgecolor="white")
+        bars[best].set(color=BLUE) if best == first else bars[best].set(
+            facecolor=ORANGE, hatch="///", edgecolor="white"
+        )
         row[2].bar_label(bars, [f"{classes[i]}: {percent[i]:.0f} %" if i == best else "" for i in range(len(classes))])
         row[2].set(ylim=(0, 122), yticks=[0, 50, 100])
         row[2].set_xticks(range(len(classes)), classes, rotation=0 if max(map(len, classes)) < 3 else 60)

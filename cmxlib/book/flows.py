@@ -91,7 +91,7 @@ def attacks_on_models() -> Figure:
             "statistics",
             (model, ("other images", PLAIN)),
             "the key that gives\nthe stored means\nand variances",
-            "a key,\nmostly flips",
+            "the flips\nof a key",
         ),
         ("retraining", (model, labelled), "goes on training\nthe first layer", "an open\nmodel"),
     )

@@ -15,7 +15,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 SIDE, SMALL, GAP, LINE = 192, 96, 8, 20  # in pixels: a large and a small picture, between two of them, a line of text
-BLUE, ORANGE, RED, GREY = (0, 114, 178), (230, 159, 0), (213, 94, 0), (150, 150, 150)  # as in figures.py
+BLUE, ORANGE, GREY = (0, 114, 178), (230, 159, 0), (150, 150, 150)  # as in style.py
+RED = (178, 24, 43)  # of what is below 0, as in the figures of matrices
 
 
 def read(content: bytes) -> Image.Image:

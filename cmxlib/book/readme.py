@@ -1,14 +1,18 @@
-"""The parts of README, SCALING and chapter 0 that are made from the repository itself, so that they cannot fall behind.
+"""The parts of README, SCALING and the notebooks that are made from the repository itself, so that they cannot fall
+behind.
 
 A part stands between the lines `<!-- generated: NAME -->` and `<!-- end -->`, in a README or in a Markdown cell of a
-chapter; the function that `BLOCKS` has under NAME gives its Markdown.
+chapter; the function that `BLOCKS` has under NAME gives its Markdown. Where `project.urls` names the repository, each
+notebook has a code cell as well, `bootstrap`, which gets and installs the book where it is not, as in Colab.
 """
 
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from .. import __version__
 from ..paths import checkout, write_text
 from ..study.records import read, table_path, uninterrupted
 from . import cards, chapters, claims
@@ -168,9 +172,44 @@ def render(text: str, blocks: Mapping[str, Callable[[], str]] = BLOCKS) -> str:
     return re.sub(r"(?P<start><!-- generated: (?P<name>\w+) -->).*?<!-- end -->", part, text, flags=re.DOTALL)
 
 
-def render_notebook(text: str) -> str:
-    """A notebook's JSON with the generated parts of its Markdown cells made anew; links are from its own folder."""
-    notebook = json.loads(text)
+def urls() -> dict[str, str]:
+    """What `project.urls` in pyproject.toml names, `Repository` for one; nothing where it is not there."""
+    return tomllib.loads((checkout() / "pyproject.toml").read_text("utf-8"))["project"].get("urls", {})
+
+
+BOOTSTRAP = """\
+# Only where the book is not installed, as in Colab: get it as it was released, and install it.
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+if importlib.util.find_spec("cmxlib") is None:
+    address, version = "{address}", "v{version}"
+    get = ["git", "clone", "--quiet", "--depth=1", f"--branch={{version}}", address, "book"]
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "-e", "book[book]"]
+    for command in (get, install):
+        subprocess.run(command, check=True)
+    sys.path.insert(0, str(pathlib.Path("book").resolve()))"""
+
+
+def with_bootstrap(notebook: dict, address: str) -> dict:
+    """The notebook with the cell that installs the book from this address behind its first one; without an address,
+    with none. The site does not show it."""
+    cells = [cell for cell in notebook["cells"] if cell["id"] != "bootstrap"]
+    code = BOOTSTRAP.format(address=address, version=__version__).splitlines(keepends=True)
+    cell = {"cell_type": "code", "execution_count": None, "id": "bootstrap", "metadata": {"tags": ["remove-cell"]}}
+    there = [each for each in notebook["cells"] if each["id"] == "bootstrap" and each["source"] == code]
+    cells[1:1] = (there or [cell | {"outputs": [], "source": code}]) if address else []
+    return notebook | {"cells": cells}
+
+
+def render_notebook(text: str, address: str = "") -> str:
+    """A notebook's JSON with the generated parts of its Markdown cells made anew; links are from its own folder.
+
+    address: of the repository, "" where none is known.
+    """
+    notebook = with_bootstrap(json.loads(text), address)
     for cell in notebook["cells"]:
         old = chapters.source(cell)
         if cell["cell_type"] == "markdown" and "<!-- generated" in old:
@@ -179,12 +218,13 @@ def render_notebook(text: str) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"  # as nbformat writes it
 
 
-def update(paths: Iterable[Path] = (README, START, MODEL_CARDS, SCALING), check: bool = False) -> bool:
-    """Make the generated parts of the files anew, or with `check` only look; True when all were current."""
-    current = True
-    for path in paths:
+def update(paths: Iterable[Path] = (), check: bool = False) -> bool:
+    """Make the generated parts of the files anew, of all where none is named, or with `check` only look; True when all
+    were current."""
+    current, address = True, urls().get("Repository", "")
+    for path in paths or (README, MODEL_CARDS, SCALING, *chapters.chapters(solutions=True)):
         old = path.read_text(encoding="utf-8")
-        new = render_notebook(old) if path.suffix == ".ipynb" else render(old)
+        new = render_notebook(old, address) if path.suffix == ".ipynb" else render(old)
         current &= new == old
         if new != old and not check:
             write_text(path, new)

@@ -12,14 +12,17 @@ from . import chapters
 from .run import LIMITS, environment
 
 THREADS = 2  # those that the saved outputs were made with
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}  # as ipykernel installs it
 
 
 def save(only: str = "", folder: Path = chapters.FOLDER) -> None:
     """Run chapters and solutions at quick scale where they are, and keep their outputs, as they are committed.
 
-    A notebook that raises is left as it was. What differs between machines or runs is left out: times, versions of
-    Python, the random names of widgets; so that saving anew what has not changed leaves no difference. Pictures are
-    kept in 256 colours, which takes a third of the room. ValueError where no notebook's name begins with ``only``.
+    A notebook that raises is left as it was. What differs between machines or runs is left out: times, the
+    random names of widgets; so that saving anew what has not changed leaves no difference. Pictures are
+    kept in 256 colours, which takes a third of the room. What the kernel says of itself stays, with the version of
+    Python: JupyterLab would add it when it opens the notebook, and mark that as unsaved.
+    ValueError where no notebook's name begins with ``only``.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -28,7 +31,7 @@ def save(only: str = "", folder: Path = chapters.FOLDER) -> None:
     for path in chapters.chapters(only, folder, solutions=True):
         chapters.load(path)  # ValueError, a sentence, where it is no notebook
         notebook = nbformat.read(path, as_version=4)
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook.metadata["kernelspec"] = KERNEL.copy()
         notebook.metadata.pop("widgets", None)
         NotebookClient(
             notebook,
@@ -41,7 +44,6 @@ def save(only: str = "", folder: Path = chapters.FOLDER) -> None:
         for cell in chapters.code_cells(notebook):
             for output in cell["outputs"]:
                 _in_fewer_colours(output.get("data", {}))
-        notebook.metadata["language_info"] = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
         write_text(path, _named_in_order(nbformat.writes(notebook)) + "\n")
         print(f"saved {os.path.relpath(path)}")
 

@@ -16,7 +16,8 @@ from cmxlib.book.chapters import (
     tags,
 )
 
-LEVELS = ("compute", "change", "invent")  # and "explain", which asks for a reason, where a chapter has one
+LEVELS = ("compute", "change", "invent", "explain")
+FOLDS = {"invent": "Second hint", "explain": "Model answer"}  # what else exercises of a level have
 _WIDGETS = {"Output", "interact", "interactive", "interactive_output", "interact_manual"}
 
 
@@ -62,10 +63,13 @@ def _aid_problems(notebook: dict) -> list[str]:
     numbers, levels, hints = zip(*exercises(notebook), strict=True) if exercises(notebook) else ((), (), ())
     if len(numbers) < 4 or list(numbers) != list(range(1, len(numbers) + 1)):
         problems.append(f"its exercises are numbered {list(numbers)}; it takes four or more: 1, 2, 3, 4, ...")
-    if {*levels, "explain"} != {*LEVELS, "explain"}:
+    if {*levels} != {*LEVELS}:
         problems.append(f"its exercises are of the levels {sorted(set(levels))}; it takes all of {', '.join(LEVELS)}")
     if not all(hints):
         problems.append(f"exercise {numbers[hints.index(False)]} has no <details><summary>Hint</summary>")
+    for level, fold in FOLDS.items():
+        if prose.count(f"<summary>{fold}</summary>") < levels.count(level):
+            problems.append(f"an exercise of the level {level} has no <details><summary>{fold}</summary>")
     if re.search(r"</summary>(?!\n\n)", prose):
         problems.append("a <summary> is not followed by a blank line, so the site shows what is folded as it was typed")
     found = counts(notebook)

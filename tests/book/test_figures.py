@@ -36,7 +36,7 @@ def test_the_claim_marks_which_predictions_agree():
         (mpl.colors.to_hex(row[c].get_facecolor()).upper(), row[c].get_hatch())
         for row, c in zip(bars, (2, 2, 1), strict=True)
     ]
-    assert marks == [(figures.GREEN, None), (figures.GREEN, None), (figures.RED, "///")]
+    assert marks == [(figures.BLUE, None), (figures.BLUE, None), (figures.ORANGE, "///")]
     labels = [[text.get_text() for text in figure.axes[column].texts if text.get_text()] for column in (2, 5, 8)]
     assert labels == [["c: 100 %"], ["c: 100 %"], ["b: 100 %"]]
 

@@ -5,14 +5,19 @@ import copy
 import importlib
 import inspect
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import venv
+from pathlib import Path
 
 import pytest
+import torch
 
+import cmxlib
 from cmxlib.book import attack_figures, chapters, claims, figures, readme
 from cmxlib.paths import ROOT
 
@@ -221,9 +226,11 @@ def strip(notebook):
         (replace(3, "## Summary", "Summary"), "begins '## Summary'"),
         (replace(3, "### Exercise 4 ", "### Task "), "numbered [1, 2, 3]"),
         (replace(3, "### Exercise 4 ", "### Exercise 5 "), "numbered [1, 2, 3, 5]"),
-        (replace(3, "(invent)", ""), "levels ['', 'change', 'compute']"),
-        (replace(3, "(change)", "(compute)"), "levels ['compute', 'invent']"),
-        (replace(3, f"4 (invent)\nDo it.\n{HINT}", "4 (invent)"), "exercise 4 has no <details>"),
+        (replace(3, "(invent)", ""), "levels ['', 'change', 'compute', 'explain']"),
+        (replace(3, "(change)", "(compute)"), "levels ['compute', 'explain', 'invent']"),
+        (replace(3, f"4 (explain)\nDo it.\n{HINT}", "4 (explain)"), "exercise 4 has no <details>"),
+        (replace(3, "Second hint", "Hint"), "invent has no <details><summary>Second hint"),
+        (replace(3, "Model answer", "Answer"), "explain has no <details><summary>Model answer"),
         (replace(3, "</summary>\n\n", "</summary>"), "not followed by a blank line"),
         (change(2, metadata={"tags": ["nbval-ignore-output"]}), "only 1 of the 2 cells that print"),
     ],
@@ -344,6 +351,44 @@ def test_generated_parts_of_a_notebook_link_from_its_folder(book, monkeypatch):
     assert "| [3. A chapter](03_three.ipynb) | What does it show? | 15 |" in text
     assert "old" not in text and text.endswith("<!-- end -->\nafter")
     assert readme.update([path], check=True)
+
+
+def test_a_notebook_installs_the_book_where_an_address_is_known(book, monkeypatch):
+    path = book.add("03_three")
+    plain = json.loads(path.read_text())
+    monkeypatch.setattr(readme, "urls", lambda: {"Repository": "https://github.com/someone/book"})
+    assert not readme.update([path]) and readme.update([path], check=True)
+    notebook = chapters.load(path)
+    assert [cell["id"] for cell in notebook["cells"][:3]] == ["cell-0", "bootstrap", "cell-1"]
+    assert chapters.tags(notebook["cells"][1]) == ["remove-cell"]
+    notebook["cells"][1]["execution_count"] = 1  # as saved: the cell stays
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    assert readme.update([path], check=True)
+    monkeypatch.setattr(readme, "urls", dict)
+    assert not readme.update([path]) and chapters.load(path) == plain
+
+
+def test_the_bootstrap_gets_and_installs_the_book_where_it_is_not(tmp_path):
+    """In a fresh environment that has this one's packages beside it, as Colab has most, but no cmxlib; from a clone of
+    this checkout as it is."""
+    source, home = tmp_path / "source", tmp_path / "home"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "__pycache__"))
+    for command in ("init -q", "add -A", "-c user.name=a -c user.email=a commit -qm a", f"tag v{cmxlib.__version__}"):
+        subprocess.run(["git", *command.split()], cwd=source, check=True)
+    venv.create(tmp_path / "env", with_pip=True)
+    (site,) = (tmp_path / "env" / "lib").glob("python3*/site-packages")
+    # The paths in a .pth file are not searched for .pth files, so that the editable cmxlib stays out of sight.
+    (site / "beside.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")
+    home.mkdir()
+    code = readme.BOOTSTRAP.format(address=source.as_uri(), version=cmxlib.__version__)
+    code += "\nimport cmxlib.paths; print(cmxlib.paths.checkout())"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    env |= {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}  # what it needs is there
+    command = [tmp_path / "env" / "bin" / "python", "-c", code]
+    done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True)
+    assert done.stdout.strip().endswith(str(home / "book")), done.stderr
+    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert again.stdout == f"{home / 'book'}\n" and not (tmp_path / "book").exists(), again.stderr
 
 
 def test_the_map_of_chapters(book, monkeypatch):

@@ -204,8 +204,10 @@ def test_an_import_cell_is_folded_and_no_other(conf):
 
 def test_chapters_open_elsewhere_where_the_address_is_known(conf):
     options, sentence = conf["launched"]({"Repository": "https://github.com/someone/book"})
-    assert options["repository_url"] == "https://github.com/someone/book" and "Binder" in sentence
-    assert "binderhub_url" in options["launch_buttons"]
+    assert options["repository_url"] == "https://github.com/someone/book" and "Binder or Colab" in sentence
+    assert {"binderhub_url", "colab_url"} <= options["launch_buttons"].keys()
+    options, sentence = conf["launched"]({"Repository": "https://gitlab.com/someone/book"})
+    assert "colab_url" not in options["launch_buttons"] and "Colab" not in sentence
     options, sentence = conf["launched"]({})
     assert options == {} and "project.urls" in sentence
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -167,6 +168,27 @@ def test_a_chapter_runs_and_its_widgets_answer(lab, open_page, screenshots, chap
     if shown != pieces:
         problems.append(f"{shown} interactive pieces are shown where {pieces} were saved")
     assert problems + [text for text in wrong if text.startswith("asks")] == []
+
+
+UNSAVED = "jupyterapp.shell.currentWidget.context.model.dirty"
+
+
+@pytest.mark.parametrize("name", ["01_convmixer.ipynb", "03_encrypting_images.ipynb"])
+def test_opening_a_chapter_leaves_it_saved(lab, open_page, name):
+    """JupyterLab adds what the kernel says of itself; the saved notebook says it already, but for another Python's
+    version."""
+    opened = json.loads((lab[1] / name).read_text())
+    opened["metadata"]["language_info"]["version"] = platform.python_version()
+    renamed = json.loads(json.dumps(opened))
+    renamed["metadata"]["kernelspec"]["display_name"] = "another"
+    for notebook in (opened, renamed):
+        (lab[1] / "opened.ipynb").write_text(json.dumps(notebook))
+        page, _ = open_page(lab[0])
+        page.goto(f"{lab[0]}lab/tree/opened.ipynb?reset")
+        page.wait_for_function(IDLE)
+        page.wait_for_timeout(3000)
+        assert page.evaluate(UNSAVED) == (notebook is renamed)
+        page.evaluate("jupyterapp.shell.currentWidget.sessionContext.shutdown()")
 
 
 WORD = """() => {

@@ -19,6 +19,7 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>t</title>
 <div class="playground" data-piece="PIECE"><p>a still</p></div><script src="cmx.js"></script>
 <script src="playground.js"></script>"""
 PIXELS = "canvas => [...canvas.getContext('2d').getImageData(0, 0, 32, 32).data].filter((_, i) => i % 4 < 3)"
+DARK_CORNER = "document.querySelector('.paper canvas').getContext('2d').getImageData(0, 0, 1, 1).data[0] < 12"
 SHARES = "[...document.querySelectorAll('tbody tr')].map(row => [...row.cells].slice(1).map(td => td.textContent))"
 
 
@@ -121,9 +122,7 @@ def test_own_files(lock, tmp_path):
     with lock.expect_file_chooser() as chooser:
         lock.click("text=Your own picture")
     chooser.value.set_files(path)
-    lock.wait_for_function(
-        "document.querySelector('.paper canvas').getContext('2d').getImageData(0, 0, 1, 1).data[0] < 12"
-    )
+    lock.wait_for_function(DARK_CORNER)
     key.save(tmp_path / "my.key")
     before = picture(lock, "encrypted")
     lock.set_input_files("[data-name=keyfile]", tmp_path / "my.key")
@@ -134,15 +133,23 @@ def test_own_files(lock, tmp_path):
     lock.wait_for_function("document.querySelector('.said').textContent.includes('not a complete cmxlib key file')")
 
 
-def test_photographs_and_every_cipher(lock):
+def test_photographs_and_every_cipher(lock, tmp_path):
+    loaded = "performance.getEntriesByType('resource').filter(entry => entry.name.endsWith('photos.js')).length"
+    assert lock.evaluate(loaded) == 0  # its network is asked for on demand
     lock.click("text=Photographs")
     lock.wait_for_selector(".playground[data-ready=photos]")
+    assert lock.evaluate(loaded) == 1
     assert "plain network reads cat" in lock.locator(".said").inner_text()
     for steps in ("shuffle", "flip", "orthogonal"):
         lock.select_option("[data-name=steps]", steps)
         table = shares(lock)
         assert torch.equal(table[:, 0], table[:, 1]) and not torch.equal(table[:, 0], table[:, 2])
         assert re.findall(r"[\d.]+ %", lock.locator("tfoot").inner_text())[:2] == ["84.8 %", "84.8 %"]
+    Image.linear_gradient("L").save(tmp_path / "mine.png")
+    lock.set_input_files("[data-name=file]", tmp_path / "mine.png")
+    lock.wait_for_function(DARK_CORNER)
+    own = shares(lock)  # a picture of one's own
+    assert torch.equal(own[:, 0], own[:, 1]) and not torch.equal(own, table)
 
 
 @pytest.mark.parametrize(
