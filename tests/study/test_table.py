@@ -189,8 +189,8 @@ COMPLETE = {
     "small": {table.name for table in TABLES} - {"benchmarks"},
     "paper": {"training", "keys", "anatomy", "cost", "architectures"},
 }
-# One network alone was trained on FFX as published; chapter 6 and the claim say so.
-UNMEASURED = {("small", "conventional"): [{"method": "FFX", "block_size": 4, "seed": seed} for seed in (1, 2)]}
+# Two networks were trained on FFX as published; chapter 6 and the claim say so.
+UNMEASURED = {("small", "conventional"): [{"method": "FFX", "block_size": 4, "seed": seed} for seed in (2,)]}
 
 
 @pytest.mark.parametrize("scale", COMPLETE)
