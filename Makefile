@@ -17,15 +17,19 @@ help: ## print what there is (the default)
 # .venv/ready is removed before anything is installed and made last, and an environment without it is made anew.
 setup: .venv/ready ## make or complete .venv, which every target below does first
 
-.venv/ready: requirements.txt pyproject.toml
+# What is installed has the SHA-256 that requirements.hashes.txt names for it, uv itself and the builder included. Of
+# torch's CPU build, which comes from elsewhere, no sums are kept: there, versions alone are asked for.
+.venv/ready: requirements.hashes.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found: install one, or name it with make PYTHON=/its/path."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PYTHON=$(PYTHON) is older than Python 3.11, which the book needs.")'
 	@echo "Installing what requirements.txt names into .venv (the first time: a few minutes, several GB)"
 	@test -e $@ || $(PYTHON) -m venv --clear .venv
 	@rm -f $@
-	@.venv/bin/python -m pip install --quiet "uv>=0.7"
-	@.venv/bin/uv pip install --compile-bytecode --python .venv/bin/python $(if $(TORCH),--torch-backend $(TORCH)) \
-		--constraint requirements.txt -e '.[book,files,onnx,serve,test,sweep,site,browser]'
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.hashes.txt > .venv/uv.txt
+	@.venv/bin/python -m pip install --quiet --requirement .venv/uv.txt
+	@.venv/bin/uv pip install --compile-bytecode --python .venv/bin/python --build-constraint requirements.hashes.txt \
+		--constraint $(if $(TORCH),requirements.txt --torch-backend $(TORCH),requirements.hashes.txt) \
+		-e '.[book,files,onnx,serve,test,sweep,site,browser]'
 	@touch $@
 
 book: setup ## run every chapter at quick scale on the embedded data (minutes)
@@ -67,9 +71,10 @@ oldest: setup ## run the core's tests with the oldest versions allowed, in build
 reliability: setup ## write RELIABILITY.md: faults, wrong calls, changed files, secrets, memory (half an hour)
 	.venv/bin/python -m tests.trust
 
-pins: setup ## renew the tested versions in requirements.txt
-	.venv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
-		--fork-strategy fewest --upgrade --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.txt
+pins: setup ## renew the tested versions, and their hashes, in requirements.txt and requirements.hashes.txt
+	.venv/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --fork-strategy fewest --upgrade \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.hashes.txt
+	sed 's/ \\$$//; /--hash/d' requirements.hashes.txt > requirements.txt
 
 release: ## ask what still stands against a release: rows of no commit, an unfinished citation
 	@! grep -l "+changes" results/*/*.csv | sed 's/$$/ has rows of code that no commit holds: measure them anew/' | grep .

@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again, and complain
         if isinstance(error, BrokenPipeError):
             return 141
-        return _say(f"The output could not be written ({error.strerror}).")
+        return _say(f"The output could not be written: {error.strerror}.")
 
 
 def _run(argv: Sequence[str] | None) -> int:

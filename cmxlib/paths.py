@@ -77,6 +77,8 @@ def sentence(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}."
+    elif isinstance(error, OSError) and error.strerror and error.errno:
+        text = f"{error.strerror}."
     return " ".join(text.encode(errors="backslashreplace").decode().split())  # names may hold anything
 
 

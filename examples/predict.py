@@ -19,10 +19,17 @@ parser.add_argument("model")
 parser.add_argument("folder", type=Path)
 args = parser.parse_args()
 
-session = onnxruntime.InferenceSession(args.model, providers=["CPUExecutionProvider"])
-record = json.loads(session.get_modelmeta().custom_metadata_map["cmxlib"])
+try:
+    session = onnxruntime.InferenceSession(args.model, providers=["CPUExecutionProvider"])
+except Exception as error:  # of the runtime, whose classes are its own
+    sys.exit(f"{args.model} is no ONNX model that can be run: {str(error).splitlines()[0]}")
+if (text := session.get_modelmeta().custom_metadata_map.get("cmxlib")) is None:
+    sys.exit(f"{args.model} carries no record of a cipher: name a model that cmx encrypt-model wrote.")
+record = json.loads(text)
 mean, std = (np.array(record[name], np.float32).reshape(1, 3, 1, 1) for name in ("mean", "std"))
-for path in sorted(args.folder.glob("*.png")):
+if not (paths := sorted(args.folder.glob("*.png"))):
+    sys.exit(f"{args.folder} holds no .png: name the folder that cmx encrypt-images wrote.")
+for path in paths:
     image = Image.open(path)
     found = json.loads(image.info.get("cmxlib", "{}"))
     if [found.get(name) for name in ("key", "steps", "patch", "encrypted")] != [

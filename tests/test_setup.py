@@ -1,6 +1,7 @@
 """Setting up: the files that say what to install agree, and a setup is completed rather than trusted."""
 
 import ast
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -8,12 +9,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from uv import find_uv_bin
 
 import cmxlib
 from cmxlib.paths import ROOT
@@ -39,6 +42,32 @@ def pinned():
 def test_requirements_hold_pins_and_nothing_else():
     assert all(re.fullmatch(r"[\w.-]+(\[\w+\])?==[\w.+]+( ; .+)?", pin) for pin in PINS)
     assert not [pin for pin in PINS if "/" in pin or "@" in pin]
+
+
+def test_every_pin_has_its_hashes():
+    """One for each of its files, of any system; pip in environment.yml is given the pins alone: with hashes it refuses
+    what is no file, as -e."""
+    text = (ROOT / "requirements.hashes.txt").read_text()
+    entries = re.split(r"\n(?=\S)", text.strip())
+    assert [entry.splitlines()[0].removesuffix(" \\") for entry in entries] == PINS
+    for entry in entries:
+        assert re.fullmatch(r"[^\n]+ \\(\n    --hash=sha256:[0-9a-f]{64}( \\)?)+", entry), entry
+
+
+def test_a_file_whose_hash_is_another_is_not_installed(tmp_path):
+    """`make setup` gives uv the hashes as constraints: so given, they are asked for."""
+    name = "small-1-py3-none-any.whl"
+    with zipfile.ZipFile(tmp_path / name, "w") as wheel:
+        wheel.writestr("small-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: small\nVersion: 1\n")
+        wheel.writestr("small-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("small-1.dist-info/RECORD", "")
+    found = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    options = ["--no-index", "--no-cache", "--find-links", tmp_path, "--target", tmp_path / "to"]
+    for digest, status in ((found[::-1], 1), (found, 0)):
+        (tmp_path / "hashes.txt").write_text(f"small==1 --hash=sha256:{digest}\n")
+        command = [find_uv_bin(), "pip", "install", *options, "--constraint", tmp_path / "hashes.txt", "small"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == status and ("Hash mismatch" in done.stderr) == bool(status), done.stderr
 
 
 def test_every_declared_range_contains_the_version_that_was_tested():
@@ -139,7 +168,7 @@ def test_make_says_in_a_sentence_that_python_is_missing_or_old(tmp_path):
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
     (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
-    for name in ("requirements.txt", "pyproject.toml"):
+    for name in ("requirements.hashes.txt", "pyproject.toml"):
         (tmp_path / name).touch()
     done = make("setup", cwd=tmp_path, env={"PATH": str(tmp_path)})
     assert done.returncode == 2
@@ -164,7 +193,7 @@ case "$*" in
     "-m venv --clear .venv")
         rm -rf .venv; mkdir -p .venv/bin
         for name in python uv; do cp python3.12 .venv/bin/$name; done;;
-    *requirements.txt*) test ! -e fail;;
+    *requirements.hashes.txt*) test ! -e fail;;
 esac
 """
 
@@ -172,7 +201,7 @@ esac
 @pytest.fixture
 def checkout(tmp_path):
     """A checkout with a Python that notes what it is told, and whose installer fails where a file `fail` is."""
-    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+    for name in ("Makefile", "requirements.hashes.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
         os.utime(tmp_path / name, (1e9, 1e9))
     for name in ("python3", "python3.12"):
@@ -197,7 +226,7 @@ def test_a_complete_setup_is_left_alone_and_an_old_one_is_completed(checkout):
     install = ["uv", "pip", "install", "--compile-bytecode"]
     assert setup() == (0, [venv, uv, install])
     assert setup() == (0, [])
-    for name in ("requirements.txt", "pyproject.toml"):
+    for name in ("requirements.hashes.txt", "pyproject.toml"):
         os.utime(checkout / name)
         os.utime(checkout / ".venv" / "ready", (1e9, 1e9))
         assert setup() == (0, [uv, install])
@@ -210,7 +239,7 @@ def test_a_setup_that_stopped_midway_is_made_anew(checkout):
     for before in ("nothing", "a complete setup"):
         if before == "a complete setup":
             assert make("setup", "PYTHON=./python3", cwd=checkout).returncode == 0
-            (checkout / "requirements.txt").touch()
+            (checkout / "requirements.hashes.txt").touch()
             os.utime(checkout / ".venv" / "ready", (1e9, 1e9))
         (checkout / "fail").touch()
         assert make("setup", "PYTHON=./python3", cwd=checkout).returncode == 2

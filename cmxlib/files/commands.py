@@ -209,6 +209,8 @@ def _decrypt_model(args):
 def _asked(args):
     from . import models
 
+    if args.norm and (args.mean or args.std):
+        raise ValueError("--norm stands for a --mean and a --std: give it, or both of them.")
     mean, std = NORMS[args.norm] if args.norm else (args.mean, args.std)
     mean, std = (None if v is None else tuple(v) for v in (mean, std))
     if mean is not None and std is not None:

@@ -193,7 +193,7 @@ def _encrypted(image, found, path, job):
     settings, block = job.record, job.cipher.block_size
     mode, image = image.mode, image if image.mode == "RGB" else image.convert("RGB")
     if settings.resize:
-        image = _resized(image, settings.resize, settings.resample)
+        image = _resized(image, settings.resize, settings.resample, path)
     if settings.crop:
         image = _cropped(image, settings.crop, path)
     pixels = np.asarray(image)
@@ -230,10 +230,13 @@ def _decrypted(image, found, path, job):
     return np.ascontiguousarray(pixels), replace(found, encrypted=False)
 
 
-def _resized(image, side, resample):
+def _resized(image, side, resample, path):
     w, h = image.size
     size = (side, max(1, int(side * h / w))) if w <= h else (max(1, int(side * w / h)), side)
-    return image.resize(size, getattr(need("PIL.Image", "files").Resampling, resample.upper()))
+    pillow = need("PIL.Image", "files")
+    if size[0] * size[1] > pillow.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{path} would have {size[0]} x {size[1]} pixels: give --resize a smaller side.")
+    return image.resize(size, getattr(pillow.Resampling, resample.upper()))
 
 
 def _cropped(image, side, path):

@@ -25,6 +25,8 @@ from ..paths import cache_dir, need, replacing
 from . import cifar10
 from .checkpoint import checksum
 
+NAMES = ("cifar10", "cifar100", "fontdigits")  # that ``load_dataset`` knows, besides "folder"
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -60,6 +62,7 @@ class Dataset:
                 raise ValueError(
                     f"{part}_images must hold finite values: a NaN or an infinity would lose all training."
                 )
+            checks.values(images, f"{part}_images")
             if not 0 <= labels.min() <= labels.max() < len(self.classes):
                 raise ValueError(
                     f"{part}_labels must count into the {len(self.classes)} classes from 0 on, "
@@ -81,7 +84,7 @@ class Dataset:
 
 def channel_statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, of values in [0, 1], over all pixels of images (N, C, H, W)."""
-    if not checks.images(images).numel():
+    if not checks.values(checks.images(images)).numel():
         raise ValueError(f"images must hold at least one image, but this is {tuple(images.shape)}.")
     if images.is_floating_point():
         std, mean = torch.std_mean(images.double(), (0, 2, 3), correction=0)

@@ -31,6 +31,18 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def usable(device: torch.device | str) -> torch.device:
+    """The device of that name. ValueError where this machine, or its torch, has none."""
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).tolist()  # those of "meta" have no values
+        return found
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if out_of_memory(error):
+            raise
+        raise ValueError(f"The device {str(device)!r} cannot be used here: leave device out, or choose cpu.") from error
+
+
 def device_name(device: torch.device | str = "cpu") -> str:
     """The processor's model and its cores, or the GPU's name for a CUDA device."""
     if str(device).startswith("cuda"):

@@ -59,7 +59,7 @@ def logits(
     MemoryError where there is not enough for ``batch_size``.
     """
     checks.instance(model, nn.Module, "model")
-    checks.statistics(mean, std, checks.images(images).shape[1])
+    checks.statistics(mean, std, checks.values(checks.images(images)).shape[1])
     checks.whole(batch_size, "batch_size", 1)
     held = (value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point())
     like = next(held, torch.empty(0))  # a model that holds nothing computes in float32, on the CPU
@@ -158,6 +158,8 @@ def key_trials(
     pandas = need("pandas", "book")
     checks.instance(data, Dataset, "data")
     checks.whole(seed, "seed", 0)
+    if n_images is not None:
+        checks.whole(n_images, "n_images", 1, len(data.test_images))
     if n_wrong is None:
         n_wrong = 0 if _is_cipher(cipher) else 10
     if not isinstance(n_wrong, Iterable):

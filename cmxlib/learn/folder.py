@@ -22,7 +22,7 @@ def read_folder(root: str | os.PathLike, size: int, channels: int = 3) -> tuple:
     ones stand for all. Read is what `cmxlib.files.pictures` reads. DatasetError, naming the folder or the file, where
     the folders are not as above or an image is refused.
     """
-    checks.whole(size, "size", 1)
+    checks.whole(size, "size", 1, 10_000)
     if channels not in _MODES:
         raise ValueError(f"channels must be 3 (RGB) or 1 (grey), but it is {channels!r}.")
     v2 = need("torchvision.transforms.v2", "book")

@@ -25,7 +25,7 @@ from .augment import augment
 from .checkpoint import checksum, held, load_checkpoint, model_checksum, save_checkpoint, save_model
 from .convmixer import ConvMixer
 from .data import Dataset, load_dataset
-from .device import bf16_is_faster, memory_for, pays_to_compile
+from .device import bf16_is_faster, memory_for, pays_to_compile, usable
 from .evaluate import accuracy, logits_of, normalise
 from .ranks import in_parallel, mean_of_ranks, process_group, rank_device, ranks, same_buffers, wait_for_all
 
@@ -125,7 +125,11 @@ def fit(
     rank, n_ranks = ranks()
     if settings.batch_size % n_ranks:
         raise ValueError(f"batch_size must be a multiple of the {n_ranks} processes, but it is {settings.batch_size}.")
-    device = torch.device(device or rank_device())
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("No parameter of the model is trained: call requires_grad_() on it, or on some of its layers.")
+    if autocast not in (None, False, True):
+        raise TypeError(f"autocast must be None, True or False, but this is {autocast!r}.")
+    device = usable(device or rank_device())
     model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
     state = {"autocast": autocast, "rows": []}

@@ -5,6 +5,7 @@ that names it and says the way out, instead of giving a wrong number later.
 """
 
 import operator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +63,14 @@ def images(
     return value
 
 
+def values(value: "torch.Tensor", name: str = "images") -> "torch.Tensor":
+    """``value``. ValueError where floats hold grey levels up to 255: what an orthogonal cipher makes of values
+    in [0, 1] lies outside, but never so far."""
+    if value.is_floating_point() and value.numel() and value.detach().abs().max() > 100:
+        raise ValueError(f"{name} as floats are values in [0, 1], but these reach {value.max():g}: divide them by 255.")
+    return value
+
+
 def labels(value: Any, n: int, *, name: str = "labels") -> "torch.Tensor":
     """``value``, when it is one class number an image: an integer tensor (n,)."""
     import torch
@@ -76,7 +85,8 @@ def labels(value: Any, n: int, *, name: str = "labels") -> "torch.Tensor":
 def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation a channel, float64 (channels,), of values in [0, 1].
 
-    ValueError where they are not ``channels`` finite numbers each, or where a std is not above 1e-6.
+    ValueError where they are not ``channels`` finite numbers each, where a std is not above 1e-6, or where they are of
+    grey levels from 0 to 255.
     """
     import torch
 
@@ -93,6 +103,11 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
         if not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite, but it is {array.tolist()}.")
         found.append(array)
+    if (abs(found[0]) > 2).any():
+        raise ValueError(
+            f"mean and std are of values in [0, 1], but mean is {found[0].tolist()}: where they are of grey levels, "
+            "divide both by 255."
+        )
     if not (found[1] > 1e-6).all():
         raise ValueError(f"Every std must be above 0 (1e-6 at least), but they are {found[1].tolist()}.")
     return found[0], found[1]
@@ -116,6 +131,16 @@ def whole(value: Any, name: str, low: int, high: int | None = None) -> int:
         limits = f"from {low} up" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be a whole number {limits}, but it is {number}.")
     return number
+
+
+def wholes(value: Any, name: str, low: int) -> tuple[int, ...]:
+    """``value`` as a tuple of different whole numbers from ``low`` up, one at least."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a tuple of whole numbers, but this is {value!r}.")
+    found = tuple(whole(each, name, low) for each in value)
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"{name} must be different whole numbers, one at least, but they are {found}.")
+    return found
 
 
 def number(value: Any, name: str, low: float, high: float = float("inf")) -> float:

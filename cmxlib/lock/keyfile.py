@@ -104,6 +104,8 @@ def read(path: Path, passphrase: Hidden | None = None) -> tuple[Hidden, str]:
     found = Hidden(_FILE.fullmatch(content.value))
     if not found.value:
         raise ValueError(f"{path} is not a complete cmxlib key file; restore it from a copy.")
+    if passphrase is not None:
+        raise ValueError(f"{path} is not encrypted: whoever reads it has the key. Load it without a passphrase.")
     version, origin = found.value[1], found.value[2].decode()
     secret = Hidden(bytes.fromhex(found.value[3].decode()))
     if not hmac.compare_digest(found.value[4].decode(), _check(secret, origin, version)):

@@ -123,7 +123,8 @@ class SecretKey:
         """Read a key that ``save`` wrote.
 
         ValueError where the file is malformed, truncated or altered, its origin included, where it is encrypted and no
-        passphrase is given (PassphraseNeeded), or another one; PermissionError where others may read it.
+        passphrase is given (PassphraseNeeded), or another one, or one is given and it is not encrypted; PermissionError
+        where others may read it.
         """
         passphrase = None if passphrase is None else Hidden(passphrase)
         secret, origin = keyfile.read(Path(path), passphrase)

@@ -40,6 +40,8 @@ Take = Callable[[Any], torch.Tensor] | None  # from a model's output to its logi
 
 def taken(output: Any, take: Take) -> Any:
     """What ``take`` takes of a model's output; without it, its ``logits``, or the output itself."""
+    if not (take is None or callable(take)):
+        raise TypeError(f"take must be a function of the model's output, but this is {take!r}.")
     return getattr(output, "logits", output) if take is None else take(output)
 
 

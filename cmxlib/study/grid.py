@@ -23,8 +23,11 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..learn.data import load_dataset
-from .scales import CIPHERS, ciphers, named
+from .records import SCALE_NAMES
+from .scales import CIPHERS, ciphers, named, new_model
 from .sweep import Grid
 from .tables import asked
 
@@ -46,6 +49,18 @@ def read_grid(path: str | Path) -> Grid:
         if not isinstance(found.get(name, kind()), kind):
             what = {str: "a text", list: "a list", dict: "a table"}[kind]
             raise ValueError(f"{path} must have {what} as {name}, but it is {found[name]!r}.")
+    if found["name"] in SCALE_NAMES:
+        raise ValueError(f"{path} is named {found['name']}, as a scale of the book, whose rows it would go among.")
+    for name, values in {"tables": found["tables"], **found.get("axes", {})}.items():
+        if isinstance(values, list) and (not values or any(value in values[:i] for i, value in enumerate(values))):
+            raise ValueError(f"{path} must have different values in {name}, one at least, but they are {values!r}.")
+    try:
+        return _grid(path, found)
+    except (TypeError, AttributeError) as error:  # a text for a number, say
+        raise ValueError(f"{path} cannot be used: {error}") from error
+
+
+def _grid(path, found) -> Grid:
     base = _changed(named(found["base"]), found.get("scale", {}), "scale")
     axes = found.get("axes", {})
     if wrong := [axis for axis, values in axes.items() if not isinstance(values, list)]:
@@ -59,6 +74,8 @@ def read_grid(path: str | Path) -> Grid:
         if (channels := scale.model.get("channels", 3)) != 3:
             scale = replace(scale, ciphers={cipher: ciphers(channels)[cipher] for cipher in scale.ciphers})
         scale = replace(scale, name=re.sub(r"[^a-z0-9_-]+", "_", name.lower()))
+        with torch.device("meta"):  # a network of sizes that cannot be is told before anything is measured
+            new_model(scale)
         grid.append((scale, tuple(table for name in found["tables"] for table in asked(scale, name))))
     return grid
 
@@ -79,16 +96,20 @@ def _changed(old: Any, changes: Mapping, where: str) -> Any:
         if name not in values and not here.endswith((".model.num_classes", ".model.channels")):
             raise ValueError(f"There is no {here}: there are {', '.join(map(str, values))}.")
         if name == "finer":
-            new[name] = {int(size): dict(differs) for size, differs in value.items()}
+            if not isinstance(value, dict) or not all(
+                size.isdecimal() and isinstance(differs, dict) for size, differs in value.items()
+            ):
+                raise ValueError(f"{here} must say what differs at a patch size, as in {here}.2.epochs = 30.")
+            new[name] = {int(size): differs for size, differs in value.items()}
         elif name == "ciphers":
-            if not isinstance(value, list) or set(value) - set(CIPHERS):
+            if not isinstance(value, list) or not value or any(cipher not in list(CIPHERS) for cipher in value):
                 raise ValueError(f"{here} must be a list of some of {', '.join(CIPHERS)}.")
             new[name] = {cipher: CIPHERS[cipher] for cipher in value}
         elif name == "dataset" and isinstance(value, dict):
             try:
                 new[name] = load_dataset(**value)
             except TypeError as error:
-                raise ValueError(f"{here} must be the arguments of load_dataset: {error}.") from error
+                raise ValueError(f"{here} must be the arguments of load_dataset: {error}") from error
         elif is_dataclass(values.get(name)) or isinstance(values.get(name), dict):
             if not isinstance(value, dict):
                 raise ValueError(f"{here} must name what differs, as in {here}.x = 1.")

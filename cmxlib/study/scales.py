@@ -14,9 +14,10 @@ import torch
 from .. import paths
 from ..learn.checkpoint import CheckpointError, load_model, save_model
 from ..learn.convmixer import ConvMixer
-from ..learn.data import Dataset, load_dataset
+from ..learn.data import NAMES, Dataset, load_dataset
 from ..learn.device import default_device
 from ..learn.train import TrainSettings, fit
+from ..lock import checks
 from ..lock.patch import PatchCipher
 from . import records
 
@@ -67,6 +68,10 @@ class AttackSettings:
     restarts: int = 3
     annealing: int = 8000
 
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            (checks.wholes if isinstance(value, tuple) else checks.whole)(value, name, 1)
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -108,6 +113,12 @@ class Scale:
 
     def __post_init__(self):
         records.check_name(self.name, "scale")
+        if not isinstance(self.dataset, Dataset) and self.dataset not in NAMES:
+            raise ValueError(f"dataset must be a Dataset or one of {', '.join(NAMES)}, but it is {self.dataset!r}.")
+        for name, low in {"n_wrong": 0, "anatomy_keys": 1, "anatomy_images": 1, "engine_epochs": 1}.items():
+            checks.whole(getattr(self, name), name, low)
+        for name, low in {"seeds": 0, "compared_seeds": 0, "patch_sizes": 1}.items():
+            checks.wholes(getattr(self, name), name, low)
         size = self.model.get("patch_size")
         if not self.patch_sizes or self.patch_sizes[0] != size:
             raise ValueError(

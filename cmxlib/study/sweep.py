@@ -10,6 +10,7 @@ that a task holds no more than a unit.
 
 import functools
 import os
+import re
 import signal
 import socket
 import threading
@@ -54,7 +55,8 @@ def cluster(scheduler: str = "", workers: int = 1) -> Iterator["Client"]:
             yield client
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(max(1, cores // workers), int(os.environ.get("OMP_NUM_THREADS") or cores))
+    asked = re.match("[1-9][0-9]{0,3}", os.environ.get("OMP_NUM_THREADS", ""))  # OpenMP takes "4,2", and more
+    threads = min(max(1, cores // workers), int(asked[0]) if asked else cores)
     settings = {
         "distributed.nanny.pre-spawn-environ": {},  # which would change the environment of this process
         "distributed.worker.daemon": False,  # a unit may start processes, as a chapter does

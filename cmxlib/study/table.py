@@ -59,7 +59,7 @@ def record(table: Table, scale: Scale, say: Callable[[str], None] = print) -> No
         for wait in (True,) if table.timed else (False, True):
             left = missing(table, scale)
             if wait and left and not table.timed:
-                say(f"Another process measures the last {len(left)} units of {table.name}: waiting for it.")
+                say(f"Waiting for another process, which measures {len(left)} units of {table.name}.")
             for unit in left:
                 if line := measured(table, scale, unit, wait):
                     say(line)

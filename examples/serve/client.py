@@ -27,6 +27,8 @@ class Client:
     def __init__(self, url: str, key: SecretKey):
         self._web = httpx.Client(base_url=url, timeout=60)
         about = self._web.get("/").raise_for_status().json()
+        if not isinstance(about, dict) or not {"key", "patch", "steps"} <= set(about):
+            raise ValueError(f"{url} is no server of an encrypted model: name the URL that server.py printed.")
         if about["key"] != key.fingerprint:
             raise ValueError(f"The server's model was encrypted with the key {about['key']}, not {key.fingerprint}.")
         self.cipher, self._key = PatchCipher(key, about["patch"], steps=tuple(about["steps"])), key.fingerprint
@@ -77,5 +79,5 @@ if __name__ == "__main__":
         print(f"classes: {', '.join(str(found) for found in client.ask(body).argmax(1))}")
         if args.load:
             print(json.dumps(load(client, body, args.load)))
-    except (ValueError, OSError, httpx.HTTPError) as error:
+    except (ValueError, OSError, httpx.HTTPError, httpx.InvalidURL) as error:
         sys.exit(f"client: {error}")

@@ -23,7 +23,11 @@ LARGEST = 16 * 2**20  # bytes of a request
 
 def application(path: str) -> FastAPI:
     """The server of an encrypted ONNX model."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of the runtime, whose classes are its own
+        reason = str(error).splitlines()[0]
+        raise SystemExit(f"{path} is no ONNX model that can be run ({reason}): name one.") from None
     text = session.get_modelmeta().custom_metadata_map.get("cmxlib")
     if text is None:
         raise SystemExit(f"{path} carries no record of a cipher: serve a model that cmx encrypt-model wrote.")
@@ -43,6 +47,14 @@ def application(path: str) -> FastAPI:
                 409, f"The images' key is {key}, the model's {record['key']}: give X-Key, and encrypt alike."
             )
         images = _array(await _body(request), record["patch"])
+        if (
+            images.dtype == np.float32
+            and "orthogonal" not in record["steps"]
+            and not 0 <= images.min() <= images.max() <= 1
+        ):
+            raise HTTPException(
+                400, "Images of float32 hold values in [0, 1]: divide grey levels by 255, or send uint8."
+            )
         values = images.astype(np.float32) / (255 if images.dtype == np.uint8 else 1)
         try:
             (logits,) = await run_in_threadpool(session.run, None, {name: (values - mean) / std})
@@ -90,6 +102,9 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     args = parser.parse_args()
     app = application(args.model)
-    listening = socket.create_server(("127.0.0.1", args.port))
+    try:
+        listening = socket.create_server(("127.0.0.1", args.port))
+    except (OSError, OverflowError) as error:
+        raise SystemExit(f"Port {args.port} cannot be had ({error}): leave --port out, or name another.") from None
     print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

@@ -246,6 +246,8 @@ IMAGES = [
      "encrypt-images in out --key no.key --patch 4", 1, "no.key: No such file"),
     ("a crop too large", folder(good),
      f"encrypt-images in/a.png b.png {LOCK} --crop 999", 1, "smaller than --crop 999"),
+    ("a side of a billion", folder(good),
+     f"encrypt-images in/a.png b.png {LOCK} --resize 999999999", 1, "smaller side"),
     ("no images", nothing, ALL, 1, "holds no image"),
     ("nowhere", nothing, f"encrypt-images none out {LOCK}", 1, "none"),
     ("an empty name", nothing, ["encrypt-images", "", "b.png", *LOCK.split()], 1, "."),
@@ -348,6 +350,10 @@ FILES_OF_MODELS = [
      "mean must be finite"),
     ("a std of 1e999", safetensors(tensor()), f"{TENSORS} --mean 0 0 0 --std 1e999 1 1".replace("--norm imagenet ", ""),
      1, "std must be finite"),
+    ("a mean of grey levels", content("a.safetensors", lambda: save(STATE)),
+     f"{TENSORS} --mean 124 116 104 --std 58 57 57".replace("--norm imagenet ", ""), 1, "divide both by 255"),
+    ("a norm and a mean", content("a.safetensors", lambda: save(STATE)), f"{TENSORS} --mean 0 0 0 --std 1 1 1", 1,
+     "--norm stands for a --mean and a --std"),
     ("a mean of words", safetensors(tensor()), f"{TENSORS} --mean a b c", 2, "invalid float"),
     ("a norm unknown", safetensors(tensor()), TENSORS.replace("imagenet", "mine"), 2, "invalid choice"),
     ("steps unknown", safetensors(tensor()), f"{TENSORS} --steps twist", 2, "is not shuffle,flip"),
@@ -387,6 +393,36 @@ BOOK = [
     ("no workers", nothing, "book --workers 0", 2, "no whole number from 1 up"),
     ("two places to run", nothing, "book --workers 1 --scheduler x", 2, "not allowed with"),
 ]  # fmt: skip
+
+QUICK = 'base = "quick"\nname = "x"\ntables = ["keys"]\n'
+CHANGES = [
+    ("an epoch and a half", "[scale]\ntrain.epochs = 1.5", "epochs must be a whole number"),
+    ("epochs as a text", "[scale]\ntrain.epochs = '8'", "epochs must be a whole number"),
+    ("a rate as a text", "[scale]\ntrain.max_lr = '0.1'", "max_lr must be a number"),
+    ("seeds as texts", "[scale]\nseeds = ['0']", "seeds must be a whole number"),
+    ("a seed of a date", "[scale]\nseeds = [2020-01-01]", "seeds must be a whole number"),
+    ("seeds twice", "[scale]\nseeds = [0, 0]", "seeds must be different"),
+    ("no seeds", "[scale]\nseeds = []", "seeds must be different whole numbers, one at least"),
+    ("wrong keys as a text", "[scale]\nn_wrong = '5'", "n_wrong must be a whole number"),
+    ("no ciphers", "[scale]\nciphers = []", "scale.ciphers must be a list of some of"),
+    ("ciphers in a list in a list", "[scale]\nciphers = [['flip']]", "scale.ciphers must be a list of some of"),
+    ("a data set unknown", "[scale]\ndataset = 'cifar'", "dataset must be a Dataset or one of"),
+    ("what differs at x", "[scale]\nfiner.x.epochs = 3", "scale.finer must say"),
+    ("what differs by 3", "[scale]\nfiner.2 = 3", "scale.finer must say"),
+    ("no draws", "[scale]\nattack.draws = 0", "draws must be a whole number from 1"),
+    ("an axis of nothing", "[axes]\n'model.depth' = []", "different values in model.depth, one at least"),
+    ("an axis of one value twice", "[axes]\n'model.depth' = [4, 4]", "different values in model.depth"),
+    ("a depth as a text", "[axes]\n'model.depth' = ['4']", "depth must be a whole number"),
+]
+SWEEPS = [
+    ("a sweep named as a scale of the book", QUICK.replace("x", "small"), "as a scale of the book"),
+    ("a sweep of no tables", QUICK.replace('"keys"', ""), "different values in tables, one at least"),
+    ("a sweep of a table twice", QUICK.replace('"keys"', '"keys", "keys"'), "different values in tables"),
+    *((f"a sweep: {name}", QUICK + changes, words) for name, changes, words in CHANGES),
+]
+BOOK += [
+    (name, content("a.toml", text.encode()), "study --status --sweep a.toml", 1, words) for name, text, words in SWEEPS
+]
 
 ROWS = [*KEY_FILES, *IMAGES, *RECORDS, *ARRAYS, *FILES_OF_MODELS, *BOOK]
 

@@ -2,6 +2,7 @@
 wrong. And right calls in odd forms: views, other byte orders, Windows' line ends."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -34,16 +35,19 @@ from cmxlib.lock import bits, near, norm, position, use
 from cmxlib.lock.blocks import BlockCipher
 from cmxlib.lock.conventional import key_space_bits, make_cipher
 from cmxlib.study import records
+from cmxlib.study.scales import AttackSettings
 
 KEY, RNG, DRAW = SecretKey.for_experiment(1), np.random.default_rng(0), torch.Generator()
 CIPHER, MIXING = PatchCipher(KEY), PatchCipher(KEY, steps=("orthogonal",))
 X = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 V, Y = X / 255, torch.arange(4)  # the same as values, and labels
 NAN, NORM = torch.full_like(V, torch.nan), {"mean": (0.5,) * 3, "std": (0.3,) * 3}
+GREY = {"mean": (125.0,) * 3, "std": (60.0,) * 3}
 DATA = Dataset("toy", X, Y, X, Y, tuple("0123456789"), **NORM)
 SETTINGS = TrainSettings(epochs=1, batch_size=2, crop_padding=0)
 torch.manual_seed(0)
 MODEL = ConvMixer(8, 1, 3, 4).eval()
+FROZEN = ConvMixer(8, 1, 3, 4).requires_grad_(False)
 HALF = "\ud800"  # half a character, as a name that is no UTF-8 brings it
 
 
@@ -55,8 +59,21 @@ def train(model=None, given=DATA, settings=SETTINGS, **options):
     return fit(ConvMixer(8, 1, 3, 4) if model is None else model, given, settings, progress=False, **options)
 
 
+def quantised(values):
+    return torch.quantize_per_tensor(values, 1 / 255, 0, torch.quint8)
+
+
 def trials(cipher, n_wrong=None, **options):
     return key_trials(MODEL, DATA, cipher, n_wrong, **options)
+
+
+def plain_key(passphrase):
+    """Loaded from a file that needs no passphrase; no such file is left."""
+    KEY.save("my.key")
+    try:
+        SecretKey.load("my.key", passphrase=passphrase)
+    finally:
+        os.unlink("my.key")
 
 
 KEYS = [
@@ -98,6 +115,7 @@ KEYS = [
     ("a name too long", lambda: KEY.save("a" * 300), OSError, "too long: 'aaa"),
     ("saved with an empty passphrase", lambda: KEY.save("k", passphrase=""), ValueError, "passphrase is empty"),
     ("saved with bytes", lambda: KEY.save("k", passphrase=b"a"), TypeError, "passphrase must be a text"),
+    ("a passphrase of a plain file", lambda: plain_key("x"), ValueError, "my.key is not encrypted: whoever reads it"),
 ]
 
 CIPHERS = [
@@ -122,6 +140,19 @@ CIPHERS = [
     ("infinite halves", lambda: CIPHER.encrypt(V.half() * torch.inf), ValueError, r"must hold values in \[0, 1\]"),
     ("complex numbers", lambda: CIPHER.encrypt(V.to(torch.complex64)), TypeError, "complex64"),
     ("truth values", lambda: CIPHER.encrypt(X.bool()), TypeError, "torch.bool"),
+    ("sparse images", lambda: CIPHER.encrypt(V.to_sparse()), TypeError, r"torch.sparse_coo: use images.to_dense\(\)"),
+    ("images in rows", lambda: CIPHER.encrypt(V.reshape(12, -1).to_sparse_csr()), TypeError, "torch.sparse_csr"),
+    ("nested images", lambda: CIPHER.encrypt(torch.nested.nested_tensor(list(V))), TypeError, "this one is nested"),
+    ("images without values", lambda: CIPHER.decrypt(V.to("meta")), TypeError, "images must .* on the meta device"),
+    ("quantised images", lambda: CIPHER.encrypt(quantised(V)), TypeError, r"quantised: use images.dequantize\(\)"),
+    ("images of Intel's layout", lambda: bits.to_bits(V.to_mkldnn()), TypeError, "torch._mkldnn"),
+    ("an array of objects", lambda: CIPHER.encrypt(np.array(V.tolist(), object)), TypeError, "this is ndarray"),
+    (
+        "entries as objects",
+        lambda: PatchCipher.from_entries(np.array([None] * 48), [0] * 48),
+        ValueError,
+        "permutation",
+    ),
     ("one channel", lambda: CIPHER.encrypt(X[:, :1]), ValueError, r"\(N, 3, H, W\)"),
     ("channels last", lambda: CIPHER.encrypt(X.permute(0, 2, 3, 1)), ValueError, r"\(N, 3, H, W\)"),
     ("no width", lambda: CIPHER.encrypt(X[..., :0]), ValueError, "not be 0"),
@@ -169,6 +200,8 @@ CIPHERS = [
 
 MODELS = [
     ("a key for a cipher", lambda: encrypt_model(MODEL, KEY, **NORM), TypeError, "cipher must be a PatchCipher"),
+    ("a class for a cipher", lambda: encrypt_model(MODEL, PatchCipher, **NORM), TypeError, "have encrypt, .* is type"),
+    ("statistics of grey levels", lambda: encrypt_model(MODEL, CIPHER, **GREY), ValueError, "where they are of grey"),
     ("nothing for a cipher", lambda: decrypt_model(MODEL, None, **NORM), TypeError, "cipher must be a PatchCipher"),
     ("a name for a model", lambda: encrypt_model("m", CIPHER, **NORM), TypeError, "model must be a torch module"),
     ("a state dict", lambda: encrypt_model(MODEL.state_dict(), CIPHER, **NORM), TypeError, "call load_state_dict"),
@@ -269,6 +302,25 @@ LEARNING = [
         ValueError,
         "crop_padding must be a whole number from 0 to 16",
     ),
+    ("grey levels as floats", lambda: data(train_images=X.float()), ValueError, "train_images as floats are values in"),
+    ("a device unknown", lambda: train(device="gpu"), ValueError, "The device 'gpu' cannot be used here"),
+    ("a device elsewhere", lambda: train(device="mps:7"), ValueError, "The device 'mps:7' cannot be used"),
+    ("a device of no values", lambda: train(device="meta"), ValueError, "The device 'meta' cannot be used"),
+    ("nothing to train", lambda: train(FROZEN), ValueError, "No parameter of the model is trained"),
+    ("bfloat16 by name", lambda: train(autocast="bf16"), TypeError, "autocast must be None, True or False"),
+    (
+        "sparse labels",
+        lambda: accuracy(MODEL, X, Y.to_sparse(), **NORM),
+        TypeError,
+        "labels must be an ordinary tensor",
+    ),
+    ("labels as objects", lambda: accuracy(MODEL, X, np.array([0, 1, 2, None]), **NORM), TypeError, "this is ndarray"),
+    ("means as objects", lambda: normalise(X, np.array([None] * 3), (1,) * 3), ValueError, "mean must be finite"),
+    ("statistics of floats to 255", lambda: channel_statistics(X.float()), ValueError, "these reach 25"),
+    ("logits of floats to 255", lambda: logits(MODEL, X.float(), **NORM), ValueError, "divide them by 255"),
+    ("a folder of huge images", lambda: load_dataset("folder", root=".", size=10**6), ValueError, "from 1 to 10000"),
+    ("more images than there are", lambda: trials({}, 1, n_images=99), ValueError, "n_images must .* from 1 to 4"),
+    ("logits taken by name", lambda: trials({}, 1, take="logits"), TypeError, "take must be a function"),
     ("no generator", lambda: augment(X, None), TypeError, "generator must be a torch.Generator"),
     ("shifts of -1", lambda: augment(X, DRAW, crop_padding=-1), ValueError, "crop_padding must be"),
     ("mirrored, perhaps", lambda: augment(X, DRAW, flip="yes"), TypeError, "flip must be True or False"),
@@ -364,6 +416,7 @@ ATTACKS = [
     ("noise on nothing", lambda: adversarial.noise(None), TypeError, "images must be a torch tensor"),
 ]
 
+P4 = {"patch_size": 4}
 STUDY = [
     ("a scale outside", lambda: records.results_dir("../x"), ValueError, r"no scale '\.\./x'"),
     ("no scale", lambda: records.results_dir(None), ValueError, "no scale None"),
@@ -375,6 +428,17 @@ STUDY = [
     ("a model of '0'", lambda: trained_model("quick", seed="0"), TypeError, "seed must be a whole number"),
     ("a model of -1", lambda: trained_model("quick", seed=-1), ValueError, "seed must be a whole number from 0"),
     ("no patches", lambda: Scale("x", DATA, {}, SETTINGS, 1), ValueError, "patch_sizes must begin with"),
+    ("seeds twice", lambda: Scale("x", DATA, P4, SETTINGS, 1, seeds=(0, 0)), ValueError, "seeds must be different"),
+    ("a seed of 0.5", lambda: Scale("x", DATA, P4, SETTINGS, 1, seeds=(0.5,)), TypeError, "seeds must be a whole"),
+    ("seeds as a number", lambda: Scale("x", DATA, P4, SETTINGS, 1, seeds=3), TypeError, "seeds must be a tuple"),
+    (
+        "a data set unknown",
+        lambda: Scale("x", "cifar", P4, SETTINGS, 1),
+        ValueError,
+        "dataset must be a Dataset or one",
+    ),
+    ("-5 wrong keys", lambda: Scale("x", DATA, P4, SETTINGS, -5), ValueError, "n_wrong must be a whole number from 0"),
+    ("no draws", lambda: AttackSettings(draws=0), ValueError, "draws must be a whole number from 1"),
     ("a scale's name", lambda: Scale("../x", DATA, {"patch_size": 4}, SETTINGS, 1), ValueError, r"no scale '\.\./x'"),
 ]
 

@@ -28,7 +28,6 @@ NOT_IMPORTED = {  # name: the file that uses it, and the word by which it does
     "sphinx-book-theme": ("site/conf.py", "sphinx_book_theme"),
     "sphinx-mathjax-offline": ("site/conf.py", "sphinx-mathjax-offline"),
     "sphinxcontrib-bibtex": ("site/conf.py", "sphinxcontrib.bibtex"),
-    "uv": ("Makefile", "/uv pip install"),
 }
 
 

@@ -3,6 +3,7 @@ whoever asked gets one sentence."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from cmxlib import paths
 from cmxlib.paths import ROOT
+from cmxlib.study import records
 
 from . import kills
 from .counts import COUNTS, FULL
@@ -208,4 +211,113 @@ def test_a_full_output_is_told(key):
     with open("/dev/full", "w") as full:
         process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=buffered)
     assert process.returncode == 1
-    assert process.stderr == "cmx: The output could not be written (No space left on device).\n"
+    assert process.stderr.startswith("cmx: ") and process.stderr.endswith("No space left on device.\n")
+
+
+# -- a worker that dies --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_worker_that_dies_is_told_and_its_files_are_tried_once_more(always, key, cmx, monkeypatch):
+    """A worker reads a file that kills it, as by the system for want of memory: once, or each time."""
+    os.mkdir("in")
+    for n in range(100):
+        Image.fromarray(np.full((8, 8, 3), n, np.uint8)).save(f"in/{n:03}.png")
+    with open("sitecustomize.py", "w") as file:
+        file.write(DEADLY.format(always=always))
+    command = ("encrypt-images", "in", "out", "--key", "my.key", "--patch", "4", "--workers", "2")
+    path = os.pathsep.join((os.getcwd(), str(ROOT)))
+    done = subprocess.run(
+        [sys.executable, "-m", "cmxlib", *command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        timeout=200,
+    )
+    first, *rest = done.stderr.splitlines()
+    assert re.fullmatch(r"cmx: A worker process died: the \d+ files that are left are tried once more\.", first), done
+    if always:
+        assert done.returncode == 1 and len(rest) == 1 and "died again, at in/" in rest[0] and "--workers" in rest[0]
+        os.unlink("sitecustomize.py")
+        assert cmx(*command)[0] == 0
+    else:
+        assert done.returncode == 0 and not rest
+    assert sorted(os.listdir("out")) == sorted(os.listdir("in"))
+    COUNTS["workers"] += 1
+
+
+DEADLY = """
+import os, sys
+def hook(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("in/050.png"):
+        if {always} or not os.path.exists("died"):
+            open("died", "w").close()
+            os.kill(os.getpid(), 9)
+sys.addaudithook(hook)
+"""
+
+
+# -- clocks that jump, and locks of the dead -----------------------------------------------------------------------
+
+TIMES = [0.0, 4e9]  # 1970 and 2096: what a file says that was written while the clock stood so
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_a_sweep_asks_who_is_alive_and_not_the_clock(time, tmp_path):
+    with paths.replacing(tmp_path / "a") as file:
+        file.write(b"half")
+        (living,) = tmp_path.iterdir()
+        dead = tmp_path / ".b.0123.cmx-tmp"
+        dead.touch()
+        for each in (living, dead, tmp_path):
+            os.utime(each, (time, time))
+        paths.sweep(tmp_path)
+        assert living.exists() and not dead.exists()
+    assert (tmp_path / "a").read_bytes() == b"half"
+    COUNTS["clocks"] += 1
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from cmxlib.study.records import locked
+lock = locked(Path(sys.argv[1])).acquire()
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_a_lock_is_of_a_living_process_whatever_the_clock_says(time, tmp_path):
+    """The lock of a batch and of a unit: held while its process lives, and free at once when that was killed."""
+    command = [sys.executable, "-c", HOLDS, str(tmp_path / "unit.csv")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout.readline() == b"held\n"
+        (lock,) = tmp_path.iterdir()
+        os.utime(lock, (time, time))
+        with pytest.raises(TimeoutError):
+            records.locked(tmp_path / "unit.csv").acquire(timeout=0.2)
+        process.kill()
+    with records.locked(tmp_path / "unit.csv").acquire(timeout=1):
+        COUNTS["clocks"] += 1
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_what_is_done_is_known_whatever_the_clock_says(time, key, cmx):
+    """Images of the future are encrypted once; one that took the place of another is not taken for it, old as it is."""
+    os.mkdir("in")
+    for name in "ab":
+        Image.fromarray(np.full((8, 8, 3), 9, np.uint8)).save(f"in/{name}.png")
+        os.utime(f"in/{name}.png", (time, time))
+    np.save("in/c.npy", np.zeros((1, 3, 8, 8), np.uint8))
+    os.utime("in/c.npy", (time, time))
+    command = ("encrypt-images", "in", "out", "--key", "my.key", "--patch", "4", "--json")
+    assert cmx(*command)[1]["encrypted"] == 3
+    assert cmx(*command)[1]["done before"] == 3
+    Image.fromarray(np.full((8, 8, 3), 5, np.uint8)).save("new.png")
+    shutil.copy("new.png", "in/a.png")
+    os.utime("in/a.png", (time + 1, time + 1))
+    status, found, said = cmx(*command)
+    assert status == 1 and found["done before"] == 2 and "out/a.png is older than in/a.png: give --force" in said
+    COUNTS["clocks"] += 1
