@@ -1,9 +1,9 @@
 """The command line: what it takes, and that it answers in a sentence."""
 
 import argparse
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -20,15 +20,11 @@ def cmx(*arguments, **options):
 
 
 def test_help_comes_at_once_and_names_each_command():
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = cmx("--help")
-        seconds.append(time.perf_counter() - start)
-    assert [
-        name for name in (*FILES, "book", "study", "save", "readme", "counts") if f"\n    {name}" not in done.stdout
-    ] == []
-    assert min(seconds) < 0.5
+    before, done, after = os.times(), cmx("--help"), os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    assert spent < 0.5  # seconds of a processor, so that a busy machine is no failure
+    commands = *FILES, "book", "study", "save", "readme", "counts"
+    assert [name for name in commands if f"\n    {name}" not in done.stdout] == []
 
 
 def test_the_version():

@@ -182,13 +182,12 @@ def names(cell: dict, context: type) -> set[str]:
     return found | (imported if context is ast.Store else set())
 
 
-def seconds(path: Path) -> str:
-    """How long the last `cmx book` at quick scale took for a notebook, "-" where there was none."""
+def seconds(path: Path) -> float | None:
+    """How long the last `cmx book` at quick scale took for a notebook, None where there was none."""
     copy = build_dir("quick") / "notebooks" / path.name
     if path.parent != FOLDER or not copy.exists():
-        return "-"
-    duration = load(copy)["metadata"].get("papermill", {}).get("duration")
-    return f"{duration:.0f}" if duration else "-"
+        return None
+    return load(copy)["metadata"].get("papermill", {}).get("duration")
 
 
 def count_table() -> str:
@@ -196,24 +195,18 @@ def count_table() -> str:
 
     `seconds` are those of the last `cmx book` on this machine at quick scale.
     """
-    rows: list[tuple[str, ...]] = [
-        (
-            *("notebook", "words", "lines of code", "pictures", "minutes"),
-            *("exercises", "hints", "cells that print", "compared", "share", "seconds"),
-        )
-    ]
-    total: dict[str, int] = {}
-    for path in chapters(folder=FOLDER, solutions=True):
-        found = counts(load(path))
-        total = {name: total.get(name, 0) + found[name] for name in found}
-        rows.append((path.relative_to(FOLDER).with_suffix("").as_posix(), *_count_row(found), seconds(path)))
-    times = [int(row[-1]) for row in rows[1:] if row[-1] != "-"]
-    return text_table([*rows, ("all", *_count_row(total), str(sum(times)) if times else "-")])
+    import pandas as pd
 
-
-def _count_row(found: dict[str, int]) -> tuple[str, ...]:
-    share = f"{found['compared'] / found['printing']:.0%}" if found["printing"] else "-"
-    return (*map(str, found.values()), share)
+    found = {
+        path.relative_to(FOLDER).with_suffix("").as_posix(): counts(load(path)) | {"seconds": seconds(path)}
+        for path in chapters(folder=FOLDER, solutions=True)
+    }
+    table = pd.DataFrame.from_dict(found, "index").astype(float)
+    table.loc["all"] = table.sum(min_count=1)
+    share = (table.compared / table.printing).map("{:.0%}".format, na_action="ignore")
+    table.insert(len(table.columns) - 1, "share", share)
+    table = table.rename(columns={"lines": "lines of code", "printing": "cells that print"})
+    return table.to_string(float_format="{:.0f}".format, na_rep="-")
 
 
 def text_table(rows: list[tuple[str, ...]]) -> str:

@@ -46,7 +46,7 @@ def planted(steps):
 def test_hill_climbing_finds_a_planted_key(steps):
     locked, cipher, images, labels = planted(steps)
     start = PatchCipher.from_entries(np.arange(ENTRIES), np.zeros(ENTRIES, bool), 2)
-    estimate, losses = hill_climb(locked, images, labels, trials=600, steps=steps, start=start, **NORM)
+    estimate, losses = hill_climb(locked, images, labels, trials=120, steps=steps, start=start, **NORM)
     assert share_recovered(estimate, cipher) == 1
     assert losses[-1] < losses[0]
 
@@ -69,7 +69,7 @@ def test_gradient_search_learns_flips_too():
 def test_searches_find_nothing_from_meaningless_labels(search):
     locked, cipher, images, labels = planted(("shuffle", "flip"))
     mixed = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    budget = {"trials": 300} if search is hill_climb else {"iterations": 100, "flipped": cipher.flipped}
+    budget = {"trials": 120} if search is hill_climb else {"iterations": 100, "flipped": cipher.flipped}
     assert share_recovered(search(locked, images, mixed, **NORM, **budget)[0], cipher) < 0.4
 
 
