@@ -1,4 +1,4 @@
-"""Processes that are killed at work, or stopped, or may not write: `python -m tests.trust.kills JOB N M FOLDER`.
+"""Processes that are killed at work, or stopped, or may not write: `python -m tests.trust.kills N M FOLDER JOB ...`.
 
 A job is done once, whole, for what it should give. Then N processes begin it, each in a folder of its own, and get
 SIGKILL, which nothing can catch: one half at a random moment, the other at each of the calls that change a file, in
@@ -8,6 +8,7 @@ its own. After each, every file has to be whole; the job is done again, and has 
 A server imports everything once, and each process is a fork of it: a hundred take a minute, not ten.
 """
 
+import functools
 import io
 import json
 import os
@@ -395,14 +396,25 @@ def nobody():
         os.chmod(".", 0o500)
 
 
+def tried(name: str, n: int, m: int) -> None:
+    """All of it with one job, in the folder that the process is in; found.json says what was found."""
+    trials = Trials(name, Path.cwd() / "trials")
+    found = {"changes": stop(trials, n, 0, signal.SIGKILL)}
+    if name != "papermill batch":  # which answers Ctrl-C itself, and its files are written by processes of their own
+        stop(trials, m, 1, signal.SIGINT)
+        found |= {"full": refused(trials, full_disk), "closed": refused(trials, nobody)}
+    Path(trials.where, "../found.json").write_text(json.dumps(found))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0  # its thread could hold a lock while this process is forked
     records.commit()
-    name, n, m, where = sys.argv[1:]
-    trials = Trials(name, Path(where))
-    found = {"changes": stop(trials, int(n), 0, signal.SIGKILL)}
-    if name != "papermill batch":  # which answers Ctrl-C itself, and its files are written by processes of their own
-        stop(trials, int(m), 1, signal.SIGINT)
-        found |= {"full": refused(trials, full_disk), "closed": refused(trials, nobody)}
+    n, m, where, *names = sys.argv[1:]
+    found = {}
+    for name in names:
+        folder = Path(where, name)
+        folder.mkdir()
+        pid = fork(folder, functools.partial(tried, name, int(n), int(m)))
+        found[name] = None if ended(pid) else json.loads((folder / "found.json").read_text())
     print(json.dumps(found))

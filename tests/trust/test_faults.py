@@ -29,23 +29,32 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, limits a
 KILLS, STOPS = (17, 10) if FULL else (2, 2)
 
 
+# Each kernel takes seconds: in make test one batch is killed, by tests/book/test_run.py.
+JOBS = [job for job in kills.JOBS if FULL or job != "papermill batch"]
+
+
 @functools.cache
-def trials(job):
-    """What `tests.trust.kills` says, in a folder that everybody may enter."""
+def all_trials():
+    """What `tests.trust.kills` says, in a folder that everybody may enter; and what it printed of errors."""
     folder = tempfile.mkdtemp(dir="/tmp")
     os.chmod(folder, 0o755)
     try:
-        command = [sys.executable, "-m", "tests.trust.kills", job, str(KILLS), str(STOPS), f"{folder}/trials"]
+        command = [sys.executable, "-m", "tests.trust.kills", str(KILLS), str(STOPS), folder, *JOBS]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=900)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=1800)
         assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.splitlines()[-1])
+        return json.loads(done.stdout.splitlines()[-1]), done.stderr
     finally:
         shutil.rmtree(folder)
 
 
-# Each kernel takes seconds: one batch is killed in make test, by tests/book/test_run.py.
-@pytest.mark.parametrize("job", [job for job in kills.JOBS if FULL or job != "papermill batch"])
+def trials(job):
+    found, said = all_trials()
+    assert found[job], said[-3000:]
+    return found[job]
+
+
+@pytest.mark.parametrize("job", JOBS)
 def test_a_killed_job_goes_on_and_gives_the_same(job):
     found = trials(job)
     assert found["changes"] > 2
