@@ -8,6 +8,7 @@ its own. After each, every file has to be whole; the job is done again, and has 
 A server imports everything once, and each process is a fork of it: a hundred take a minute, not ten.
 """
 
+import functools
 import io
 import json
 import os
@@ -395,16 +396,25 @@ def nobody():
         os.chmod(".", 0o500)
 
 
+def tried(name: str, n: int, m: int) -> None:
+    """All of it with one job, in the folder that the process is in; found.json says what was found."""
+    trials = Trials(name, Path.cwd() / "trials")
+    found = {"changes": stop(trials, n, 0, signal.SIGKILL)}
+    if name != "papermill batch":  # which answers Ctrl-C itself, and its files are written by processes of their own
+        stop(trials, m, 1, signal.SIGINT)
+        found |= {"full": refused(trials, full_disk), "closed": refused(trials, nobody)}
+    Path(trials.where, "../found.json").write_text(json.dumps(found))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0  # its thread could hold a lock while this process is forked
     records.commit()
     n, m, where, *names = sys.argv[1:]
-    told = {}
+    found = {}
     for name in names:
-        trials = Trials(name, Path(where, name))
-        told[name] = {"changes": stop(trials, int(n), 0, signal.SIGKILL)}
-        if name != "papermill batch":  # it answers Ctrl-C itself, and other processes write its files
-            stop(trials, int(m), 1, signal.SIGINT)
-            told[name] |= {"full": refused(trials, full_disk), "closed": refused(trials, nobody)}
-    print(json.dumps(told))
+        folder = Path(where, name)
+        folder.mkdir()
+        pid = fork(folder, functools.partial(tried, name, int(n), int(m)))
+        found[name] = None if ended(pid) else json.loads((folder / "found.json").read_text())
+    print(json.dumps(found))

@@ -17,9 +17,13 @@ same, to the bit, nothing twice, and no temporary file was left.
 |---|---:|
 {killed}
 
-{full} jobs on a full disk, {closed} in folders that were not theirs and {interrupts} stopped by Ctrl-C ended in one
-sentence that names the file, lost nothing, and were finished when given again. A loss that is no number stops a
-training with the checkpoint of the last good epoch (`tests/learn/test_train.py`).
+{full} jobs on a full disk, {closed} in folders that were not theirs and {interrupts} stopped by Ctrl-C, at a random
+moment or before such a call, lost nothing and were finished when given again; what could not be written was told in a
+sentence that names the file. {workers} batches lost a worker process: that was told and its files tried once more; a
+file that kills each worker is named. {memory} calls that ran out of memory said in one sentence what to give less of,
+and took no file for damaged. {clocks} times files and locks had dates of 1970 or 2096: who is alive, not the clock,
+tells what may be swept or begun. A loss that is no number stops a training with the checkpoint of the last good epoch
+(`tests/learn/test_train.py`).
 
 ## Bad and hostile input
 
@@ -65,6 +69,9 @@ def page(counts: Counter, calls: int, commands: int, guided: dict, loads: dict, 
         full=counts["full disks"],
         closed=counts["closed folders"],
         interrupts=counts["interrupts"],
+        workers=counts["workers"],
+        memory=counts["out of memory"],
+        clocks=counts["clocks"],
         calls=calls,
         commands=commands,
         fuzz=counts["fuzz executions"],

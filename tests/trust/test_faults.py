@@ -1,6 +1,7 @@
 """Kills, full disks, folders that nobody may write to, Ctrl-C: files stay old or become new, what was done is kept, and
 whoever asked gets one sentence."""
 
+import functools
 import json
 import os
 import re
@@ -26,28 +27,36 @@ from .counts import COUNTS, FULL
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, limits and signals as Linux has them")
 KILLS, STOPS = (17, 10) if FULL else (2, 2)
-# Each kernel takes seconds: one batch is killed in make test, by tests/book/test_run.py.
+
+
+# Each kernel takes seconds: in make test one batch is killed, by tests/book/test_run.py.
 JOBS = [job for job in kills.JOBS if FULL or job != "papermill batch"]
 
 
-@pytest.fixture(scope="module")
-def trials():
-    """What `tests.trust.kills` says of each job, in a folder that everybody may enter."""
+@functools.cache
+def all_trials():
+    """What `tests.trust.kills` says, in a folder that everybody may enter; and what it printed of errors."""
     folder = tempfile.mkdtemp(dir="/tmp")
     os.chmod(folder, 0o755)
     try:
         command = [sys.executable, "-m", "tests.trust.kills", str(KILLS), str(STOPS), folder, *JOBS]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=5400)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=1800)
         assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.splitlines()[-1])
+        return json.loads(done.stdout.splitlines()[-1]), done.stderr
     finally:
         shutil.rmtree(folder)
 
 
+def trials(job):
+    found, said = all_trials()
+    assert found[job], said[-3000:]
+    return found[job]
+
+
 @pytest.mark.parametrize("job", JOBS)
-def test_a_killed_job_goes_on_and_gives_the_same(job, trials):
-    found = trials[job]
+def test_a_killed_job_goes_on_and_gives_the_same(job):
+    found = trials(job)
     assert found["changes"] > 2
     COUNTS["kills"] += KILLS
     COUNTS[f"kills: {job}"] = KILLS
@@ -64,8 +73,8 @@ FULL_DISK = {
 
 
 @pytest.mark.parametrize("job", FULL_DISK)
-def test_a_full_disk_loses_nothing(job, trials):
-    said = trials[job]["full"]
+def test_a_full_disk_loses_nothing(job):
+    said = trials(job)["full"]
     assert FULL_DISK[job] in said and "File too large" in said, said
     COUNTS["full disks"] += 1
 
@@ -81,8 +90,8 @@ CLOSED = {
 
 
 @pytest.mark.parametrize("job", CLOSED)
-def test_a_closed_folder_is_told(job, trials):
-    said = trials[job]["closed"]
+def test_a_closed_folder_is_told(job):
+    said = trials(job)["closed"]
     assert CLOSED[job] in said and "Permission denied" in said, said
     COUNTS["closed folders"] += 1
 
