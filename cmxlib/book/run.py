@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,13 +210,8 @@ def environment(threads: int | None) -> dict[str, str]:
 
 def _end(process) -> None:
     """End the chapter's process and a kernel that it left, which no signal to its group would reach."""
-    import psutil
-
-    family = _family(process.pid)
-    process.kill()
-    _kill(family)
+    end_family(process.pid, process.kill)
     process.join()
-    psutil.wait_procs(family, timeout=5)
 
 
 def _end_with_the_batch() -> None:
@@ -224,25 +219,22 @@ def _end_with_the_batch() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    _kill(_family(os.getpid()))
+    end_family(os.getpid())
     os._exit(1)
 
 
-def _family(pid: int) -> list:
-    """The processes that one has started, and those that these have."""
+def end_family(pid: int, first: Callable[[], object] = lambda: None) -> None:
+    """End the processes that one has started, and those of theirs; ``first`` is done before, when they are known."""
     import psutil
 
+    family = []
     with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).children(recursive=True)
-    return []
-
-
-def _kill(family: list) -> None:
-    import psutil
-
+        family = psutil.Process(pid).children(recursive=True)
+    first()
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
+    psutil.wait_procs(family, timeout=5)
 
 
 def _where(copy: Path) -> str:

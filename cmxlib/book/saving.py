@@ -5,11 +5,12 @@ import io
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..paths import write_text
 from . import chapters
-from .run import LIMITS, environment
+from .run import LIMITS, end_family, environment
 
 THREADS = 2  # those that the saved outputs were made with
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}  # as ipykernel installs it
@@ -18,14 +19,15 @@ KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language":
 def save(only: str = "", folder: Path = chapters.FOLDER) -> None:
     """Run chapters and solutions at quick scale where they are, and keep their outputs, as they are committed.
 
-    A notebook that raises is left as it was. What differs between machines or runs is left out: times, the
-    random names of widgets; so that saving anew what has not changed leaves no difference. Pictures are
-    kept in 256 colours, which takes a third of the room. What the kernel says of itself stays, with the version of
-    Python: JupyterLab would add it when it opens the notebook, and mark that as unsaved.
-    ValueError where no notebook's name begins with ``only``.
+    A notebook that raises is left as it was, with a ValueError that says why. What differs between machines or runs is
+    left out: times, the random names of widgets; so that saving anew what has not changed leaves no difference.
+    Pictures are kept in 256 colours, which takes a third of the room. What the kernel says of itself stays, with the
+    version of Python: JupyterLab would add it when it opens the notebook, and mark that as unsaved. ValueError where no
+    notebook's name begins with ``only``.
     """
     import nbformat
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     os.environ.update(environment(THREADS))
     for path in chapters.chapters(only, folder, solutions=True):
@@ -33,14 +35,23 @@ def save(only: str = "", folder: Path = chapters.FOLDER) -> None:
         notebook = nbformat.read(path, as_version=4)
         notebook.metadata["kernelspec"] = KERNEL.copy()
         notebook.metadata.pop("widgets", None)
-        NotebookClient(
+        client = NotebookClient(
             notebook,
             timeout=LIMITS["quick"][0],
             record_timing=False,
             coalesce_streams=True,
             extra_arguments=["--log-level=ERROR"],
             resources={"metadata": {"path": str(path.parent)}},
-        ).execute()
+        )
+        with ThreadPoolExecutor(1) as pool:  # in the main thread it would answer Ctrl-C itself, and go on
+            try:
+                pool.submit(client.execute).result()
+            except KeyboardInterrupt:
+                end_family(os.getpid())
+                raise
+            except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+                reason = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else error
+                raise ValueError(f"{path.name} did not come to its end, and is left as it was: {reason}") from error
         for cell in chapters.code_cells(notebook):
             for output in cell["outputs"]:
                 _in_fewer_colours(output.get("data", {}))

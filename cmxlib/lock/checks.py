@@ -66,7 +66,7 @@ def images(
 def values(value: "torch.Tensor", name: str = "images") -> "torch.Tensor":
     """``value``. ValueError where floats hold grey levels up to 255: what an orthogonal cipher makes of values
     in [0, 1] lies outside, but never so far."""
-    if value.is_floating_point() and value.numel() and value.detach().abs().max() > 100:
+    if value.is_floating_point() and value.numel() and value.detach().max() > 100:
         raise ValueError(f"{name} as floats are values in [0, 1], but these reach {value.max():g}: divide them by 255.")
     return value
 

@@ -189,6 +189,45 @@ def test_saving_keeps_outputs_in_place_without_traces_of_the_machine(book, capsy
     assert path.read_bytes() == before
 
 
+SAVE = """if __name__ == "__main__":
+    import signal, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    from pathlib import Path
+    from cmxlib import __main__ as command
+    from cmxlib.book import saving
+    save = saving.save
+    saving.save = lambda only: save(only, Path(sys.argv[1]))
+    raise SystemExit(command.main(["save"]))"""
+
+
+def test_ctrl_c_while_saving_leaves_the_notebook_and_no_kernel(book):
+    note = book.path / "pid"
+    path = book.add(
+        "01_one", cells(f"import os, time\nopen({str(note)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)")
+    )
+    before = path.read_bytes()
+    command = [sys.executable, "-c", SAVE, book.path]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == "cmx: Interrupted; the same command can be given again.\n"
+    assert path.read_bytes() == before and not alive(int(note.read_text()))
+
+
+def test_a_notebook_that_raises_is_not_saved(book):
+    path = book.add("01_one", cells("1 / 0"))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"01_one\.ipynb did not come to its end, and is left as it was: ZeroDivision"):
+        saving.save(folder=book.path)
+    assert path.read_bytes() == before
+
+
 def test_saving_widgets_and_figures_twice_leaves_no_difference(book):
     widgets = """import ipywidgets
 sliders = [ipywidgets.IntSlider(value) for value in range(3)]
