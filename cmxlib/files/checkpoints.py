@@ -24,7 +24,7 @@ _TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 class Safetensors:
     """A .safetensors file: a header of JSON, then the bytes of all tensors."""
 
-    embedding = None  # nothing in the file says which layer it is
+    embedding = order = None  # nothing in the file says which layer it is, or how it takes patches
 
     def __init__(self, path: Path):
         self.path = regular(path)
@@ -100,7 +100,7 @@ class Safetensors:
 class TorchFile:
     """A file of torch.save: a state dict, alone or somewhere in dicts, such as "model" beside "epoch"."""
 
-    embedding = None
+    embedding = order = None
 
     def __init__(self, path: Path):
         self.path = regular(path)

@@ -187,10 +187,12 @@ def _encrypt_model(args):
 
     found = models.encrypt(args.input, args.output, _load(args.key), _asked(args), args.force)
     layers, note = ", ".join(found.layers or ()), ""
-    if found.order:
+    if found.order and args.output.suffix != ".onnx":
         note = f" That it takes patches flattened as {found.order} is not told by the file."
     elif args.output.suffix != ".onnx":
         note = f" Its stride, which the file does not tell, must be {found.patch} too."
+    if found.norm and args.output.suffix != ".onnx":
+        note += f" Nor that {found.norm} normalises each patch before, as it is taken to."
     if found.positions:
         note += f" The offset is in {found.positions}, which must be added to its patches as they are."
     return _say(args, {"key": found.key, "layers": found.layers, "patch": found.patch, "steps": found.steps},

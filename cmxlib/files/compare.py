@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..lock import checks
 from ..lock.keys import SecretKey
@@ -60,7 +61,7 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
         "largest": scale,
         "largest difference": difference,
         "without encryption": without,
-        "changed layers": [*names, *filter(None, [found.positions])],
+        "changed layers": [*names, *filter(None, [found.norm, found.positions])],
         "differs elsewhere": differing,
     }
 
@@ -69,7 +70,12 @@ def _embedded(file, name, made, images):
     """What the embedding makes of the patches: (N, patches, dim), with the position embeddings where these changed."""
     weight, bias = (file.tensor(tensor_name(name, word)) for word in ("weight", "bias"))
     filters = as_filters(weight.double(), made.order)
-    found = to_blocks(images, filters.shape[-1]) @ filters.flatten(1).T
+    patches = to_blocks(images, filters.shape[-1])
+    if made.norm:
+        taken = [file.tensor(tensor_name(made.norm, word)) for word in ("weight", "bias")]
+        taken = [v if v is None else as_filters(v.double()[None], made.order).flatten() for v in taken]
+        patches = nn.functional.layer_norm(patches, patches.shape[-1:], *taken)
+    found = patches @ filters.flatten(1).T
     if made.positions:
         if found.shape[1] != len(added := patch_positions(file.tensor(made.positions), made)):
             height, width = made.image_size

@@ -1,4 +1,5 @@
-"""ONNX models: the first convolution on the images is exchanged, all else stays.
+"""ONNX models: the first layer on the images is exchanged, all else stays: a Conv, or a MatMul and the Add behind it on
+flat patches, which Reshape and Transpose alone make of the images, with a LayerNormalization in front or without.
 
 Images come in as (N, 3, H, W); or as (N, H, W, 3), as TensorFlow and JAX have them, where a Transpose brings them into
 that form.
@@ -7,6 +8,7 @@ Tensors may stand in files beside the model, where ONNX calls them external data
 own folder. Of each, a copy goes with the new model, NAME.onnx.data, in which the embedding is exchanged as well.
 """
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -14,16 +16,21 @@ from typing import Any
 
 import torch
 
+from ..lock.probe import patch_order
 from ..paths import need, out_of_memory, regular, replacing, sweep, write_bytes
 from .checkpoints import Values
 from .record import NAME, Record, parse
 
 _TYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}  # TensorProto's numbers
+_MOVES = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
 _LARGEST = 2**31 - 1  # bytes of a protobuf message: more has to stand in external data
 
 
 class OnnxFile:
-    """An .onnx file. ValueError where its images do not go through one convolution with kernel = stride alone."""
+    """An .onnx file. ValueError where its images do not go through one layer alone that embeds their patches."""
+
+    order: str | None = None  # of a patch's entries, "chw" or "hwc", where a MatMul takes them
+    norm: str | None = None  # the LayerNormalization in front of it
 
     def __init__(self, path: Path):
         self.path = regular(path)
@@ -43,7 +50,8 @@ class OnnxFile:
             raise ValueError(f"{path} is no ONNX model, or is damaged: export it again.") from error
         self._graph = self._model.graph
         self._tensors = {tensor.name: tensor for tensor in self._graph.initializer}
-        self._conv = self._find()
+        self._held: dict[str, str] = {}  # the initializers of what is exchanged, by the names that ``tensor`` takes
+        self._find()
 
     @property
     def record(self) -> Record | None:
@@ -59,44 +67,40 @@ class OnnxFile:
         return (h, w) if h and w else None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every initializer; the embedding's are called NAME.weight and NAME.bias, by its layer."""
-        weight, bias = self._names()
-        known = {weight: f"{self.embedding}.weight", bias: f"{self.embedding}.bias"}
-        return {known.get(name, name): tuple(tensor.dims) for name, tensor in self._tensors.items()}
+        """The shape of every initializer; what is exchanged is called NAME.weight and NAME.bias, by its layer."""
+        known = {held: name for name, held in self._held.items()}
+        found = {known.get(name, name): tuple(tensor.dims) for name, tensor in self._tensors.items()}
+        weight = f"{self.embedding}.weight"
+        return found | ({weight: found[weight][::-1]} if self.order else {})  # as a Linear has it
 
     def tensor(self, name: str) -> torch.Tensor | None:
-        """The weight or the bias of the embedding; None where it has no bias."""
-        if name not in (f"{self.embedding}.weight", f"{self.embedding}.bias"):
-            layer = name.rpartition(".")[0]
+        """A tensor of the layers that are exchanged; None where it has no bias."""
+        layer = name.rpartition(".")[0]
+        if layer not in (self.embedding, self.norm):
             raise ValueError(f"{self.path} takes its images in the layer {self.embedding}, not in {layer}.")
-        weight, bias = self._names()
-        found = weight if name.endswith(".weight") else bias
-        return self._values(found) if found else None
+        found = self._values(self._held[name]) if name in self._held else None
+        return found.T if found is not None and self.order and found.ndim == 2 else found
 
     def write(self, target: Path, values: Values, record: Record) -> None:
         """Write the model, and its external data where it has some, with another embedding and the record."""
-        weight, bias = values[f"{self.embedding}.weight"], values.get(f"{self.embedding}.bias")
-        names = self._names()
         target = target.resolve()
         copies = self._places()
         for number, place in enumerate(copies):
             copies[place] = f"{target.name}.data" if len(copies) == 1 else f"{target.name}.{number}.data"
         patches: dict[str, list[tuple[int, bytes]]] = {place: [] for place in copies}
-        self._put(names[0], weight, patches)
-        if bias is not None:
-            if not names[1] or self._uses(names[1]) > 1:  # none, or one that another layer has, too
-                added = self._onnx.helper.make_tensor(
-                    f"{names[0]}.{NAME}.bias",
-                    self._tensors[names[0]].data_type,
-                    bias.shape,
-                    b"\0" * bias.nbytes,
-                    raw=True,
-                )
-                self._graph.initializer.append(added)
-                self._tensors[added.name] = self._graph.initializer[-1]
-                del self._conv.input[2:]
-                self._conv.input.append(added.name)
-            self._put(self._names()[1], bias, patches)
+        weight, bias = self._held[f"{self.embedding}.weight"], f"{self.embedding}.bias"
+        if bias in values and (bias not in self._held or self._uses(self._held[bias]) > 1):  # none, or another's, too
+            if self.order:
+                raise ValueError(f"{self.embedding} of {self.path} has no bias of its own: export it with one.")
+            shape, kind = values[bias].shape, self._tensors[weight].data_type
+            data = b"\0" * values[bias].nbytes
+            added = self._onnx.helper.make_tensor(f"{weight}.{NAME}.bias", kind, shape, data, raw=True)
+            self._graph.initializer.append(added)
+            self._tensors[added.name], self._held[bias] = self._graph.initializer[-1], added.name
+            del self._layer.input[2:]
+            self._layer.input.append(added.name)
+        for name, value in values.items():
+            self._put(self._held[name], value.T if self.order and value.ndim == 2 else value, patches)
         props = [prop for prop in self._model.metadata_props if prop.key != NAME]
         del self._model.metadata_props[:]
         self._model.metadata_props.extend(props)
@@ -116,7 +120,7 @@ class OnnxFile:
 
     def same_elsewhere(self, other: "OnnxFile", told: set[str]) -> list[str]:
         """What differs from the other file but the embedding: names of initializers, or "graph"."""
-        mine, theirs = ({n for n in f._names() if n} for f in (self, other))
+        mine, theirs = (set(f._held.values()) for f in (self, other))
         names = (set(self._tensors) | set(other._tensors)) - mine - theirs
         found = [name for name in sorted(names) if self._data(name) != other._data(name)]
         return found + ["graph"] * (self._bare() != other._bare())
@@ -164,6 +168,8 @@ class OnnxFile:
         node, turned = self._only_reader(self._input.name), not self._channels_last
         while (turns := _attributes(node).get("perm") == [0, 3, 1, 2] and not turned) or self._passes_on(node):
             node, turned = self._only_reader(node.output[0]), turned or turns
+        if node.op_type in _MOVES and self._find_linear(node):
+            return
         if not turned:
             raise ValueError(
                 f"{node.op_type} {node.name} takes the images (N, H, W, 3) of {self.path}, but only a Transpose to "
@@ -171,8 +177,60 @@ class OnnxFile:
             )
         if why := self._why_not(node):
             raise ValueError(f"{node.op_type} {node.name} takes the images of {self.path}, but {why}.")
-        self.embedding = node.input[1].removesuffix("weight").removesuffix(".") or node.name or node.output[0]
-        return node
+        self.embedding = self._hold(node, *node.input[1:])
+
+    def _find_linear(self, node):
+        """Whether moves lead to a MatMul on flat patches; ValueError where they do, but it cannot be exchanged."""
+        while node.op_type in _MOVES or self._passes_on(node):
+            node = self._only_reader(node.output[0])
+        norm = node if node.op_type == "LayerNormalization" else None
+        node = self._only_reader(node.output[0]) if norm else node
+        dims = self._tensors[node.input[1]].dims if node.op_type == "MatMul" and node.input[1] in self._tensors else ()
+        if len(dims) != 2 or (norm and _attributes(norm).get("axis", -1) != -1):
+            return False
+        self.order = self._order((norm or node).input[0], math.isqrt(dims[0] // 3))
+        add = self._only_reader(node.output[0])
+        bias = [name for name in add.input if name in self._tensors] if add.op_type == "Add" else []
+        held = [node.input[1], *bias, *(norm.input[1:] if norm else ())]
+        if not self.order or len(bias) != 1 or any(name not in self._tensors or self._uses(name) > 1 for name in held):
+            raise ValueError(
+                f"MatMul {node.name} takes the images of {self.path}, but not as flat patches in a known order, or its "
+                "weight or bias is missing or used elsewhere, too: encrypt the model before it is exported."
+            )
+        self.embedding = self._hold(node, node.input[1], bias[0])
+        self.norm = self._hold(norm, *norm.input[1:]) if norm else None
+        return True
+
+    def _hold(self, node, weight, bias=""):
+        """Note the initializers of a layer that is exchanged; the name that it is given."""
+        layer = (bias if self.order else weight).removesuffix("weight").removesuffix("bias").removesuffix(".")
+        layer = layer or node.name or node.output[0]
+        self._layer = node if not self._held else self._layer
+        self._held |= {f"{layer}.{word}": name for word, name in (("weight", weight), ("bias", bias)) if name}
+        return layer
+
+    def _order(self, name, size):
+        """The order in which the tensor ``name`` holds patches of the images, as random ones show; None for others."""
+        needed, nodes = {name}, []
+        for node in reversed(self._graph.node):
+            if needed & set(node.output):
+                needed |= set(node.input)
+                nodes.insert(0, node)
+        helper, output = self._onnx.helper, self._onnx.helper.make_empty_tensor_value_info(name)
+        tensors = [tensor for held, tensor in self._tensors.items() if held in needed]
+        graph = helper.make_graph(nodes, "patches", [self._input], [output], tensors)
+        model = helper.make_model(graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
+        kind, count = _TYPES[self._input.type.tensor_type.elem_type], _shape(self._input)[0] or 1
+        image = torch.randn(count, 3, *(self.size or (4 * size, 4 * size))).to(kind)
+        given = image.permute(0, 2, 3, 1).contiguous() if self._channels_last else image
+        try:
+            found = (
+                need("onnx.reference", "onnx").ReferenceEvaluator(model).run(None, {self._input.name: given.numpy()})
+            )
+        except Exception:  # whatever the reference says of a size or an operator that it does not take
+            return None
+        order = patch_order(torch.from_numpy(found[0]), image, size) if size else None
+        return None if order is None else "chw" if (order[:-1] < order[1:]).all() else "hwc"
 
     def _only_reader(self, name):
         """The one node that reads the images, which are called so."""
@@ -193,8 +251,8 @@ class OnnxFile:
     def _why_not(self, node):
         if node.op_type != "Conv" or node.domain not in ("", "ai.onnx"):
             return (
-                "only a Conv can take the cipher in: export the model without its preprocessing, and with the patch "
-                "embedding as a convolution"
+                "only a Conv, or a MatMul and Add on flat patches, can take the cipher in: export the model without "
+                "its preprocessing"
             )
         found = _attributes(node)
         weight = self._tensors.get(node.input[1])
@@ -214,10 +272,6 @@ class OnnxFile:
             return "it has padding, dilation or groups"
         return None
 
-    def _names(self):
-        names = [*self._conv.input[1:], ""]
-        return names[0], names[1]
-
     def _uses(self, name):
         nodes = [*self._graph.node, *_inner_nodes(self._graph)]
         return sum(list(node.input).count(name) for node in nodes) + sum(o.name == name for o in self._graph.output)
@@ -229,7 +283,7 @@ class OnnxFile:
         del model.graph.initializer[:]
         del model.metadata_props[:]
         for node in model.graph.node:
-            if node.output == self._conv.output:
+            if node.output == self._layer.output and not self.order:
                 del node.input[1:]
         return model.SerializeToString(deterministic=True)
 

@@ -126,7 +126,8 @@ def patch_positions(values: torch.Tensor, made: Record) -> torch.Tensor:
 
 def exchanged(made: Record) -> set[str]:
     """The names of the tensors that a model's encryption exchanges."""
-    names = {tensor_name(layer, word) for layer in made.layers or () for word in ("weight", "bias")}
+    layers = [*(made.layers or ()), *filter(None, [made.norm])]
+    names = {tensor_name(layer, word) for layer in layers for word in ("weight", "bias")}
     return names | ({made.positions} if made.positions else set())
 
 
@@ -137,7 +138,8 @@ def _told(file, key, asked: Asked) -> tuple[PatchCipher, Record]:
     if len(sizes := set(map(_patch, shapes))) > 1:
         raise ValueError(f"The layers {', '.join(names)} have patches of several sizes: encrypt models of one size.")
     cipher = PatchCipher(key, sizes.pop(), steps=asked.steps or DEFAULT_STEPS)
-    how = {"order": asked.order if any(len(shape) == 2 for shape in shapes) else None, "image_size": asked.image_size}
+    linear = any(len(shape) == 2 for shape in shapes)
+    how = {"order": _order(file, asked) if linear else None, "norm": _norm(file, names), "image_size": asked.image_size}
     return cipher, record.of(key, cipher, mean=asked.mean, std=asked.std, layers=names, **how)
 
 
@@ -145,11 +147,16 @@ def _folded(file, cipher, made: Record, undo: bool) -> tuple[Values, Record]:
     """The tensors of the record's layers, with the cipher folded in (undo: out), and the record that says which."""
     values: Values = {}
     offset = None  # that no bias takes
-    for name in made.layers or ():
-        _check_shape(file, name, made.patch, made.order)
-        weight, bias = (file.tensor(tensor_name(name, word)) for word in ("weight", "bias"))
-        for value in (weight, bias):
-            if value is not None and not value.isfinite().all():
+    alike = len(set(made.mean or ())) == len(set(made.std or ())) == 1
+    if made.norm and (made.steps != ("shuffle",) or not alike):
+        raise ValueError(
+            f"{made.norm} of {file.path} normalises each patch before it is embedded, which only shuffles pass "
+            "unchanged, and with equal mean and std in all channels: give --steps shuffle and such statistics."
+        )
+
+    def fold(name, weight, bias=None):
+        for value in filter(lambda value: value is not None, (weight, bias)):
+            if not value.isfinite().all():
                 raise ValueError(f"{name} of {file.path} holds values that are not finite: restore it from a copy.")
         filters = as_filters(weight.detach().double(), made.order)
         dim, channels, size, _ = filters.shape
@@ -161,11 +168,19 @@ def _folded(file, cipher, made: Record, undo: bool) -> tuple[Values, Record]:
             conv.bias = nn.Parameter(bias.detach().double(), False)
         new = (decrypt_model if undo else encrypt_model)(conv, cipher, mean=made.mean, std=made.std)  # type: ignore[arg-type]
         changed = new.weight if weight.ndim == 4 or made.order == "chw" else new.weight.permute(0, 2, 3, 1)
-        values[tensor_name(name)] = changed.reshape(weight.shape).to(weight.dtype)
-        if new.bias is not None and (bias is not None or file.embedding is not None):  # a graph says what there is
-            values[tensor_name(name, "bias")] = new.bias.to(weight.dtype)
-        elif new.bias is not None:
-            offset = new.bias
+        return changed.reshape(weight.shape).to(weight.dtype), new.bias
+
+    for name in made.layers or ():
+        _check_shape(file, name, made.patch, made.order)
+        weight, bias = (file.tensor(tensor_name(name, word)) for word in ("weight", "bias"))
+        values[tensor_name(name)], added = fold(name, weight, bias)
+        if added is not None and (bias is not None or file.embedding is not None):  # a graph says what there is
+            values[tensor_name(name, "bias")] = added.to(weight.dtype)
+        elif added is not None:
+            offset = added
+    for word in ("weight", "bias") if made.norm else ():
+        if (value := file.tensor(tensor_name(made.norm, word))) is not None:
+            values[tensor_name(made.norm, word)] = fold(made.norm, value[None])[0][0]  # shuffled as the filters are
     if offset is not None:
         made = made if made.positions else replace(made, positions=_positions(file, made, len(offset)))
         old = file.tensor(made.positions)
@@ -230,7 +245,7 @@ def _layers(file, asked: Asked) -> tuple[str, ...]:
                 raise ValueError(
                     f"{file.path} has no layer {name}: those on 3 channels with a square kernel: {listed}."
                 )
-            _check_shape(file, name, asked.patch, asked.order)
+            _check_shape(file, name, asked.patch, _order(file, asked))
     else:
         fitting = [name for name, shape in near.items() if shape[2] == asked.patch]
         if len(fitting) != 1:
@@ -242,8 +257,14 @@ def _layers(file, asked: Asked) -> tuple[str, ...]:
                 f"{f' of {asked.patch}' if asked.patch else ''}: {why} (on 3 channels with a square kernel: {listed})."
             )
         names = (fitting[0],)
-    copies = [other for name in names for other in _copies(shapes, name) if other not in map(tensor_name, names)]
-    if copies:
+    copies = [
+        other
+        for name in names
+        if not file.order
+        for other in _copies(shapes, name)
+        if other not in map(tensor_name, names)
+    ]
+    if copies and not file.order:  # in a graph, other layers' matrices have any names
         raise ValueError(
             f"{file.path} also holds {', '.join(copies[:3])} of the same shape, from which a plain copy or an "
             "optimiser's state could give the key away: save the weights alone, or name every copy with --layer."
@@ -275,6 +296,32 @@ def _patch(shape):
     return size if shape[1:] == (3 * size**2,) else 0
 
 
+def _order(file, asked: Asked) -> str | None:
+    """The order in which a Linear takes the entries of a patch: as a graph shows, else as is asked for."""
+    if file.order and asked.order not in (None, file.order):
+        raise ValueError(f"{file.path} takes patches flattened as {file.order}: leave out --order {asked.order}.")
+    return file.order or asked.order
+
+
+def _norm(file, layers: tuple[str, ...]) -> str | None:
+    """The layer that normalises each patch in front of a Linear: as a graph shows, else the one beside it whose values
+    are as many as a patch's."""
+    if file.embedding is not None:
+        return file.norm
+    shapes, found = file.shapes(), []
+    for name in layers:
+        (dim, *rest), parent = shapes[tensor_name(name)], name.rpartition(".")[0]
+        beside = (n for n in shapes if n.endswith(".weight") and len(rest) == 1 and shapes[n] == (rest[0],))
+        found += (n for n in beside if (n.startswith(f"{parent}.") if parent else n.count(".") == 1))
+        more = [*found[1:], *layers[1:], *(n for n in shapes if found and n == f"{found[0][:-6]}running_mean")]
+        if found and (more or rest[0] == dim):
+            raise ValueError(
+                f"{found[0]} of {file.path} may normalise each patch in front of {name}, which the file does not tell: "
+                "encrypt the model in Python, with cmxlib.encrypt_model."
+            )
+    return found[0].removesuffix(".weight") if found else None
+
+
 def _check_shape(file, name, patch, order):
     shapes = file.shapes()
     shape = shapes.get(tensor_name(name))
@@ -289,13 +336,6 @@ def _check_shape(file, name, patch, order):
             raise ValueError(
                 f"{name} of {file.path} is a Linear {shape}: the order in which it takes the entries of a patch cannot "
                 "be seen in a file. Give --order chw (channel, row, column) or hwc, or encrypt the model in Python."
-            )
-        near = f"{name.rpartition('.')[0]}."
-        norms = [n for n in shapes if n.startswith(near) and n.endswith(".weight") and shapes[n] == shape[1:]]
-        if norms:
-            raise ValueError(
-                f"{norms[0]} of {file.path} may normalise each patch in front of {name}, which a file does not tell: "
-                "encrypt the model in Python, with cmxlib.encrypt_model."
             )
     if patch and size != patch:
         raise ValueError(f"{name} of {file.path} has patches of {size}, not of {patch}.")

@@ -22,8 +22,8 @@ class Record:
 
     size: height and width of an encrypted image. original: the same before it was padded. mode: "RGB", or "L" for a
     grey image. dtype: of the array before. resize, crop, resample: of the image before. mean, std, layers: of a model;
-    order: in which its Linear embedding takes a patch; positions: the tensor that took the offset, for images of
-    image_size, of an embedding without a bias.
+    order: in which its Linear embedding takes a patch; norm: the layer that normalises each patch in front of that;
+    positions: the tensor that took the offset, for images of image_size, of an embedding without a bias.
     """
 
     key: str
@@ -41,6 +41,7 @@ class Record:
     std: tuple[float, ...] | None = None
     layers: tuple[str, ...] | None = None
     order: str | None = None
+    norm: str | None = None
     positions: str | None = None
     image_size: tuple[int, ...] | None = None
 
@@ -75,6 +76,7 @@ _KINDS = {
     "std": lambda v: _list(v, float) and 0 < len(v) < 100,
     "layers": lambda v: _list(v, str) and 0 < len(v) < 100,
     "order": lambda v: v in ("chw", "hwc"),
+    "norm": lambda v: isinstance(v, str),
     "positions": lambda v: isinstance(v, str),
     "image_size": lambda v: _list(v, int) and len(v) == 2 and all(map(_whole, v)),
 }

@@ -118,7 +118,7 @@ def linear_embeddings(model: nn.Module, channels: int, name: str | None) -> Any:
 
     def watch(layer_name, layer):
         def hook(_, args, output):
-            if args and (what := _patches(args[0], image, _side(layer, channels))) is not None:
+            if args and (what := patch_order(args[0], image, _side(layer, channels))) is not None:
                 found.setdefault(layer_name, (what, None))
                 norms.append((layer_name, what, output))
             for norm, what, kept in norms:
@@ -153,7 +153,7 @@ def _side(layer, channels):
     return size if channels * size**2 == n else 0
 
 
-def _patches(value, image, size):
+def patch_order(value: Any, image: torch.Tensor, size: int) -> np.ndarray | None:
     """The order of entries in which ``value`` holds the patches of ``image``; None where it holds something else."""
     if not isinstance(value, torch.Tensor) or value.numel() != image.numel():
         return None

@@ -72,17 +72,21 @@ def test_other_types_stay_what_they_are(key, cmx, kind):
 
 
 class Flat(nn.Module):
-    """A network whose embedding is a Linear on flat patches of 4 pixels, in one of the two usual orders."""
+    """A network whose embedding is a Linear on flat patches of 4 pixels, in one of the two usual orders, with a
+    LayerNorm over each patch in front of it or without."""
 
-    def __init__(self, order):
+    def __init__(self, order, norm=False):
         super().__init__()
         self.order, self.embed, self.head = order, nn.Linear(48, 8), nn.Linear(8, 3)
+        self.norm = nn.LayerNorm(48) if norm else nn.Identity()
+        for parameter in self.norm.parameters():
+            nn.init.normal_(parameter)
 
     def forward(self, x):
         n, c, h, w = x.shape
         blocks = x.view(n, c, h // 4, 4, w // 4, 4)
         blocks = blocks.permute((0, 2, 4, 1, 3, 5) if self.order == "chw" else (0, 2, 4, 3, 5, 1))
-        return self.head(self.embed(blocks.reshape(n, -1, 48)).tanh().mean(1))
+        return self.head(self.embed(self.norm(blocks.reshape(n, -1, 48))).tanh().mean(1))
 
 
 @pytest.mark.parametrize("order", ["chw", "hwc"])
@@ -104,6 +108,25 @@ def test_a_linear_embedding_in_the_order_that_is_told(key, cmx, order, suffix):
     assert cmx("decrypt-model", f"b.{suffix}", f"c.{suffix}", *KEY)[0] == 0
     opened = read(f"c.{suffix}")
     assert all(torch.allclose(opened[name], value, rtol=0, atol=1e-6) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("order", ["chw", "hwc"])
+def test_a_linear_behind_a_norm_takes_shuffles_that_the_norm_takes_too(key, cmx, order):
+    torch.manual_seed(0)
+    model, cipher = Flat(order, norm=True).eval(), PatchCipher(key, 4, steps=("shuffle",))
+    torch.save(model.state_dict(), "a.pt")
+    told = ("--layer", "embed", "--order", order)
+    for other in (("--norm", "none"), ("--norm", "imagenet", "--steps", "shuffle")):
+        assert "norm of a.pt normalises each patch" in cmx("encrypt-model", "a.pt", "b.pt", *KEY, *told, *other)[2]
+    status, said, _ = cmx("encrypt-model", "a.pt", "b.pt", *KEY, *told, "--norm", "none", "--steps", "shuffle")
+    assert status == 0 and "Nor that norm normalises each patch" in said
+    expected = encrypt_model(model, cipher, mean=(0, 0, 0), std=(1, 1, 1)).state_dict()
+    assert all(torch.equal(found, expected[name]) for name, found in torch.load("b.pt").items())
+    assert not torch.equal(expected["norm.bias"], model.norm.bias)
+    status, said, _ = cmx("verify", "a.pt", "b.pt", *KEY, "--json")
+    assert status == 0 and said["changed layers"] == ["embed", "norm"] and said["without encryption"] > 0.1
+    assert cmx("decrypt-model", "b.pt", "c.pt", *KEY)[0] == 0
+    assert all(torch.equal(found, model.state_dict()[name]) for name, found in torch.load("c.pt").items())
 
 
 CLIP = {"img_size": (32, 48), "depth": 1, "embed_dim": 24, "num_heads": 2, "num_classes": 5}
@@ -216,10 +239,20 @@ REFUSED = {
     "Linear of no patches": ({"a.weight": torch.rand(8, 47)}, (*A, *CHW), "has the shape (8, 47), not (dim, 3, patch"),
     "Linear of other patches": ({"a.weight": torch.rand(8, 75)}, (*A, *CHW), "has patches of 5, not of 4"),
     "Linear without a name": ({"a.weight": torch.rand(8, 48)}, (*USUAL, *CHW), "or a Linear that --layer names"),
-    "Linear behind a norm": (
-        {"a.0.weight": torch.rand(48), "a.1.weight": torch.rand(8, 48)},
+    "Linear with two norms": (
+        {"a.0.weight": torch.rand(48), "a.1.weight": torch.rand(8, 48), "a.2.weight": torch.rand(48)},
         (*USUAL, *CHW, "--layer", "a.1"),
         "a.0.weight of a.safetensors may normalise each patch in front of a.1",
+    ),
+    "Linear with a norm before it or behind": (
+        {"a.weight": torch.rand(48, 48), "b.weight": torch.rand(48)},
+        (*A, *CHW),
+        "b.weight of a.safetensors may normalise each patch in front of a,",
+    ),
+    "Linear behind a norm with statistics": (
+        {"a.weight": torch.rand(8, 48), "b.weight": torch.rand(48), "b.running_mean": torch.rand(48)},
+        (*A, *CHW),
+        "b.weight of a.safetensors may normalise each patch in front of a,",
     ),
     "a copy of a Linear": (
         {"net.a.weight": torch.rand(8, 48), "ema.a.weight": torch.rand(8, 48)},
