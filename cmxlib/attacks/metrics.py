@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from skimage.metrics import structural_similarity
 
+from ..lock import checks
+
 
 def psnr(a: Any, b: Any) -> np.ndarray:
     """Peak signal-to-noise ratio in dB, (N,): 10 log10(1 / mean squared difference); inf where images are equal.
@@ -32,7 +34,7 @@ def ssim(a: Any, b: Any) -> np.ndarray:
 
 
 def _values(*batches):
-    batches = [np.asarray(batch) for batch in batches]
+    batches = [checks.array(batch, "images") for batch in batches]
     if batches[0].ndim != 4 or len({batch.shape for batch in batches}) > 1:
         shapes = " and ".join(str(batch.shape) for batch in batches)
         raise ValueError(f"Compare two batches of images of one shape (N, C, H, W), not {shapes}.")

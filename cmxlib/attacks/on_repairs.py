@@ -142,7 +142,8 @@ def bits_in_order(weight: torch.Tensor, patch_size: int = 4) -> PatchCipher:
     What the filters cannot tell is which value is which, and whether all its bits are flipped: a PatchCipher of values.
     """
     per_value = 8 * checks.whole(patch_size, "patch_size", 1) ** 2
-    if not isinstance(weight, torch.Tensor) or weight.ndim < 2 or not weight.numel() or weight[0].numel() % per_value:
+    usual = isinstance(weight, torch.Tensor) and checks.tensor(weight, "weight").is_floating_point()
+    if not usual or weight.ndim < 2 or not weight.numel() or weight[0].numel() % per_value:
         raise ValueError(
             f"weight must be filters (dim, 8 C p p) with p = {patch_size}, of which there is at least one."
         )

@@ -34,6 +34,11 @@ def tensor(value: Any, name: str) -> "torch.Tensor":
     return value
 
 
+def array(value: Any, name: str) -> np.ndarray:
+    """``value`` as an array, when it is one, or a ``tensor``, or what NumPy takes for one."""
+    return tensor(value, name).detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
 def images(
     value: Any,
     channels: int | None = None,
@@ -93,16 +98,16 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
     found = []
     for value, name in ((mean, "mean"), (std, "std")):
         if isinstance(value, torch.Tensor):
-            value = value.detach().cpu()
+            value = tensor(value, name).detach().cpu()
         try:
-            array = np.asarray(value, np.float64)
+            given = np.asarray(value, np.float64)
         except (TypeError, ValueError):
             raise TypeError(f"{name} must be {channels} numbers, one a channel, but this is {value!r}.") from None
-        if array.shape != (channels,):
-            raise ValueError(f"{name} must hold {channels} numbers, one a channel, but its shape is {array.shape}.")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} must be finite, but it is {array.tolist()}.")
-        found.append(array)
+        if given.shape != (channels,):
+            raise ValueError(f"{name} must hold {channels} numbers, one a channel, but its shape is {given.shape}.")
+        if not np.isfinite(given).all():
+            raise ValueError(f"{name} must be finite, but it is {given.tolist()}.")
+        found.append(given)
     if (abs(found[0]) > 2).any():
         raise ValueError(
             f"mean and std are of values in [0, 1], but mean is {found[0].tolist()}: where they are of grey levels, "

@@ -72,7 +72,7 @@ class PatchCipher:
         self = cls.__new__(cls)
         self._set_sizes(patch_size, channels, None)
         self.steps = ("shuffle", "flip")
-        permutation, flipped = np.asarray(permutation), np.asarray(flipped, bool)
+        permutation, flipped = checks.array(permutation, "permutation"), checks.array(flipped, "flipped").astype(bool)
         whole = permutation.dtype.kind in "iu" and np.array_equal(np.sort(permutation), np.arange(self.n))
         if not whole or flipped.shape != (self.n,):
             raise ValueError(f"A block has {self.n} entries: give a permutation of them and as many flips.")
@@ -219,6 +219,7 @@ class PatchCipher:
 
 def check_affine(matrix: Any, offset: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """A matrix (n, n) and an offset (n,) as float64, when they are finite and float64 can undo the matrix."""
+    matrix, offset = checks.array(matrix, "matrix"), checks.array(offset, "offset")
     matrix, offset = np.asarray(matrix, np.float64), np.asarray(offset, np.float64)
     if matrix.shape != (n, n) or offset.shape != (n,):
         raise ValueError(

@@ -28,7 +28,7 @@ class Encrypt(nn.Module):
         self.cipher = cipher
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        found = self.cipher.encrypt(images.as_subclass(torch.Tensor) if isinstance(images, torch.Tensor) else images)
+        found = self.cipher.encrypt(checks.tensor(images, "images").as_subclass(torch.Tensor))
         return found if type(images) is torch.Tensor else found.as_subclass(type(images))
 
     def extra_repr(self) -> str:

@@ -148,6 +148,21 @@ CIPHERS = [
     ("images of Intel's layout", lambda: bits.to_bits(V.to_mkldnn()), TypeError, "torch._mkldnn"),
     ("an array of objects", lambda: CIPHER.encrypt(np.array(V.tolist(), object)), TypeError, "this is ndarray"),
     (
+        "a sparse permutation",
+        lambda: PatchCipher.from_entries(Y.to_sparse(), Y),
+        TypeError,
+        "permutation must be an ord",
+    ),
+    (
+        "a matrix of no values",
+        lambda: PatchCipher.from_affine(V.to("meta"), Y),
+        TypeError,
+        "matrix must be an ordinary",
+    ),
+    ("a sparse mean", lambda: normalise(X, V[0, :, 0, 0].to_sparse(), (1,) * 3), TypeError, "mean must be an ordinary"),
+    ("a sparse transform", lambda: use.Encrypt(CIPHER)(V.to_sparse()), TypeError, "images must be an ordinary"),
+    ("complex filters", lambda: on_repairs.bits_in_order(V.to(torch.complex64)), ValueError, "weight must be filters"),
+    (
         "entries as objects",
         lambda: PatchCipher.from_entries(np.array([None] * 48), [0] * 48),
         ValueError,
@@ -359,6 +374,7 @@ LEARNING = [
 ALL = {"trials": 1, **NORM}
 ATTACKS = [
     ("two shapes", lambda: metrics.psnr(X, X[:2]), ValueError, r"not \(4, 3, 16, 16\) and \(2, 3, 16, 16\)"),
+    ("sparse images to compare", lambda: metrics.psnr(V.to_sparse(), V.to_sparse()), TypeError, "must be an ordinary"),
     ("long numbers", lambda: metrics.psnr(X.long(), X.long()), TypeError, "these are int64 and int64"),
     ("nothing to compare", lambda: metrics.ssim(None, None), ValueError, "Compare two batches"),
     ("windows that do not fit", lambda: metrics.ssim(X[..., :6, :6], X[..., :6, :6]), ValueError, "7 x 7 pixels"),
