@@ -5,6 +5,7 @@ that names it and says the way out, instead of giving a wrong number later.
 """
 
 import operator
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,9 @@ def tensor(value: Any, name: str) -> "torch.Tensor":
 
 def array(value: Any, name: str) -> np.ndarray:
     """``value`` as an array, when it is one, or a ``tensor``, or what NumPy takes for one."""
-    return tensor(value, name).detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    torch = sys.modules.get("torch")  # without it there is no tensor, and arrays alone need not import it
+    is_tensor = torch is not None and isinstance(value, torch.Tensor)
+    return tensor(value, name).detach().cpu().numpy() if is_tensor else np.asarray(value)
 
 
 def images(
