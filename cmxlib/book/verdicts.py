@@ -104,9 +104,9 @@ def _standing(images, recovered) -> str:
             means = tried.groupby(ways).value.mean()
             (_, public, n), share = means["share_recovered"].idxmax(), means["share_recovered"].max()
             said.append(
-                f" Patches of {size}: never found: {steps}, of which {n:,} images gave at most {share:.0%}, with "
-                f"{public:,} public images; the plain network classifies up to {means['recovered_accuracy'].max():.0%} "
-                "of what comes back."
+                f" Patches of {size}: never found: {steps}, of which {n:,} images gave {share:.0%} by the best attack "
+                f"(mean over keys, {public:,} public images); the plain network classifies up to "
+                f"{means['recovered_accuracy'].max():.0%} of what comes back, by the best attack for that."
             )
     return "".join(said)
 

@@ -102,8 +102,9 @@ def test_the_sentence_on_privacy_gives_the_numbers():
         "Patches of 4: from encrypted images alone, with 5,000 public images of the same data set, at least 90% of the "
         "key takes 10 (shuffle) images or more; never found: orthogonal (mean share from there on: shuffle 95% over 2 "
         "keys, the worst 94%); from known plaintext, at least 90% of the key takes 1 (shuffle) image pairs; never "
-        "found: orthogonal. Patches of 8: never found: shuffle, of which 100 images gave at most 30%, with 50,000 "
-        "public images; the plain network classifies up to 20% of what comes back."
+        "found: orthogonal. Patches of 8: never found: shuffle, of which 100 images gave 30% by the best "
+        "attack (mean over keys, 50,000 public images); the plain network classifies up to 20% of what comes back, by "
+        "the best attack for that."
     )
 
 
