@@ -152,6 +152,7 @@ def _attacked(repair: _Repair, unit: dict) -> dict[str, float]:
     if kind == "chosen plaintext":
         plain = chosen_image_of_bits(size) if bits else chosen_image_by_position(size)
     seen = repair.encrypt(plain)
+    estimate: PatchCipher | PositionCipher
     match kind, bits:
         case "jigsaw", _:
             estimate = jigsaw_by_position(seen, public, size)
