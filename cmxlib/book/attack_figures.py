@@ -56,24 +56,13 @@ def attacks(rows: pd.DataFrame, *, patch_size: int = 4) -> Figure:
     rows = rows[rows.neighbours]
     near, at = rows[rows.public == "same data set"], rows[rows.patch_size == patch_size]
     more = near.steps.map({"shuffle+flip": "", "orthogonal": ", orthogonal"})  # of other steps: no name
-    sizes = near.patch_size.astype(str)
+    sizes, pair = near.patch_size.astype(str), at[at.steps == "shuffle+flip"]
+    near = near.assign(size=sizes + " × " + sizes + more)
     figure, [axes] = subplots(1, 3, figsize=(11, 4), sharey=True)
     for axis, part, by, looks, title in (
         (axes[0], near[near.patch_size == patch_size], "steps", STEPS, f"by steps, patches of {patch_size}"),
-        (
-            axes[1],
-            near.assign(size=sizes + " × " + sizes + more),
-            "size",
-            SIZES,
-            "by patch size, shuffle+flip (dashed: orthogonal)",
-        ),
-        (
-            axes[2],
-            at[at.steps == "shuffle+flip"],
-            "public",
-            PUBLIC,
-            f"by public images, shuffle+flip, patches of {patch_size}",
-        ),
+        (axes[1], near, "size", SIZES, "by patch size, shuffle+flip (dashed: orthogonal)"),
+        (axes[2], pair, "public", PUBLIC, f"by public images, shuffle+flip, patches of {patch_size}"),
     ):
         axis.set_xscale("log")
         curves(axis, part, "n_encrypted", by, looks)

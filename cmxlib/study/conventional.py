@@ -45,7 +45,7 @@ def _measure(scale: Scale, unit: dict):
 
 def _plain(scale, data, method, block_size, seed):
     model, _ = trained_model(scale, seed=seed)
-    yield "plain", -1, "accuracy", accuracy(model, data.test_images, data.test_labels, mean=data.mean, std=data.std)
+    yield "plain", -1, "accuracy", accuracy(model, data.test_images, data.test_labels, **data.norm)
 
 
 def _proposed(scale, data, method, block_size, seed):
@@ -70,7 +70,7 @@ def _conventional(scale, data, method, block_size, seed):
     model, history = _trained_on_encrypted(scale, data, method, sizes, seed)
 
     def accuracy_on(images):
-        return accuracy(model, images, data.test_labels, mean=data.mean, std=data.std)
+        return accuracy(model, images, data.test_labels, **data.norm)
 
     for key_seed in range(seed, seed + 1 + N_WRONG):
         images = make_cipher(method, SecretKey.for_experiment(key_seed), **sizes).encrypt(data.test_images)

@@ -152,26 +152,22 @@ def _attacked(repair: _Repair, unit: dict) -> dict[str, float]:
     if kind == "chosen plaintext":
         plain = chosen_image_of_bits(size) if bits else chosen_image_by_position(size)
     seen = repair.encrypt(plain)
-    if kind in ("known plaintext", "chosen plaintext"):
-        estimate = (
-            known_plaintext(seen, repair.prepare(plain), patch_size=size, steps=repair.steps)
-            if bits
-            else known_plaintext_by_position(seen, plain, size)
-        )
-    elif kind == "jigsaw":
-        estimate = jigsaw_by_position(seen, public, size)
-    elif kind == "ciphertext only":
-        estimate = (
-            ciphertext_only(seen, to_bits(public[:BITS_PUBLIC]), size, repair.steps, restarts=2)
-            if bits
-            else ciphertext_only_by_position(seen, public, size)
-        )
-    else:
-        estimate = (
-            ciphertext_and_model_of_bits(seen, locked[0].weight, public, size)
-            if bits
-            else ciphertext_and_model_by_position(seen, locked[0], public, std=data.std)
-        )
+    estimate: PatchCipher | PositionCipher
+    match kind, bits:
+        case "jigsaw", _:
+            estimate = jigsaw_by_position(seen, public, size)
+        case "ciphertext only", True:
+            estimate = ciphertext_only(seen, to_bits(public[:BITS_PUBLIC]), size, repair.steps, restarts=2)
+        case "ciphertext only", False:
+            estimate = ciphertext_only_by_position(seen, public, size)
+        case "ciphertext and model", True:
+            estimate = ciphertext_and_model_of_bits(seen, locked[0].weight, public, size)
+        case "ciphertext and model", False:
+            estimate = ciphertext_and_model_by_position(seen, locked[0], public, std=data.std)
+        case _, True:  # known or chosen plaintext
+            estimate = known_plaintext(seen, repair.prepare(plain), size, repair.steps)
+        case _:
+            estimate = known_plaintext_by_position(seen, plain, size)
     return _worth(estimate, repair.cipher, locked, data, repair.prepare, repair.norm)
 
 

@@ -62,16 +62,11 @@ def cluster(scheduler: str = "", workers: int = 1) -> Iterator["Client"]:
         "distributed.worker.daemon": False,  # a unit may start processes, as a chapter does
         "distributed.scheduler.allowed-failures": 10,  # workers that may die over a unit before it counts as failed
     }
-    how: dict[str, Any] = {
-        "threads_per_worker": 1,
-        "memory_limit": None,
-        "host": "127.0.0.1",
-        "dashboard_address": "127.0.0.1:0",
-    }
-    how["env"] = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    env = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    how: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "memory_limit": None, "env": env}
     with config.set(settings):
         with _ctrl_c_for_this_process():
-            made = distributed.LocalCluster(workers, **how)
+            made = distributed.LocalCluster(workers, threads_per_worker=1, **how)
         with made, distributed.Client(made) as client:
             yield client
 
