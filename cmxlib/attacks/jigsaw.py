@@ -1,20 +1,25 @@
-"""A jigsaw solver's attack on EtC by position: the pieces stay in their places, but each is turned as its key says.
+"""Jigsaw solvers: at a border of two patches an image goes on, so that neighbours are those whose borders are likest.
 
-At a border of two patches an image goes on, so that the right turns of two neighbours are those whose borders are
-likest. That is how jigsaw solvers put blocks back that were moved as well (Chuman and Kiya, arXiv 2211.02369). Here
-only the turns are unknown, and all images under one key tell of them together.
+That is how they put the blocks of an image back that were moved (Chuman and Kiya, arXiv 2211.02369). Here all images
+under one key tell of it together: against EtC by position, whose pieces stay in their places, but are turned each as
+its key says; and against a BlockCipher, whose pieces move, but are all changed alike.
 """
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import torch
 
+from ..lock.blocks import BlockCipher
+from ..lock.conventional import turns
 from ..lock.patch import PatchCipher, to_blocks
 from ..lock.pixels import to_values
 from ..lock.position import PositionCipher, etc_variants
-from .matching import check_images
+from .matching import check_images, match_moments
+from .on_images import ciphertext_only
 from .on_repairs import chained
+
+_SOLVED = 500  # images whose borders are compared
 
 
 def jigsaw_by_position(encrypted: torch.Tensor, public: torch.Tensor, patch_size: int = 4) -> PositionCipher:
@@ -97,3 +102,68 @@ def _colours(images):
     values = (to_values(images).double() - 0.5).transpose(0, 1).flatten(1).numpy()
     covariance = np.cov(values)
     return values.mean(1), covariance / np.trace(covariance)
+
+
+def jigsaw_of_places(
+    encrypted: torch.Tensor,
+    public: torch.Tensor,
+    patch_size: int = 4,
+    steps: tuple[str, ...] = ("shuffle", "flip"),
+    *,
+    seed: int = 0,
+) -> BlockCipher:
+    """Estimate a BlockCipher with these steps, or none, from encrypted images (N, C, H, W), and others of their kind.
+
+    In turns: what each patch went through, by ``ciphertext_only``, at first without neighbours, which are not known
+    then; and the places of the patches, which begin as those whose brightness goes together as that of the public
+    images' places does, and change in pairs as long as borders become likelier.
+    """
+    shape = check_images(encrypted, patch_size).shape
+    check_images(public, patch_size, "public")
+    rng, known = np.random.default_rng(seed), _brightness(public, patch_size)
+    stays = PatchCipher.from_entries(np.arange(n := shape[1] * patch_size**2), np.zeros(n), patch_size, shape[1])
+    inside, upright = stays, encrypted
+    for turn in range(2):
+        if steps:
+            inside = ciphertext_only(upright, public, patch_size, steps, neighbours=turn > 0, seed=seed)
+        seen = inside.decrypt(encrypted)
+        places, _ = match_moments(_brightness(seen, patch_size), known, ("shuffle",), rng, 10)
+        places = _swapped(places, *_borders(seen[:_SOLVED], patch_size), shape[2] // patch_size)
+        upright = BlockCipher.from_places(stays, places, tuple(shape[2:])).decrypt(encrypted)
+    return BlockCipher.from_places(inside, places, tuple(shape[2:]))
+
+
+def _brightness(images, size):
+    """Second moments (patches, patches) of the patches' mean values, about that of all."""
+    means = torch.cat([to_blocks(to_values(batch), size).mean(2) for batch in images.split(1000)]).double().numpy()
+    return (centred := means - means.mean()).T @ centred / len(means)
+
+
+def _borders(images, size):
+    """Twice (patches, patches): how one's right border differs from another's left one, and a lower from an upper."""
+    patches = to_blocks(to_values(images) - 0.5, size).unflatten(2, (-1, size, size)).transpose(0, 1)
+    edges = patches[..., -1], patches[..., 0], patches[..., -1, :], patches[..., 0, :]
+    right, left, lower, upper = (edge.flatten(1).double() for edge in edges)
+    return torch.cdist(right, left).square().numpy(), torch.cdist(lower, upper).square().numpy()
+
+
+def _swapped(places, right, below, rows):
+    """Places in which no two patches can change for borders that differ less."""
+
+    def cost(order):
+        grid = order.reshape(rows, -1)
+        return right[grid[:, :-1], grid[:, 1:]].sum() + below[grid[:-1], grid[1:]].sum()
+
+    # Patches as they are seen, along the rows of the image, which may have been taken for its mirror image.
+    order = np.argsort(places).reshape(1, rows, -1)
+    order = min(turns(order) if order.shape[2] == rows else order, key=cost).flatten()
+    least, before = cost(order), np.inf
+    while least < before:
+        before = least
+        for a, b in combinations(range(len(order)), 2):
+            order[[a, b]] = order[[b, a]]
+            if (found := cost(order)) < least:
+                least = found
+            else:
+                order[[a, b]] = order[[b, a]]
+    return np.argsort(order)

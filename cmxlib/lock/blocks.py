@@ -1,6 +1,6 @@
 """A cipher that also lets whole patches change places, for models with absolute position embeddings.
 
-What the attacks make of it, or a solver of jigsaw puzzles, has not been measured.
+What encrypted images tell of it: `cmxlib.attacks.jigsaw`, and the table `moved`.
 """
 
 import numpy as np
@@ -29,9 +29,22 @@ class BlockCipher:
         *,
         image_size: int | tuple[int, int],
     ):
-        self.patches = PatchCipher(key, patch_size, channels, steps)
-        self.patch_size = self.block_size = patch_size
-        self.channels = channels
+        n_patches = self._set(PatchCipher(key, patch_size, channels, steps), image_size)
+        self.places = key.permutation(n_patches, purpose="blocks")
+
+    @classmethod
+    def from_places(cls, patches: PatchCipher, places: np.ndarray, image_size: int | tuple[int, int]) -> "BlockCipher":
+        """The cipher with a given PatchCipher and given places of the patches, without a key of its own."""
+        self = cls.__new__(cls)
+        if not np.array_equal(np.sort(places), np.arange(self._set(patches, image_size))):
+            raise ValueError(f"places must hold the number of each patch of an image of {image_size} once.")
+        self.places = np.asarray(places)
+        return self
+
+    def _set(self, patches, image_size):
+        """Note the sizes; the number of patches."""
+        self.patches, self.channels = patches, patches.channels
+        patch_size = self.patch_size = self.block_size = patches.patch_size
         both = image_size if isinstance(image_size, tuple) else (image_size,) * 2
         if len(both) != 2:
             raise ValueError(f"image_size must be one whole number or (height, width), but it is {image_size!r}.")
@@ -39,7 +52,7 @@ class BlockCipher:
         if height % patch_size or width % patch_size:
             raise ValueError(f"Patches of {patch_size} pixels do not divide images of {height} x {width}.")
         self.image_size = height, width
-        self.places = key.permutation(height * width // patch_size**2, purpose="blocks")
+        return height * width // patch_size**2
 
     def encrypt(self, images: torch.Tensor) -> torch.Tensor:
         """Encrypt images (N, C, H, W) or (C, H, W), as a PatchCipher does."""

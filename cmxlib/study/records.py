@@ -12,11 +12,13 @@ import functools
 import importlib.metadata
 import io
 import json
+import os
 import platform
 import re
 import statistics
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,13 +155,14 @@ def move_into(path: Path, parts: list[Path]) -> None:
     with locked(path):
         rows = _load(path)
         there = {tuple(row.items()) for row in rows}
-        parts = [part for part in parts if part.exists()]
         new = [found for part in parts if (found := [_full(row, rows) for row in _load(part)])]
         rows += [row for found in new if tuple(found[0].items()) not in there for row in found]
         _save(path, rows)
+        left = {lock for folder in {part.parent for part in parts} for lock in os.listdir(folder)}
         for part in parts:
-            part.unlink()
-            _lock(part).unlink(missing_ok=True)  # who waits for it, or makes it anew, finds the rows in the table
+            part.unlink(missing_ok=True)
+            if _lock(part).name in left:
+                unlock_for_good(part)
 
 
 def _full(row, rows):
@@ -174,6 +177,12 @@ def locked(path: Path) -> "FileLock":
 
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(_lock(path))
+
+
+def unlock_for_good(part: Path) -> None:
+    """Delete the lock of a part that is written: who waits for it, or makes it anew, finds the part, or its rows."""
+    with suppress(FileNotFoundError, PermissionError):  # gone, or open on Windows: collecting tries again
+        os.unlink(_lock(part))
 
 
 def _lock(path: Path) -> Path:
@@ -203,10 +212,10 @@ def _text(value) -> str:
 
 def _save(path: Path, rows: list[dict[str, str]]) -> None:
     varied = dict.fromkeys(name for row in rows for name in row if name not in REQUIRED)
-    file = io.StringIO()
-    writer = csv.DictWriter(file, ["measure", "value", *varied, *ORIGIN], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    names, file = ["measure", "value", *varied, *ORIGIN], io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([row.get(name, "") for name in names] for row in rows)
     write_text(path, file.getvalue())
 
 
@@ -273,9 +282,11 @@ def _parsed(texts: list[str]) -> list:
 def _load(path: Path) -> list[dict[str, str]]:
     """The rows of a table as texts; ValueError where the file is not whole or not such a table, so that nothing is
     built on it, and it is not written back."""
-    if not path.exists():
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            text = file.read()
+    except FileNotFoundError:
         return []
-    text = path.read_bytes().decode("utf-8", errors="replace")
     names, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
     if names[:2] != ["measure", "value"] or not set(REQUIRED) <= set(names) or len(set(names)) < len(names):
         wrong = "its first line does not name the columns of a table of results"

@@ -1,16 +1,19 @@
-"""Table `recovered`: what ciphertext-only attacks bring back of the images, over many keys.
+"""Tables `recovered` and `moved`: what ciphertext-only attacks bring back of the images, over many keys.
 
 `attack_images` varies much under one key; here ten keys, each with other victims' images, say how far chance goes. An
-image is judged by its likeness (SSIM), and by what a network that was trained on plain images makes of it.
+image is judged by its likeness (SSIM), and by what a network that was trained on plain images makes of it. `moved` asks
+the same where whole patches change places too.
 """
 
 import functools
 
 from ..attacks.higher_order import by_components, independent_components
+from ..attacks.jigsaw import jigsaw_of_places
 from ..attacks.matching import share_recovered
 from ..attacks.metrics import ssim
 from ..attacks.on_images import ciphertext_only, patch_moments
 from ..learn.evaluate import accuracy
+from ..lock.blocks import BlockCipher
 from ..lock.keys import SecretKey
 from ..lock.pixels import to_bytes
 from .images import OPENED, SHOWN, drawn
@@ -50,13 +53,18 @@ def _known(scale, kind, count, size):
 
 def _measure(scale: Scale, unit: dict):
     """share_recovered; ssim of decrypted images; recovered_accuracy of the plain network on them."""
-    data, size, seed = scale.data(), unit["patch_size"], unit["key_seed"]
+    size, seed = unit["patch_size"], unit["key_seed"]
     cipher = CIPHERS[unit["steps"]](SecretKey.for_experiment(seed), size)
-    seen = cipher.encrypt(drawn(data.test_images, unit["n_encrypted"], seed))
+    seen = cipher.encrypt(drawn(scale.data().test_images, unit["n_encrypted"], seed))
     steps = tuple(unit["steps"].split("+"))
     estimate = ciphertext_only(seen, _known(scale, COVARIANCES, unit["n_public"], size), size, steps, seed=seed)
     if unit["attack"] == COMPONENTS:
         estimate = by_components(seen, _known(scale, COMPONENTS, unit["n_public"], size), estimate, size, seed=seed)
+    return _worth(scale, estimate, cipher)
+
+
+def _worth(scale, estimate, cipher):
+    data = scale.data()
     plain, labels = data.test_images[:OPENED], data.test_labels[:OPENED]
     shown = to_bytes(estimate.decrypt(cipher.encrypt(plain)))
     found = {
@@ -68,3 +76,30 @@ def _measure(scale: Scale, unit: dict):
 
 
 RECOVERED = Table("recovered", _units, _measure, lambda scale, unit: of_attack(scale, unit["n_encrypted"]))
+
+
+# -- moved: by steps inside patches, number of encrypted images and key; places_recovered: the share of places ---------
+
+
+def _moved_units(scale: Scale):
+    attack = scale.attack
+    for steps in ("", "shuffle+flip"):
+        for count in (count for count in attack.victims if 10 <= count <= 1000):
+            for seed in range(KEYS if attack.draws > 1 else 1):
+                yield {"patch_size": scale.patch_sizes[0], "steps": steps, "n_encrypted": count, "key_seed": seed}
+
+
+def _moved(scale: Scale, unit: dict):
+    data, size, seed = scale.data(), unit["patch_size"], unit["key_seed"]
+    steps = tuple(unit["steps"].split("+")) if unit["steps"] else ()
+    shape = tuple(data.test_images.shape[1:])
+    cipher = BlockCipher(SecretKey.for_experiment(seed), size, shape[0], steps, image_size=shape[1:])
+    seen = cipher.encrypt(drawn(data.test_images, unit["n_encrypted"], seed))
+    estimate = jigsaw_of_places(seen, data.train_images[: scale.attack.public], size, steps, seed=seed)
+    places = (estimate.places == cipher.places).mean()
+    return [*_worth(scale, estimate, cipher), {"measure": "places_recovered", "value": places}]
+
+
+MOVED = Table(
+    "moved", _moved_units, _moved, lambda scale, unit: of_attack(scale, unit["n_encrypted"]), left_out=("paper",)
+)

@@ -95,13 +95,14 @@ def measured(table: Table, scale: Scale, unit: dict, wait: bool = True) -> str:
             write_text(note, f"{unit}: {type(error).__name__}: {error}\n")
             raise
         note.unlink(missing_ok=True)
+        records.unlock_for_good(part)
     return f"{table.name}: {', '.join(map(str, unit.values()))} ({seconds:.0f} s)"
 
 
 def missing(table: Table, scale: Scale) -> list[dict]:
     """The units of a table that neither its rows nor its parts hold."""
-    recorded, parts = records.recorded(_path(table, scale)), set(_parts(table, scale).glob("*.csv"))
-    return [unit for unit in table.units(scale) if unit not in recorded and _part(table, scale, unit) not in parts]
+    recorded, parts = records.recorded(_path(table, scale)), {part.name for part in _found(table, scale)}
+    return [unit for unit in table.units(scale) if unit not in recorded and _part_name(unit) not in parts]
 
 
 def ask_for_what_it_reads(table: Table, scale: Scale) -> None:
@@ -131,7 +132,7 @@ def progress(table: Table, scale: Scale) -> Progress:
     """How far a table is at a scale."""
     total, left = len(list(table.units(scale))), missing(table, scale)
     failed = sum(_part(table, scale, unit).with_suffix(".failed").exists() for unit in left)
-    rows = [_path(table, scale), *_parts(table, scale).glob("*.csv")]
+    rows = [_path(table, scale), *_found(table, scale)]
     taken = sum(seconds for path in rows for seconds in records.seconds_of_runs(path))
     done = total - len(left)
     return Progress(table.name, total, done, failed, taken / done * len(left) if done else None)
@@ -139,9 +140,9 @@ def progress(table: Table, scale: Scale) -> Progress:
 
 def collect(table: Table, scale: Scale) -> None:
     """Move the parts into the table, in the order of the units; a part that is in it already is dropped."""
-    if found := list(_parts(table, scale).glob("*.csv")):
-        known = {_part(table, scale, unit): place for place, unit in enumerate(table.units(scale))}
-        found.sort(key=lambda part: (known.get(part, len(known)), part.name))
+    if found := _found(table, scale):
+        known = {_part_name(unit): place for place, unit in enumerate(table.units(scale))}
+        found.sort(key=lambda part: (known.get(part.name, len(known)), part.name))
         records.move_into(_path(table, scale), found)
 
 
@@ -153,9 +154,16 @@ def _parts(table: Table, scale: Scale) -> Path:
     return _path(table, scale).with_name(f".{table.name}.parts")
 
 
+def _found(table: Table, scale: Scale) -> list[Path]:
+    return list(_parts(table, scale).glob("*.csv"))
+
+
 def _part(table: Table, scale: Scale, unit: dict) -> Path:
-    name = hashlib.sha256(json.dumps(unit, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return _parts(table, scale) / f"{name}.csv"
+    return _parts(table, scale) / _part_name(unit)
+
+
+def _part_name(unit: dict) -> str:
+    return hashlib.sha256(json.dumps(unit, sort_keys=True, default=str).encode()).hexdigest()[:16] + ".csv"
 
 
 def of_network(scale: Scale, seed: int, n_keys: int = 0, n_images: int | None = None) -> dict:

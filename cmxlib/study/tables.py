@@ -14,7 +14,7 @@ from .generality import GENERALITY
 from .images import IMAGES, PAIRS, VISIBILITY
 from .limits import LIMITS
 from .networks import BLOCKS, COST, ENGINE, KEYS, TRAINING
-from .recovered import RECOVERED
+from .recovered import MOVED, RECOVERED
 from .repairs import REPAIRS
 from .sampling import MEAN_KEYS
 from .scales import Scale, named
@@ -23,7 +23,7 @@ from .table import Table, record
 
 # In this order: a table stands after those whose rows it reads, and the dearest come last.
 TABLES: tuple[Table, ...] = (
-    *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, RECOVERED, REPAIRS),
+    *(TRAINING, KEYS, ANATOMY, COST, VISIBILITY, PAIRS, IMAGES, RECOVERED, MOVED, REPAIRS),
     *(STOLEN_RATES, ADVERSARIAL, STOLEN_HELDOUT, STOLEN_MODEL),
     *(BENCHMARKS, LIMITS, MEAN_KEYS, TURNED, RESTRICTED, BLOCKS, ENGINE, GENERALITY, CONVENTIONAL, MATRIX),
 )

@@ -180,3 +180,11 @@ def test_statistics_are_read_where_they_are_said():
         encrypt_model(ConvMixer(dim=8, depth=1, patch_size=4), PatchCipher(KEY, 4))
     with pytest.raises(ValueError, match="belong together"):
         encrypt_model(net, cipher, mean=(0.5,) * 3)
+
+
+def test_a_cipher_is_made_of_places_that_are_given():
+    cipher, x = BlockCipher(KEY, 16, image_size=32), images()
+    same = BlockCipher.from_places(cipher.patches, cipher.places, 32)
+    assert torch.equal(same.encrypt(x), cipher.encrypt(x)) and torch.allclose(same.decrypt(cipher.encrypt(x)), x)
+    with pytest.raises(ValueError, match="number of each patch of an image of 32 once"):
+        BlockCipher.from_places(cipher.patches, [0, 1, 2, 2], 32)
