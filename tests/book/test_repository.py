@@ -377,6 +377,8 @@ def test_the_bootstrap_gets_and_installs_the_book_where_it_is_not(tmp_path):
         subprocess.run(["git", *command.split()], cwd=source, check=True)
     venv.create(tmp_path / "env", with_pip=True)
     (site,) = (tmp_path / "env" / "lib").glob("python3*/site-packages")
+    for old in site.glob("setuptools*"):  # which Python 3.11 brings, and which knows nothing of this pyproject.toml
+        shutil.rmtree(old)
     # The paths in a .pth file are not searched for .pth files, so that the editable cmxlib stays out of sight.
     (site / "beside.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")
     home.mkdir()
