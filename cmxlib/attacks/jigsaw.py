@@ -128,7 +128,8 @@ def jigsaw_of_places(
             inside = ciphertext_only(upright, public, patch_size, steps, neighbours=turn > 0, seed=seed)
         seen = inside.decrypt(encrypted)
         places, _ = match_moments(_brightness(seen, patch_size), known, ("shuffle",), rng, 10)
-        places = _swapped(places, *_borders(seen[:_SOLVED], patch_size), shape[2] // patch_size)
+        right, below = _borders(seen[:_SOLVED], patch_size)
+        places = _swapped(places, right, below, shape[2] // patch_size)
         upright = BlockCipher.from_places(stays, places, tuple(shape[2:])).decrypt(encrypted)
     return BlockCipher.from_places(inside, places, tuple(shape[2:]))
 

@@ -75,7 +75,7 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
         *_, changed = convert(source, target, job)
-        return Report(done=int(changed), kept=int(not changed))
+        return Report(done=int(bool(changed)), kept=int(not changed))
     inside, outside = source.resolve(), target.resolve()
     if outside == inside or inside in outside.parents:
         raise ValueError(f"{target} lies in {source}: name an output folder outside of it.")

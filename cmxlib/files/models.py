@@ -178,9 +178,10 @@ def _folded(file, cipher, made: Record, undo: bool) -> tuple[Values, Record]:
             values[tensor_name(name, "bias")] = added.to(weight.dtype)
         elif added is not None:
             offset = added
-    for word in ("weight", "bias") if made.norm else ():
-        if (value := file.tensor(tensor_name(made.norm, word))) is not None:
-            values[tensor_name(made.norm, word)] = fold(made.norm, value[None])[0][0]  # shuffled as the filters are
+    if made.norm:
+        for scale_or_shift in (tensor_name(made.norm), tensor_name(made.norm, "bias")):
+            if (value := file.tensor(scale_or_shift)) is not None:
+                values[scale_or_shift] = fold(made.norm, value[None])[0][0]  # shuffled as the filters are
     if offset is not None:
         made = made if made.positions else replace(made, positions=_positions(file, made, len(offset)))
         old = file.tensor(made.positions)
