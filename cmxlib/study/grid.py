@@ -60,8 +60,8 @@ def read_grid(path: str | Path) -> Grid:
         for axis, value in zip(axes, values, strict=True):
             scale = _changed(scale, _nested(axis, value), "axes")
             name += f"-{axis.rpartition('.')[2]}{value}"
-        if (channels := scale.model.get("channels", 3)) != 3:
-            scale = replace(scale, ciphers={cipher: ciphers(channels)[cipher] for cipher in scale.ciphers})
+        if scale.channels != 3:
+            scale = replace(scale, ciphers={cipher: ciphers(scale.channels)[cipher] for cipher in scale.ciphers})
         scale = replace(scale, name=re.sub(r"[^a-z0-9_-]+", "_", name.lower()))
         grid.append((scale, tuple(table for name in found["tables"] for table in asked(scale, name))))
     return grid
