@@ -126,6 +126,11 @@ def limits() -> str:
         "|---|---:|",
         *(f"| {f'Dask, workers: {n}' if n else 'one process, no Dask'} | {duration(t)} |" for n, t in units.items()),
     ]
+    work = of_measure(rows[rows.case == "work"], "seconds_a_unit").set_index("processes").value
+    shared = "; ".join(f"{n}: {work[0] / work[n] / n:.0%}" for n in work.index if n)
+    efficiency = (
+        [f"Of units that compute for {duration(work[0])}, efficiency by workers: {shared}.", ""] if shared else []
+    )
     training = of_measure(read("small", "training"), "seconds")
     seconds = training[training.seed == training.seed.min()].groupby("patch_size").value.agg(uninterrupted).min()
     slowest = units[units.index > 0].max()
@@ -134,6 +139,7 @@ def limits() -> str:
         [
             *lines,
             "",
+            *efficiency,
             f"{n_parts:,} parts of one table ({parts.bytes_a_unit:.0f} bytes each): to count them takes "
             f"{duration(parts.status_seconds)}, to make one table of them {duration(parts.collect_seconds)}, and the "
             f"process needs at most {parts.peak_megabytes:,.0f} MB.",

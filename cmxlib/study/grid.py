@@ -71,8 +71,8 @@ def _grid(path, found) -> Grid:
         for axis, value in zip(axes, values, strict=True):
             scale = _changed(scale, _nested(axis, value), "axes")
             name += f"-{axis.rpartition('.')[2]}{value}"
-        if (channels := scale.model.get("channels", 3)) != 3:
-            scale = replace(scale, ciphers={cipher: ciphers(channels)[cipher] for cipher in scale.ciphers})
+        if scale.channels != 3:
+            scale = replace(scale, ciphers={cipher: ciphers(scale.channels)[cipher] for cipher in scale.ciphers})
         scale = replace(scale, name=re.sub(r"[^a-z0-9_-]+", "_", name.lower()))
         with torch.device("meta"):  # a network of sizes that cannot be is told before anything is measured
             new_model(scale)

@@ -14,7 +14,7 @@ from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.patch import PatchCipher, to_blocks
 from ..lock.pixels import to_bytes
-from .scales import CIPHERS, Scale, trained_model
+from .scales import CIPHERS, Scale, ciphers, trained_model
 from .table import Table, of_attack
 
 NEAR = "same data set"  # public images of the data set itself; FAR: how far they may be from the victim's
@@ -22,8 +22,8 @@ FAR = ("other classes", "100 images", "fontdigits", "photos")
 VISIBLE_IMAGES, SHOWN, OPENED = 1000, 100, 1000  # for likeness; of decrypted images; for an opened model
 
 
-def _cipher(unit: dict) -> PatchCipher:
-    return CIPHERS[unit["steps"]](SecretKey.for_experiment(0), unit["patch_size"])
+def _cipher(scale: Scale, unit: dict) -> PatchCipher:
+    return ciphers(scale.channels)[unit["steps"]](SecretKey.for_experiment(0), unit["patch_size"])
 
 
 def _options(unit: dict) -> dict:
@@ -42,7 +42,7 @@ def drawn(images: torch.Tensor, count: int, draw: int) -> torch.Tensor:
 
 def _visibility(scale: Scale, unit: dict):
     images = scale.data().test_images[:VISIBLE_IMAGES]
-    shown = to_bytes(_cipher(unit).encrypt(images))
+    shown = to_bytes(_cipher(scale, unit).encrypt(images))
     contrast = [to_blocks(each.float(), unit["patch_size"]).std(2).numpy() for each in (images, shown)]
     correlated = [np.corrcoef(a, b)[0, 1] for a, b in zip(*contrast, strict=True) if a.std() and b.std()]
     found = {"ssim": ssim(images, shown), "psnr": psnr(images, shown), "contrast_correlation": correlated}
@@ -68,13 +68,13 @@ def _pair_units(scale: Scale):
 
 
 def _pairs(scale: Scale, unit: dict):
-    cipher, options = _cipher(unit), _options(unit)
+    cipher, options = _cipher(scale, unit), _options(unit)
     if unit["attack"] == "known plaintext":
         plain = drawn(scale.data().test_images, unit["pairs"], unit["draw"])
         estimate = known_plaintext(cipher.encrypt(plain), plain, **options)
     else:
-        estimate = chosen_plaintext(cipher.encrypt, **options)
-        side = chosen_image(unit["patch_size"], 3, options["steps"]).shape[-1]
+        estimate = chosen_plaintext(cipher.encrypt, channels=scale.channels, **options)
+        side = chosen_image(unit["patch_size"], scale.channels, options["steps"]).shape[-1]
         yield {"measure": "pixels", "value": side}
     yield {"measure": "share_recovered", "value": share_recovered(estimate, cipher)}
 
@@ -93,7 +93,7 @@ def _image_units(scale: Scale):
         yield from _counts(scale, {"public": NEAR, "neighbours": True, **where})
         if where["patch_size"] == model_size and where["steps"] != "orthogonal":
             yield from _counts(scale, {"public": NEAR, "neighbours": False, **where})
-    for public in FAR:
+    for public in FAR if scale.channels == 3 else FAR[:2]:  # the other data sets are in colour
         for steps in ("shuffle+flip", "orthogonal"):
             yield from _counts(scale, {"public": public, "neighbours": True, "patch_size": model_size, "steps": steps})
 
@@ -130,7 +130,7 @@ def _public(scale, public, size):
 
 def _images(scale: Scale, unit: dict):
     data, size, draw = scale.data(), unit["patch_size"], unit["draw"]
-    cipher, near = _cipher(unit), unit["public"] == NEAR
+    cipher, near = _cipher(scale, unit), unit["public"] == NEAR
     plain = drawn(_pool(scale, unit["public"]), unit["n_encrypted"], draw)
     seen, public = cipher.encrypt(plain), _public(scale, unit["public"], size)
     estimate = ciphertext_only(seen, public, **_options(unit), neighbours=unit["neighbours"], seed=draw)

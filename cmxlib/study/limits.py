@@ -2,10 +2,12 @@
 
 Each case runs in a process of its own, in a temporary checkout. Its units compute nothing, so that all that is measured
 is what surrounds them: the lock, the part that is written at one stroke, and with ``processes`` above 0 the task of a
-Dask cluster of so many workers on this machine. With 0, one process measures one unit after the other.
+Dask cluster of so many workers on this machine. With 0, one process measures one unit after the other. Those of the
+case "work" keep a core busy for a tenth of a second or so, always with the same, which shows how well workers share it.
 """
 
 import functools
+import hashlib
 import json
 import os
 import subprocess
@@ -21,11 +23,12 @@ from .scales import Scale, named
 from .sweep import cluster, sweep
 from .table import Table, collect, measured, progress
 
-N_UNITS, N_PARTS = 1000, 100_000
+N_UNITS, N_WORK, N_PARTS = 1000, 100, 100_000
 
 
 def _cases(scale: Scale):
-    yield from ({"case": "units", "processes": processes, "n": N_UNITS} for processes in (0, 1, 2))
+    for case, n in (("units", N_UNITS), ("work", N_WORK)):
+        yield from ({"case": case, "processes": processes, "n": n} for processes in (0, 1, 2))
     yield {"case": "parts", "processes": 0, "n": N_PARTS}
 
 
@@ -46,7 +49,8 @@ def main(folder: str, case: str, processes: int, n: int) -> None:
     import resource  # which not every system has, and all tables are imported with this one
 
     paths.ROOT = Path(folder)
-    scale, table = replace(named("quick"), name="limits"), Table("empty", functools.partial(_empty, n), _one, _nothing)
+    scale, measure = replace(named("quick"), name="limits"), _work if case == "work" else _one
+    table = Table("empty", functools.partial(_empty, n), measure, _nothing)
     start = time.perf_counter()
     if processes:
         with cluster(workers=processes) as client:
@@ -77,6 +81,11 @@ def _empty(n, scale):
 
 def _one(scale, unit):
     yield {"measure": "nothing", "value": 0.0}
+
+
+def _work(scale, unit):
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000)
+    return _one(scale, unit)
 
 
 def _nothing(scale, unit):

@@ -17,7 +17,7 @@ from ..lock.blocks import BlockCipher
 from ..lock.keys import SecretKey
 from ..lock.pixels import to_bytes
 from .images import OPENED, SHOWN, drawn
-from .scales import CIPHERS, Scale, trained_model
+from .scales import CIPHERS, Scale, ciphers, trained_model
 from .table import Table, of_attack
 
 KEYS, FEW_KEYS = 10, 3
@@ -54,7 +54,7 @@ def _known(scale, kind, count, size):
 def _measure(scale: Scale, unit: dict):
     """share_recovered; ssim of decrypted images; recovered_accuracy of the plain network on them."""
     size, seed = unit["patch_size"], unit["key_seed"]
-    cipher = CIPHERS[unit["steps"]](SecretKey.for_experiment(seed), size)
+    cipher = ciphers(scale.channels)[unit["steps"]](SecretKey.for_experiment(seed), size)
     seen = cipher.encrypt(drawn(scale.data().test_images, unit["n_encrypted"], seed))
     steps = tuple(unit["steps"].split("+"))
     estimate = ciphertext_only(seen, _known(scale, COVARIANCES, unit["n_public"], size), size, steps, seed=seed)

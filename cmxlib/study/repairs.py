@@ -1,6 +1,6 @@
 """Table `repairs`: exactness and cost of each repair, and what attacks find where `attack_images` does not say.
 
-Models of other patch sizes are untrained, since exactness and time do not depend on that. Ratios are to the plain
+Images have three colours. Models of other patch sizes are untrained, since exactness and time do not depend on that. Ratios are to the plain
 model of the scale, to the cipher of shuffles and flips, and (rekey_ratio) to the time that an image takes.
 """
 

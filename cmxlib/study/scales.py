@@ -126,6 +126,11 @@ class Scale:
                 "change either."
             )
 
+    @property
+    def channels(self) -> int:
+        """Of the images."""
+        return self.model.get("channels", 3)
+
     def at(self, patch_size: int) -> "Scale":
         """The same study with another patch size of the network, and with what ``finer`` says of it."""
         changes = dict(self.finer.get(patch_size, {}))

@@ -9,9 +9,11 @@ from PIL import Image
 from cmxlib import Scale, TrainSettings, load_dataset, trained_model
 from cmxlib.learn import cifar10
 from cmxlib.study import records
+from cmxlib.study.images import IMAGES, PAIRS, VISIBILITY
 from cmxlib.study.networks import KEYS
+from cmxlib.study.recovered import MOVED, RECOVERED
 from cmxlib.study.scales import ciphers
-from cmxlib.study.table import record
+from cmxlib.study.table import missing, record
 
 from ..learn.test_data import official
 
@@ -60,6 +62,18 @@ def test_a_folder_of_images_goes_through_to_the_main_table(toy, tmp_path, mode, 
         .weight.ne(trained_model(scale)[0][0].weight)
         .any()
     )
+
+
+def test_grey_images_go_through_the_tables_of_attacks(toy, tmp_path):
+    pictures(tmp_path / "patterns", "L", 16)
+    scale = scale_of(toy, load_dataset("folder", tmp_path / "patterns", size=16, channels=1), 3, 1, epochs=1)
+    scale = dataclasses.replace(scale, attack=dataclasses.replace(scale.attack, victims=(3, 20)))
+    for table in (VISIBILITY, PAIRS, IMAGES, RECOVERED, MOVED):
+        record(table, scale, lambda text: None)
+        assert not missing(table, scale) and set(records.read("toy", table.name).dataset) == {"patterns"}
+    pairs = records.read("toy", "attack_pairs")
+    chosen = pairs[pairs.attack == "chosen plaintext"].set_index(["steps", "measure"]).value
+    assert len(chosen.index.levels[0]) == 4 and (chosen.xs("share_recovered", level=1) > 0.999).all()
 
 
 def test_the_files_of_cifar100_go_through_to_the_main_table(toy, tmp_path, monkeypatch):

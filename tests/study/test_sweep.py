@@ -273,7 +273,12 @@ def test_a_sweep_outlives_a_worker_and_its_rows_outlive_the_scheduler(processes,
 
 
 @pytest.mark.parametrize(
-    "case", [{"case": "units", "processes": 1, "n": 20}, {"case": "parts", "processes": 0, "n": 30}]
+    "case",
+    [
+        {"case": "units", "processes": 1, "n": 20},
+        {"case": "work", "processes": 0, "n": 3},
+        {"case": "parts", "processes": 0, "n": 30},
+    ],
 )
 def test_what_a_unit_costs_is_measured(case):
     found = {row["measure"]: row["value"] for row in LIMITS.measure(SCALES["quick"], case)}
