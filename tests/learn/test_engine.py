@@ -116,7 +116,7 @@ for threads, autocast in ((1, None), (2, True)):
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = ConvMixer(32, 2, 7, 4)
-    images, labels = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8), torch.randint(10, (64,))
+    images, labels = torch.randint(256, (32, 3, 32, 32), dtype=torch.uint8), torch.randint(10, (32,))
     data = Dataset("random", images, labels, images[:8], labels[:8], tuple("0123456789"), (0.5,) * 3, (0.25,) * 3)
     fit(model, data, TrainSettings(epochs=2, batch_size=16), progress=False, autocast=autocast)
     state = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
