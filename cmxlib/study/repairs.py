@@ -1,7 +1,8 @@
 """Table `repairs`: exactness and cost of each repair, and what attacks find where `attack_images` does not say.
 
-Images have three colours. Models of other patch sizes are untrained, since exactness and time do not depend on that. Ratios are to the plain
-model of the scale, to the cipher of shuffles and flips, and (rekey_ratio) to the time that an image takes.
+Images have three colours. Models of other patch sizes are untrained, since exactness and time do not depend on that.
+Ratios are to the plain model of the scale, to the cipher of shuffles and flips, and (rekey_ratio) to the time that an
+image takes.
 """
 
 import statistics
