@@ -124,13 +124,13 @@ IMAGES = {kind: image(kind) for kind in pictures.FORMATS}
 def test_images(kind, data):
     job = pictures.Job(CIPHER, record.of(KEY, CIPHER), force=True, pad=True)
     path = put("a.png", data.draw(changed(IMAGES[kind])))
-    taken_or_refused(lambda: folders.convert(path, Path("b.png"), job))
+    taken_or_refused(lambda: list(folders.convert(path, Path("b.png"), job)))
     assert not list(Path().glob(".b.png*"))
 
 
 def locked_image():
     job = pictures.Job(CIPHER, record.of(KEY, CIPHER), force=True)
-    folders.convert(put("plain.png", IMAGES["PNG"]), Path("locked.png"), job)
+    list(folders.convert(put("plain.png", IMAGES["PNG"]), Path("locked.png"), job))
     return Path("locked.png").read_bytes()
 
 
@@ -142,7 +142,7 @@ def test_encrypted_images(data):
     def unlock():
         found = folders.first_record(path)
         cipher = PatchCipher(KEY, found.patch, steps=found.steps)
-        folders.convert(path, Path("b.png"), pictures.Job(cipher, found.settings(), decrypt=True, force=True))
+        list(folders.convert(path, Path("b.png"), pictures.Job(cipher, found.settings(), decrypt=True, force=True)))
 
     taken_or_refused(unlock)
 
