@@ -4,11 +4,14 @@ Each case runs in a process of its own, in a temporary checkout. Its units compu
 is what surrounds them: the lock, the part that is written at one stroke, and with ``processes`` above 0 the task of a
 Dask cluster of so many workers on this machine. With 0, one process measures one unit after the other. Those of the
 case "work" keep a core busy for a tenth of a second or so, always with the same, which shows how well workers share it.
+In the case "shards", so many processes take a share of these each, as by `--shard`, without a scheduler: that is all
+that the cores give, for those of a virtual machine may share much.
 """
 
 import functools
 import hashlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -20,7 +23,7 @@ from pathlib import Path
 
 from .. import paths
 from .scales import Scale, named
-from .sweep import cluster, sweep
+from .sweep import cluster, share, sweep
 from .table import Table, collect, measured, progress
 
 N_UNITS, N_WORK, N_PARTS = 1000, 100, 100_000
@@ -29,6 +32,7 @@ N_UNITS, N_WORK, N_PARTS = 1000, 100, 100_000
 def _cases(scale: Scale):
     for case, n in (("units", N_UNITS), ("work", N_WORK)):
         yield from ({"case": case, "processes": processes, "n": n} for processes in (0, 1, 2))
+    yield from ({"case": "shards", "processes": processes, "n": N_WORK} for processes in (1, 2))
     yield {"case": "parts", "processes": 0, "n": N_PARTS}
 
 
@@ -49,14 +53,23 @@ def main(folder: str, case: str, processes: int, n: int) -> None:
     import resource  # which not every system has, and all tables are imported with this one
 
     paths.ROOT = Path(folder)
-    scale, measure = replace(named("quick"), name="limits"), _work if case == "work" else _one
+    scale, measure = replace(named("quick"), name="limits"), _work if case in ("work", "shards") else _one
     table = Table("empty", functools.partial(_empty, n), measure, _nothing)
     start = time.perf_counter()
-    if processes:
+    if case == "shards":
+        shares = [
+            multiprocessing.get_context("fork").Process(target=share, args=([(scale, (table,))], 1 + k, processes, _quiet))
+            for k in range(processes)
+        ]
+        for process in shares:
+            process.start()
+        for process in shares:
+            process.join()
+    elif processes:
         with cluster(workers=processes) as client:
             client.wait_for_workers(processes)
             start = time.perf_counter()
-            failures = sweep([(scale, (table,))], client, say=lambda line: None)
+            failures = sweep([(scale, (table,))], client, _quiet)
             assert not failures, failures[0]
     else:
         for unit in table.units(scale):
@@ -73,6 +86,10 @@ def main(folder: str, case: str, processes: int, n: int) -> None:
         found |= {"collect_seconds": time.perf_counter() - start}
         found |= {"peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     print(json.dumps(found))
+
+
+def _quiet(line):
+    pass
 
 
 def _empty(n, scale):

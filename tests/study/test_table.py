@@ -193,7 +193,6 @@ COMPLETE = {
 # machine that does nothing else.
 UNMEASURED = {
     ("small", "conventional"): [{"method": "FFX", "block_size": 4, "seed": 2}],
-    ("paper", "limits"): [{"case": "work", "processes": n, "n": 100} for n in (0, 1, 2)],
 }
 
 
