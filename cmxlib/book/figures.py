@@ -264,7 +264,8 @@ def measured_over(rows: pd.DataFrame) -> str:
     images = sorted({rows.n_images.min(), rows.n_images.max()})
     for counts, name, between in ((images, "image", " to "), (keys, "key", " or "), ([draws], "draw", "")):
         counted = [f"{count:,}" for count in counts if count]
-        parts += [f"{between.join(counted)} {name}{'' if counted == ['1'] else 's'}"] if counted else []
+        each = " a draw" if name == "key" and draws > 1 else ""
+        parts += [f"{between.join(counted)} {name}{'' if counted == ['1'] else 's'}{each}"] if counted else []
     return ", ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"])
 
 

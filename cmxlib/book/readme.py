@@ -127,7 +127,8 @@ def limits() -> str:
         *(f"| {f'Dask, workers: {n}' if n else 'one process, no Dask'} | {duration(t)} |" for n, t in units.items()),
     ]
     work, shards = (
-        of_measure(rows[rows.case == case], "seconds_a_unit").set_index("processes").value for case in ("work", "shards")
+        of_measure(rows[rows.case == case], "seconds_a_unit").set_index("processes").value
+        for case in ("work", "shards")
     )
     times = "; ".join(f"{n}: {duration(work[n])}, without a scheduler {duration(shards[n])}" for n in shards.index)
     efficiency = (

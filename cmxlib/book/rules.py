@@ -174,7 +174,7 @@ def free_blocks(blocks: pd.DataFrame) -> tuple[str, str]:
     bits = of_measure(blocks, "bits").value
     return SUPPORTED if free.all() and falls else LIMITS if free.all() else REFUTED, (
         f"Correct key and plain have the same accuracy at {free.sum()} of {len(wide)} pairs of patch and block; plain, "
-        f"one network each: {patches}; there are 2^{bits.min():.0f} to 2^{bits.max():,.0f} maps, of which a secret of "
+        f"one network each: {patches}; there are 2^{bits.min():.1f} to 2^{bits.max():,.1f} maps, of which a secret of "
         "256 bits draws one."
     )
 
@@ -192,7 +192,11 @@ def slope(anatomy: pd.DataFrame) -> tuple[str, str]:
             f"patches of {size}: two wrong positions leave {two[0]:.0%}, two wrong flips {two[1]:.0%}, all positions "
             f"wrong {left['positions'].iloc[-1]:.0%}"
         )
-    return _all_or_some(pd.Series(kept)), f"Of the accuracy above guessing, with {'; with '.join(sentences)}."
+    keys = of_measure(anatomy, "accuracy").groupby(["patch_size", "kind", "wrong"]).size().max()
+    return _all_or_some(pd.Series(kept)), (
+        f"Of the accuracy above guessing, on {anatomy.n_images.min():,} images, mean of {keys} damaged keys: with "
+        f"{'; with '.join(sentences)}."
+    )
 
 
 def known_pairs(attack_pairs: pd.DataFrame) -> tuple[str, str]:
@@ -202,7 +206,7 @@ def known_pairs(attack_pairs: pd.DataFrame) -> tuple[str, str]:
     enough = (worst > 0.999).T.apply(lambda column: column[column].index.min())  # NaN: never
     found = ", ".join(f"{steps} {count:.0f}" for steps, count in enough.dropna().items())
     return _all_or_some(enough.notna()), (
-        "Images whose encrypted versions the attacker has too, and that give the whole key in all "
+        "Images whose encrypted versions the attacker has too, and that give the whole key (one key) in all "
         f"{rows.draw.nunique()} draws and at all patch sizes: {found or 'none of the numbers tried'}."
     )
 
@@ -243,17 +247,27 @@ def _repairs_hold(repairs, attacks):
     for name, rows in seen.groupby("repair", sort=False):
         found = [n for _, of_one in rows.groupby("attack") if (n := found_from(of_one, "seen"))]
         falls[name] = min(found, default=None)
-    said = [f"{name} from {n:,} images on" for name, n in falls.items() if n]
+    most = seen.groupby("repair").seen.max()
+    said = [
+        f"{name} from {n:,} images on" if n < most[name] else f"{name} at {n:,} images, the most that was tried"
+        for name, n in falls.items()
+        if n
+    ]
     for name in (name for name, n in falls.items() if not n):
-        tried = seen[(seen.repair == name) & (seen.seen == seen[seen.repair == name].seen.max())]
+        tried = seen[(seen.repair == name) & (seen.seen == most[name])]
         best = tried.groupby("attack").value.mean().max()
         said.append(f"{name} not found up to {tried.seen.max():,} images, the most that was tried ({best:.0%} then)")
-    if unmeasured := [name for name in dict.fromkeys(shares.repair) if name not in falls]:
+    if "orthogonal" in set(repairs.repair) and attacks == IMAGES_ALONE:
+        said.append("an orthogonal key is judged as to privacy")
+    repaired = [*dict.fromkeys(shares.repair), *["orthogonal"] * (attacks != IMAGES_ALONE)]
+    if unmeasured := [name for name in repaired if name not in falls]:
         said.append(f"not measured: {', '.join(unmeasured)}")
     public = json.loads(seen.settings.iloc[0])["public"]
+    but = "" if attacks == IMAGES_ALONE else ", but for the new keys,"
     return _all_or_some(pd.Series([n is None for n in falls.values()])), (
         f"With up to {public:,} public images of the same data set, {FOUND:.0%} of the key found on average over "
-        f"{span(seen.groupby('repair').draw.nunique())} draws, and with every larger number that was tried: "
+        f"{span(seen.groupby('repair').draw.nunique())} draws under one key{but} and with every larger number that was "
+        f"tried: "
         f"{'; '.join(said)}."
     )
 

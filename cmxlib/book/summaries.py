@@ -211,7 +211,7 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
             attack["ciphertext only"] = _at(images, steps, at).rename(columns={"n_encrypted": "n"})
             for name, tried in _at(pairs, steps, at).rename(columns={"pairs": "n"}).groupby("attack"):
                 attack[name] = tried
-        cost, times = costs[repair], 1
+        cost = costs[repair]
         if repair == NEW_KEYS:  # the usual cipher, so that the model is encrypted anew and no key is seen twice
             cost, times = costs["shuffle+flip"], 1 + costs["shuffle+flip"]["rekey_ratio"]
             usual = _at(_of_one_key(under_one_key), "shuffle+flip", patch_size).rename(columns={"n_encrypted": "n"})
@@ -221,7 +221,7 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
                 "repair": repair,
                 "exact": bool(cost["differ"] == 0),
                 "memory": cost["first_layer_ratio"],
-                "time": cost.get("inference_ratio", np.nan) * times,
+                "time": times if repair == NEW_KEYS else cost.get("inference_ratio", np.nan),
                 "encryption": cost.get("encryption_ratio", np.nan),
                 **{
                     head: min(

@@ -62,10 +62,15 @@ def privacy(
     spread = "; ".join(
         _spread(steps, near[(near.steps == steps) & (near.n_encrypted >= n)]) for steps, n in keys.items() if n
     )
-    content = f"; the plain network reads what comes back {_listed(read)}" if any(read.values()) else ""
+    content = (
+        f"; the plain network reads what comes back, with {FOUND:.0%} of its accuracy above guessing on average over "
+        f"keys, {_listed(read)}"
+        if any(read.values())
+        else ""
+    )
     return verdict, (
         f"Patches of {patch_size}: from encrypted images alone, with {held}, {_found_at(keys, 'images or more')}"
-        f"{spread and f' (mean share from there on: {spread})'}{content}; from known plaintext, "
+        f"{spread and f' (mean share from there on: {spread})'}{content}; from known plaintext (one key), "
         f"{_found_at(paired, 'image pairs')}.{elsewhere}"
     )
 
@@ -142,8 +147,8 @@ def model_protection(
     name = thieves.xs(n, level="n_plain").idxmax()
     draws = rows[rows.method == name].groupby("n_plain").draw.nunique()[n]
     return verdict, (
-        f"With {n:,} plain images that it was trained on, and no key, a thief gets {best[n]:.1%} out of the encrypted "
-        f"model (shuffle + flip; {WAYS[name]}; {budgets[name]:,} steps; mean of {draws} draws); a new model gets "
+        f"Patches of {patch_size}: with {n:,} plain images that it was trained on, and no key, a thief gets "
+        f"{best[n]:.1%} out of the encrypted model (shuffle + flip; {WAYS[name]}; {budgets[name]:,} steps; mean of {draws} draws); a new model gets "
         f"{new[n]:.1%} from the same images and {budgets['from nothing']:,} steps, and the plain one has {plain:.1%}. "
         f"{_from_heldout(heldout)} Without images the encrypted model gives {means['no key'].iloc[0]:.1%} (mean of "
         f"{(rows.method == 'no key').sum()} keys)."

@@ -58,7 +58,9 @@ def main(folder: str, case: str, processes: int, n: int) -> None:
     start = time.perf_counter()
     if case == "shards":
         shares = [
-            multiprocessing.get_context("fork").Process(target=share, args=([(scale, (table,))], 1 + k, processes, _quiet))
+            multiprocessing.get_context("fork").Process(
+                target=share, args=([(scale, (table,))], 1 + k, processes, _quiet)
+            )
             for k in range(processes)
         ]
         for process in shares:

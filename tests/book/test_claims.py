@@ -191,7 +191,8 @@ def test_the_sentences_name_the_figures():
     )
     assert found.endswith("not measured: new key.")
     found = claims.repairs_hold_with_model(repairs())[1]
-    assert "new key from 100 images on; by position from 100 images on; not measured: single bits." in found
+    most = "at 100 images, the most that was tried"
+    assert f"new key {most}; by position {most}; not measured: single bits, orthogonal." in found
     assert "shuffle 1, flip 2" in claims.known_pairs(attack_pairs())[1]
 
 

@@ -93,7 +93,7 @@ def test_privacy_is_lost_when_what_comes_back_is_read_though_much_of_the_key_is_
     )
     found, sentence = verdicts.privacy(images, pd.concat([recovered, other]), pairs, patch_size=4)
     assert found == verdict
-    assert f"reads what comes back from {'1,000' if read > 0.7 else '10,000'} (orthogonal) images on" in sentence
+    assert f"on average over keys, from {'1,000' if read > 0.7 else '10,000'} (orthogonal) images on" in sentence
 
 
 def test_the_sentence_on_privacy_gives_the_numbers():
@@ -101,8 +101,8 @@ def test_the_sentence_on_privacy_gives_the_numbers():
     assert verdicts.privacy(*rows, patch_size=4)[1] == (
         "Patches of 4: from encrypted images alone, with 5,000 public images of the same data set, at least 90% of the "
         "key takes 10 (shuffle) images or more; never found: orthogonal (mean share from there on: shuffle 95% over 2 "
-        "keys, the worst 94%); from known plaintext, at least 90% of the key takes 1 (shuffle) image pairs; never "
-        "found: orthogonal. Patches of 8: never found: shuffle, of which 100 images gave 30% by the best "
+        "keys, the worst 94%); from known plaintext (one key), at least 90% of the key takes 1 (shuffle) image pairs; "
+        "never found: orthogonal. Patches of 8: never found: shuffle, of which 100 images gave 30% by the best "
         "attack (mean over keys, 50,000 public images); the plain network classifies up to 20% of what comes back, by "
         "the best attack for that."
     )

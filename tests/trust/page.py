@@ -23,7 +23,7 @@ sentence that names the file. {workers} batches lost a worker process: that was 
 file that kills each worker is named. {memory} calls that ran out of memory said in one sentence what to give less of,
 and took no file for damaged. {clocks} times files and locks had dates of 1970 or 2096: who is alive, not the clock,
 tells what may be swept or begun. A loss that is no number stops a training with the checkpoint of the last good epoch
-(`tests/learn/test_train.py`). A sweep goes on when a Dask worker is killed, and after its scheduler was killed it is given
+(`tests/learn/test_train.py`). A sweep goes on when a Dask worker is killed; after its scheduler was killed it is given
 again: the same rows, nothing twice (`tests/study/test_sweep.py`).
 
 ## Bad and hostile input
