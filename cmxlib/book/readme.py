@@ -130,12 +130,15 @@ def limits() -> str:
         of_measure(rows[rows.case == case], "seconds_a_unit").set_index("processes").value
         for case in ("work", "shards")
     )
-    times = "; ".join(f"{n}: {duration(work[n])}, without a scheduler {duration(shards[n])}" for n in shards.index)
-    efficiency = (
-        f"Of units that compute for {duration(work[0])}, one is done in (by workers; without a scheduler: as many "
-        f"processes, by `--shard`) {times}: Dask's workers are {(shards / work[shards.index]).min():.0%} as quick at "
-        "least. That two gain no more lies in the machine, whose cores share their arithmetic, not in the scheduler."
-    )
+    efficiency = []
+    if len(shards):
+        gains = [f"{times[1] / times[2]:.2f} times" for times in (work, shards)]
+        efficiency = [
+            f"Units that compute for {duration(work[0])} are done {gains[0]} as quickly by two of Dask's workers as by one. "
+            f"Two processes without a scheduler, by `--shard`, do them {gains[1]} as quickly as one: more the cores of "
+            f"that machine do not give. Two workers have {shards[2] / work[2]:.0%} of the speed of two such processes.",
+            "",
+        ]
     training = of_measure(read("small", "training"), "seconds")
     seconds = training[training.seed == training.seed.min()].groupby("patch_size").value.agg(uninterrupted).min()
     slowest = units[units.index > 0].max()
@@ -144,8 +147,7 @@ def limits() -> str:
         [
             *lines,
             "",
-            efficiency,
-            "",
+            *efficiency,
             f"{n_parts:,} parts of one table ({parts.bytes_a_unit:.0f} bytes each): to count them takes "
             f"{duration(parts.status_seconds)}, to make one table of them {duration(parts.collect_seconds)}, and the "
             f"process needs at most {parts.peak_megabytes:,.0f} MB.",

@@ -148,7 +148,8 @@ def model_protection(
     draws = rows[rows.method == name].groupby("n_plain").draw.nunique()[n]
     return verdict, (
         f"Patches of {patch_size}: with {n:,} plain images that it was trained on, and no key, a thief gets "
-        f"{best[n]:.1%} out of the encrypted model (shuffle + flip; {WAYS[name]}; {budgets[name]:,} steps; mean of {draws} draws); a new model gets "
+        f"{best[n]:.1%} out of the encrypted model (shuffle + flip; {WAYS[name]}; "
+        f"{budgets[name]:,} steps; mean of {draws} draws); a new model gets "
         f"{new[n]:.1%} from the same images and {budgets['from nothing']:,} steps, and the plain one has {plain:.1%}. "
         f"{_from_heldout(heldout)} Without images the encrypted model gives {means['no key'].iloc[0]:.1%} (mean of "
         f"{(rows.method == 'no key').sum()} keys)."
