@@ -134,7 +134,8 @@ def limits() -> str:
     if len(shards):
         gains = [f"{times[1] / times[2]:.2f} times" for times in (work, shards)]
         efficiency = [
-            f"Units that compute for {duration(work[0])} are done {gains[0]} as quickly by two of Dask's workers as by one. "
+            f"Units that compute for {duration(work[0])} are done {gains[0]} as quickly by two of Dask's workers as by "
+            "one. "
             f"Two processes without a scheduler, by `--shard`, do them {gains[1]} as quickly as one: more the cores of "
             f"that machine do not give. Two workers have {shards[2] / work[2]:.0%} of the speed of two such processes.",
             "",
