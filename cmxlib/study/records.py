@@ -158,10 +158,10 @@ def move_into(path: Path, parts: list[Path]) -> None:
         new = [found for part in parts if (found := [_full(row, rows) for row in _load(part)])]
         rows += [row for found in new if tuple(found[0].items()) not in there for row in found]
         _save(path, rows)
-        left = {lock for folder in {part.parent for part in parts} for lock in os.listdir(folder)}
+        left = {name for folder in {part.parent for part in parts} for name in os.listdir(folder)}
         for part in parts:
             part.unlink(missing_ok=True)
-            if _lock(part).name in left:
+            if _lock_name(part.name) in left:
                 unlock_for_good(part)
 
 
@@ -186,7 +186,11 @@ def unlock_for_good(part: Path) -> None:
 
 
 def _lock(path: Path) -> Path:
-    return path.with_name(f".{path.name.lstrip('.')}.lock")
+    return path.with_name(_lock_name(path.name))
+
+
+def _lock_name(name):
+    return f".{name.lstrip('.')}.lock"
 
 
 def _checked(rows: Iterable[Mapping], origin: Mapping | None) -> list[dict[str, str]]:
