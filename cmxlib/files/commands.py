@@ -187,12 +187,8 @@ def _encrypt_model(args):
 
     found = models.encrypt(args.input, args.output, _load(args.key), _asked(args), args.force)
     layers, note = ", ".join(found.layers or ()), ""
-    if found.order and args.output.suffix != ".onnx":
-        note = f" That it takes patches flattened as {found.order} is not told by the file."
-    elif args.output.suffix != ".onnx":
-        note = f" Its stride, which the file does not tell, must be {found.patch} too."
-    if found.norm and args.output.suffix != ".onnx":
-        note += f" Nor that {found.norm} normalises each patch before, as it is taken to."
+    if args.output.suffix.lower() != ".onnx":
+        note = f" {layers} must take {models.layout(found)}, which the file does not tell."
     if found.positions:
         note += f" The offset is in {found.positions}, which must be added to its patches as they are."
     return _say(args, {"key": found.key, "layers": found.layers, "patch": found.patch, "steps": found.steps},
@@ -234,7 +230,8 @@ def _verify(args):
     _say(args, found, f"{'Equal' if found['equal'] else 'NOT EQUAL'}: on {found['images']} images, {found['compared']} "
          f"differ by {found['largest difference']:.2g} at most, of {found['largest']:.3g}; for images that were not "
          f"encrypted by {found['without encryption']:.2g}. Changed: {', '.join(found['changed layers'])}"
-         f"{f'; differs elsewhere: {elsewhere}' if elsewhere else ' alone'}.")  # fmt: skip
+         f"{f'; differs elsewhere: {elsewhere}' if elsewhere else ' alone'}. "
+         f"Taken for granted: {'; '.join(found['taken for granted'])}.")  # fmt: skip
     return 0 if found["equal"] else 1
 
 

@@ -12,7 +12,7 @@ from ..lock.keys import SecretKey
 from ..lock.patch import to_blocks
 from ..lock.pixels import to_bytes, to_values
 from . import arrays, folders, pictures
-from .models import Asked, as_filters, cipher_of, exchanged, opened, patch_positions, tensor_name
+from .models import Asked, as_filters, cipher_of, exchanged, layout, opened, patch_positions, tensor_name
 
 _ROUNDINGS = 300  # of the weights' type, in units of the largest output: what is still counted as equal
 
@@ -22,7 +22,8 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
 
     images: a file or folder of plain images, or a .npy; None for random ones. "equal": no tensor but the embedding's
     differs, and the embedding (of ONNX files, the whole network) gives on encrypted images what the plain one gives on
-    plain ones, to 300 roundings of the type of its weights. ValueError where the files are no such pair.
+    plain ones, to 300 roundings of the type of its weights. "taken for granted": what would make the encrypted model
+    useless if it were not so, and no file tells. ValueError where the files are no such pair.
     """
     if plain.suffix.lower() != encrypted.suffix.lower():
         raise ValueError(f"{plain} and {encrypted} are files of two kinds: compare files of one.")
@@ -63,6 +64,10 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
         "without encryption": without,
         "changed layers": [*names, *filter(None, [found.norm, found.positions])],
         "differs elsewhere": differing,
+        "taken for granted": [
+            *([] if whole else [f"{', '.join(names)} takes {layout(found)}"]),
+            f"images are normalised by mean {_listed(found.mean)} and std {_listed(found.std)}",
+        ],
     }
 
 
@@ -82,6 +87,10 @@ def _embedded(file, name, made, images):
             raise ValueError(f"The images must be {height} x {width}, the size that {file.path} was encrypted for.")
         found += added
     return found if bias is None else found + bias.double()
+
+
+def _listed(values):
+    return " ".join(f"{value:g}" for value in values)
 
 
 def _noise(size):

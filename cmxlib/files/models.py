@@ -91,6 +91,13 @@ def decrypt(source: Path, target: Path, key: SecretKey, asked: Asked, force: boo
     return found
 
 
+def layout(made: Record) -> str:
+    """What the record's layers must take, which no file but a graph tells."""
+    if made.order is None:
+        return f"patches side by side: stride {made.patch} and no padding"
+    return f"patches of the image flattened as {made.order}{f' and normalised by {made.norm}' if made.norm else ''}"
+
+
 def cipher_of(found: Record, key: SecretKey, asked: Asked, where: Path) -> PatchCipher:
     """The cipher of a model's record. ValueError where the key or what is asked for is another."""
     steps, patch = asked.steps or found.steps, asked.patch or found.patch
