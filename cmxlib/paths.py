@@ -79,7 +79,13 @@ def sentence(error: BaseException) -> str:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}."
     elif isinstance(error, OSError) and error.strerror and error.errno:
         text = f"{error.strerror}."
-    return " ".join(text.encode(errors="backslashreplace").decode().split())  # names may hold anything
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """``text`` in one line, for a terminal: names may hold line ends, escape sequences or no characters at all."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 NOT_ENOUGH = "There is not enough memory"  # how the library's own sentences on it begin

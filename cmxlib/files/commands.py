@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..paths import printable
+
 if TYPE_CHECKING:
     from ..lock.keys import SecretKey
 
@@ -29,7 +31,7 @@ def add(commands: Any) -> None:
         ("show", _key_show, "say which"),
     ):
         command = verbs.add_parser(verb, help=text)
-        command.add_argument("file", type=Path)
+        command.add_argument("file", type=_path)
         if verb == "new":
             command.add_argument("--passphrase", action="store_true", help="encrypt the file by one that is asked for")
         _common(command, run)
@@ -52,7 +54,8 @@ def add(commands: Any) -> None:
         command.add_argument(
             "--workers", type=count, default=_cores(), metavar="N", help="processes (default: %(default)s)"
         )
-        _common(command, _encrypt_images if verb == "encrypt" else _decrypt_images)
+        less = "give smaller images, with --resize where they are enlarged, or fewer --workers"
+        _common(command, _encrypt_images if verb == "encrypt" else _decrypt_images, less)
 
         command = commands.add_parser(f"{verb}-model", help=f"{verb} a model: .safetensors, .pt, .pth or .onnx")
         _in_and_out(command)
@@ -61,24 +64,33 @@ def add(commands: Any) -> None:
         _common(command, _encrypt_model if verb == "encrypt" else _decrypt_model)
 
     command = commands.add_parser("verify", help="compare a plain model with an encrypted one")
-    command.add_argument("plain", type=Path)
-    command.add_argument("encrypted", type=Path)
-    command.add_argument("--key", type=Path, required=True, metavar="FILE")
-    command.add_argument("--images", type=Path, metavar="DIR", help="plain images to compare on (default: random ones)")
+    command.add_argument("plain", type=_path)
+    command.add_argument("encrypted", type=_path)
+    command.add_argument("--key", type=_path, required=True, metavar="FILE")
+    command.add_argument(
+        "--images", type=_path, metavar="DIR", help="plain images to compare on (default: random ones)"
+    )
     _common(command, _verify)
 
 
 def count(text: str) -> int:
-    """A whole number from 1 up."""
+    """A whole number from 1 to 999,999,999."""
     if not text.isdecimal() or not text.isascii() or not 0 < int(text[:9]) or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 999,999,999")
     return int(text)
 
 
+def _path(text):
+    if text in ("", "-"):
+        hint = "" if text else " (is a variable of the shell empty?)"
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file or folder{hint}")
+    return Path(text)
+
+
 def _in_and_out(command):
-    command.add_argument("input", type=Path, metavar="IN")
-    command.add_argument("output", type=Path, metavar="OUT")
-    command.add_argument("--key", type=Path, required=True, metavar="FILE", help="the secret key")
+    command.add_argument("input", type=_path, metavar="IN")
+    command.add_argument("output", type=_path, metavar="OUT")
+    command.add_argument("--key", type=_path, required=True, metavar="FILE", help="the secret key")
     command.add_argument("--force", action="store_true", help="replace what is there")
 
 
@@ -104,9 +116,9 @@ def _model(command):
     )  # fmt: skip
 
 
-def _common(command, run):
+def _common(command, run, less="close other programs, or use a machine with more"):
     command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.set_defaults(run=run, extra="files")
+    command.set_defaults(run=run, extra="files", less=less)
 
 
 def _steps(text):
@@ -242,7 +254,7 @@ def _load(path: Path) -> "SecretKey":
     try:
         return SecretKey.load(path)
     except PassphraseNeeded:
-        return SecretKey.load(path, passphrase=_ask(f"Passphrase of {path}: "))
+        return SecretKey.load(path, passphrase=_ask(printable(f"Passphrase of {path}:") + " "))
 
 
 def _ask(prompt):
@@ -259,5 +271,5 @@ def _about(key):
 
 
 def _say(args, found, text):
-    print(json.dumps(found) if args.json else text.encode(errors="backslashreplace").decode())
+    print(json.dumps(found) if args.json else printable(text))
     return 0

@@ -153,7 +153,9 @@ def _told(job, chunk):
                 else:
                     yield done, ""
             except (ValueError, OSError, MemoryError) as error:
-                yield None, f"{source}: {NOT_ENOUGH} for it." if out_of_memory(error) else sentence(error)
+                if out_of_memory(error):
+                    error = MemoryError(f"{source}: {NOT_ENOUGH} for it: give a smaller --resize or fewer --workers.")
+                yield None, sentence(error)
         files = paused
 
 
