@@ -108,6 +108,7 @@ def plain_images(source: Path, patch: int) -> torch.Tensor:
         if path.suffix.lower() == ".npy":
             known, array = arrays.recorded(path), torch.from_numpy(np.array(arrays.opened(path)))
             batch = to_bytes(array.reshape(-1, *array.shape[-3:]))
+            batch = batch.expand(-1, 3, -1, -1) if batch.shape[1] == 1 else batch  # grey
         else:
             image, known = pictures.read(path)
             batch = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
