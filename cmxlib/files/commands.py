@@ -91,7 +91,7 @@ def _in_and_out(command):
     command.add_argument("input", type=_path, metavar="IN")
     command.add_argument("output", type=_path, metavar="OUT")
     command.add_argument("--key", type=_path, required=True, metavar="FILE", help="the secret key")
-    command.add_argument("--force", action="store_true", help="replace what is there")
+    command.add_argument("--force", action="store_true", help="replace what is there; of a link, the link itself")
 
 
 def _cipher(command, patch):
@@ -150,7 +150,7 @@ def _key_new(args):
 
 
 def _key_show(args):
-    key = _load(args.file)
+    key = load_key(args.file)
     return _say(args, _about(key), f"{args.file} holds the key {key.fingerprint}, {key.origin}.")
 
 
@@ -158,7 +158,7 @@ def _encrypt_images(args):
     from ..lock.patch import PatchCipher
     from . import pictures, record
 
-    key = _load(args.key)
+    key = load_key(args.key)
     cipher = PatchCipher(key, args.patch, steps=args.steps or ("shuffle", "flip"))
     how = {"resize": args.resize, "crop": args.crop, "resample": args.resample if args.resize else None}
     job = pictures.Job(cipher, record.of(key, cipher, **how), pad=args.pad, force=args.force)
@@ -170,7 +170,7 @@ def _decrypt_images(args):
     from ..lock.patch import PatchCipher
     from . import folders, pictures, record
 
-    key = _load(args.key)
+    key = load_key(args.key)
     found = folders.first_record(args.input)
     asked = record.Record(key.fingerprint, args.steps or found.steps, args.patch or found.patch)
     record.check(found, asked, str(args.input))
@@ -197,7 +197,7 @@ def _images(args, job, verb, note):
 def _encrypt_model(args):
     from . import models
 
-    found = models.encrypt(args.input, args.output, _load(args.key), _asked(args), args.force)
+    found = models.encrypt(args.input, args.output, load_key(args.key), _asked(args), args.force)
     layers, note = ", ".join(found.layers or ()), ""
     if args.output.suffix.lower() != ".onnx":
         note = f" {layers} must take {models.layout(found)}, which the file does not tell."
@@ -212,7 +212,7 @@ def _encrypt_model(args):
 def _decrypt_model(args):
     from . import models
 
-    found = models.decrypt(args.input, args.output, _load(args.key), _asked(args), args.force)
+    found = models.decrypt(args.input, args.output, load_key(args.key), _asked(args), args.force)
     return _say(args, {"key": found.key, "layers": found.layers}, f"{args.output} is {args.input} decrypted.")
 
 
@@ -237,7 +237,7 @@ def _asked(args):
 def _verify(args):
     from . import compare
 
-    found = compare.verify(args.plain, args.encrypted, _load(args.key), args.images)
+    found = compare.verify(args.plain, args.encrypted, load_key(args.key), args.images)
     elsewhere = ", ".join(found["differs elsewhere"][:5])
     _say(args, found, f"{'Equal' if found['equal'] else 'NOT EQUAL'}: on {found['images']} images, {found['compared']} "
          f"differ by {found['largest difference']:.2g} at most, of {found['largest']:.3g}; for images that were not "
@@ -247,7 +247,8 @@ def _verify(args):
     return 0 if found["equal"] else 1
 
 
-def _load(path: Path) -> "SecretKey":
+def load_key(path: Path) -> "SecretKey":
+    """The key in a file; its passphrase is asked for where it is encrypted by one."""
     from ..lock.keyfile import PassphraseNeeded
     from ..lock.keys import SecretKey
 
