@@ -60,7 +60,7 @@ def convert(source: Path, target: Path, job: Job) -> Iterator[bool | None]:
         yield False
         return
     image, found = read(source)
-    pauses = [None] * (image.width * image.height <= _SMALL)
+    pauses = [None] * (max(image.width * image.height, (job.record.resize or 0) ** 2) <= _SMALL)
     yield from pauses
     pixels, record = (_decrypted if job.decrypt else _encrypted)(image, found, source, job)
     yield from pauses
