@@ -201,7 +201,7 @@ KEY_FILES = [
     ("a folder", lambda: os.mkdir("a.key"), "key show a.key", 1, "no regular file"),
     ("nowhere", nothing, "key show none/a.key", 1, "none/a.key: No such file"),
     ("nothing at all", key_file(lambda t: b""), "key show a.key", 1, "it is empty"),
-    ("a PEM", content("a.key", b"-----BEGIN PRIVATE KEY-----\n"), "key show a.key", 1, "is no cmxlib key file"),
+    ("a PEM", content("a.key", b"-----BEGIN CERTIFICATE-----\n"), "key show a.key", 1, "is no cmxlib key file"),
     ("a photo", content("a.png", png), "encrypt-images a.png b.png --key a.png --patch 4", 1, "is no cmxlib key file"),
     ("an empty name", nothing, ["key", "show", ""], 2, "'' is no name of a file or folder (is a variable of the"),
     ("a new one of no name", nothing, ["key", "new", ""], 2, "'' is no name of a file"),
