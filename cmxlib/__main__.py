@@ -1,6 +1,7 @@
 """The command line: `cmx`, or `python -m cmxlib`. What a command needs is imported when it runs."""
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from . import __version__
 from .files import commands as files
 from .files.commands import count
-from .paths import NOT_ENOUGH, checkout, need, out_of_memory, sentence
+from .paths import NOT_ENOUGH, checkout, need, out_of_memory, printable, sentence
 
 # The commands of the book: each is told its arguments and returns the exit status.
 
@@ -71,14 +72,17 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        super().error(printable(message))
+
+
 def parser() -> argparse.ArgumentParser:
     """What may be asked for, and the help on it."""
-    parser = argparse.ArgumentParser(
-        prog="cmx", description="Encrypt images and models with a secret key; run the study book."
-    )
+    parser = _Parser(prog="cmx", description="Encrypt images and models with a secret key; run the study book.")
     parser.add_argument("--version", action="version", version=f"cmx {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    parser.set_defaults(extra="book")
+    parser.set_defaults(extra="book", less="give less at once, or a smaller scale")
     files.add(commands)
     scales = "quick, small or paper"
 
@@ -121,6 +125,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. The exit status is 0; 1 after a sentence on what was wrong, or where models differ; 2 where the
     command line itself was; 130 after Ctrl-C; 141 where nobody reads on, as behind `| head`."""
+    if sys.stdout is None:  # and the next file that is opened would take its place
+        return _say("The output is closed: give it a place, such as /dev/null.")
     try:
         try:
             return _run(argv)
@@ -134,8 +140,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    args, unknown = (asked := parser()).parse_known_args(argv)
+    if unknown:
+        if getattr(args, "passphrase", False):  # which is not shown, if it is what was not recognised
+            asked.error("--passphrase takes no value, for the passphrase is asked for")
+        asked.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        args = parser().parse_args(argv)
         if args.extra == "book":
             checkout()  # the book's commands read and write there, and nowhere else
         try:
@@ -149,9 +159,11 @@ def _run(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            raise  # of the output: files are named
         if out_of_memory(error):
             said = str(error).startswith(NOT_ENOUGH)
-            return _say(str(error) if said else f"{NOT_ENOUGH} for this: give less at once, or a smaller scale.")
+            return _say(sentence(error) if said else f"{NOT_ENOUGH} for this: {args.less}.")
         told = isinstance(error, (FloatingPointError, ValueError, OSError, RuntimeError, ImportError))
         if not told or type(error) in (RuntimeError, ModuleNotFoundError):  # not said by the library
             raise

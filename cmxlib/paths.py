@@ -79,7 +79,13 @@ def sentence(error: BaseException) -> str:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}."
     elif isinstance(error, OSError) and error.strerror and error.errno:
         text = f"{error.strerror}."
-    return " ".join(text.encode(errors="backslashreplace").decode().split())  # names may hold anything
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """``text`` in one line, for a terminal: names may hold line ends, escape sequences or no characters at all."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 NOT_ENOUGH = "There is not enough memory"  # how the library's own sentences on it begin
@@ -118,13 +124,12 @@ def replacing(path: str | os.PathLike, *, one_of_many: bool = False) -> Iterator
     """A file open for writing bytes, and for reading them again, which takes the place of ``path`` at one stroke when
     the block ends without an error: a reader finds the old one or the whole new one, never a part.
 
-    A symbolic link is followed, so that what it points to is replaced and the link stays. What a killed writer left in
-    the folder is swept before a process first writes there. one_of_many: the caller has made the folder and swept it,
-    and can make the files again that a power cut may take; they are not forced to the disk one by one.
+    A symbolic link is replaced itself, and what it points to stays: nobody who puts a link there can have another file
+    written. What a killed writer left in the folder is swept before a process first writes there. one_of_many: the
+    caller has made the folder and swept it, and can make the files again that a power cut may take; they are not forced
+    to the disk one by one.
     """
     path = Path(path)
-    if os.path.islink(path):
-        path = path.resolve()
     if not one_of_many:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep_once(path.parent.absolute())
@@ -162,7 +167,10 @@ def _open_temporary(path: Path) -> tuple[int, str]:
     while True:
         # Of a long name a part, for no name may be longer than 255 bytes.
         name = f"{path.parent}{os.sep}.{path.name[:40]}.{secrets.token_hex(8)}{_SUFFIX}"
-        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror, str(path)) from None
         if fcntl:
             with suppress(OSError):  # a file system without locks: there, nothing is ever swept
                 fcntl.flock(handle, fcntl.LOCK_EX)

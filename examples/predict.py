@@ -19,23 +19,34 @@ parser.add_argument("model")
 parser.add_argument("folder", type=Path)
 args = parser.parse_args()
 
+onnxruntime.set_default_logger_severity(4)  # what is wrong is raised, too
 try:
     session = onnxruntime.InferenceSession(args.model, providers=["CPUExecutionProvider"])
 except Exception as error:  # of the runtime, whose classes are its own
     sys.exit(f"{args.model} is no ONNX model that can be run: {str(error).splitlines()[0]}")
 if (text := session.get_modelmeta().custom_metadata_map.get("cmxlib")) is None:
     sys.exit(f"{args.model} carries no record of a cipher: name a model that cmx encrypt-model wrote.")
-record = json.loads(text)
-mean, std = (np.array(record[name], np.float32).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+try:
+    record = json.loads(text)
+    cipher = [record[name] for name in ("key", "steps", "patch", "encrypted")]
+    mean, std = (np.array(record[name], np.float32).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+except (ValueError, KeyError, TypeError):
+    sys.exit(f"{args.model} has a damaged record of its cipher: restore it from a copy.")
 if not (paths := sorted(args.folder.glob("*.png"))):
-    sys.exit(f"{args.folder} holds no .png: name the folder that cmx encrypt-images wrote.")
+    sys.exit(f"{args.folder} is no folder that holds .png files: name the one that cmx encrypt-images wrote.")
 for path in paths:
-    image = Image.open(path)
-    found = json.loads(image.info.get("cmxlib", "{}"))
-    if [found.get(name) for name in ("key", "steps", "patch", "encrypted")] != [
-        record[name] for name in ("key", "steps", "patch", "encrypted")
-    ]:
+    try:
+        with Image.open(path) as image:
+            found = json.loads(image.info.get("cmxlib", "{}"))
+            same = cipher == [found.get(name) for name in ("key", "steps", "patch", "encrypted")]
+            pixels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
+    except Exception:  # whatever a decoder says of a damaged file
+        sys.exit(f"{path} is no image, or is damaged: encrypt the plain one again.")
+    if not same:
         sys.exit(f"{path} was not encrypted as {args.model} was: use the same key, --patch and --steps for both.")
-    pixels = np.asarray(image, np.float32).transpose(2, 0, 1)[None] / 255
-    (logits,) = session.run(None, {session.get_inputs()[0].name: (pixels - mean) / std})
+    try:
+        logits, *_ = session.run(None, {session.get_inputs()[0].name: (pixels - mean) / std})
+    except Exception:  # of the runtime: a size that this network does not take
+        height, width = pixels.shape[2:]
+        sys.exit(f"{path} is {width} x {height}, which {args.model} does not take: give encrypt-images its size.")
     print(f"{path.name}: class {logits.argmax()}")

@@ -46,7 +46,7 @@ def test_what_names_no_numbers(text):
 
 @pytest.mark.parametrize("text", ["0", "-3", "many", "1.5"])
 def test_what_counts_nothing(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="is no whole number from 1 up"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is no whole number from 1 to 999,999,999"):
         command.count(text)
 
 

@@ -1,24 +1,31 @@
 """README's shell session as it stands there, and the server: what it answers, and that it knows no key."""
 
 import base64
+import contextlib
 import importlib
 import io
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from cmxlib import SecretKey
 from cmxlib.files.compare import plain_images
 from cmxlib.files.graphs import OnnxFile
 from cmxlib.paths import ROOT
+
+from .files.conftest import cmx as cmx
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +148,10 @@ def huge():
         (npy(np.zeros((1, 3, 4, 4))), 400, "send uint8 or float32"),
         (npy(np.zeros((1, 4, 4, 3), np.uint8)), 400, "send uint8 or float32"),
         (npy(np.zeros((0, 3, 4, 4), np.uint8)), 400, "send uint8 or float32"),
+        (npy(np.zeros((2, 3, 4, 4), np.uint8)).replace(b"(2, 3, 4, 4)", b"(2,3,-4,-4) "), 400, "send uint8 or float32"),
+        (npy(np.full((1, 3, 4, 4), 200, np.float32)), 400, "divide grey levels by 255"),
+        (npy(np.full((1, 3, 4, 4), 1e38, np.float32)), 400, "divide grey levels by 255"),
+        (npy(np.full((1, 3, 4, 4), -0.5, np.float32)), 400, "divide grey levels by 255"),
         (npy(np.zeros((1, 3, 6, 4), np.uint8)), 400, "Patches of 4 do not divide images of 6 x 4"),
         (npy(np.full((1, 3, 4, 4), np.nan, np.float32)), 400, "not finite"),
         (npy(np.zeros((1, 3, 64, 64), np.uint8)), 422, "send its own size"),
@@ -150,6 +161,72 @@ def huge():
 def test_bad_requests_get_clear_answers(client, body, status, said):
     with pytest.raises(ValueError, match=rf"^The server says \({status}\): .*{re.escape(said)}"):
         client[0].ask(body)
+
+
+def test_a_client_that_leaves_and_one_that_sends_no_http_stop_nothing(session):
+    command = [sys.executable, str(ROOT / "examples" / "serve" / "server.py"), str(session[0] / "locked.onnx")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            url = httpx.URL(server.stdout.readline().strip())
+            key = httpx.get(url).json()["key"].encode()
+            half = b"POST /predict HTTP/1.1\r\nHost: a\r\nX-Key: %s\r\nContent-Length: 9999\r\n\r\nhalf" % key
+            for sent in (half, bytes(2**18), b"GET / HTTP/1.1\r\nX: " + b"a" * 2**18):
+                with socket.create_connection((url.host, url.port)) as connection, contextlib.suppress(OSError):
+                    connection.sendall(sent)
+                assert httpx.get(url).status_code == 200
+        finally:
+            server.terminate()
+        assert "Traceback" not in server.stderr.read()
+
+
+def damaged(model, **changes):
+    """A model file's bytes with another record."""
+    found = onnx.load_from_string(model)
+    (prop,) = found.metadata_props
+    prop.value = json.dumps({name: v for name, v in (json.loads(prop.value) | changes).items() if v is not None})
+    return found.SerializeToString()
+
+
+PREDICT, SERVE, ASK = "predict.py", "serve/server.py", "serve/client.py http://127.0.0.1:1 photos --key my.key"
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        (f"{PREDICT} none.onnx locked", 1, "none.onnx is no ONNX model that can be run"),
+        (f"{PREDICT} photos/0.png locked", 1, "photos/0.png is no ONNX model that can be run"),
+        (f"{PREDICT} plain.onnx locked", 1, "carries no record of a cipher"),
+        (f"{PREDICT} bad/no-mean.onnx locked", 1, "no-mean.onnx has a damaged record"),
+        (f"{PREDICT} locked.onnx none", 1, "none is no folder that holds .png files"),
+        (f"{PREDICT} locked.onnx bad", 1, "bad is no folder that holds .png files"),
+        (f"{PREDICT} locked.onnx my.key", 1, "my.key is no folder that holds .png files"),
+        (f"{PREDICT} locked.onnx photos", 1, "photos/0.png was not encrypted as locked.onnx was"),
+        (f"{PREDICT} locked.onnx bad/half", 1, "bad/half/a.png is no image, or is damaged"),
+        (f"{PREDICT} locked.onnx bad/large", 1, "bad/large/a.png is 64 x 64, which locked.onnx does not take"),
+        (f"{SERVE} none.onnx", 1, "none.onnx is no ONNX model that can be run"),
+        (f"{SERVE} bad/no-mean.onnx", 1, "no-mean.onnx has a damaged record"),
+        (f"{SERVE} locked.onnx --port 99999", 1, "Port 99999 cannot be had"),
+        (f"{SERVE} locked.onnx --port -1", 1, "Port -1 cannot be had"),
+        ("serve/start.py none.onnx photos --key my.key", 1, "none.onnx is no ONNX model that can be run"),
+        (ASK, 1, "client: http://127.0.0.1:1 gives no answer"),
+        (f"{ASK} --load -1", 2, "--load takes seconds, more than 0, not -1"),
+        (f"{ASK} --load 0", 2, "--load takes seconds, more than 0, not 0"),
+        ("export.py my.key/plain.onnx photos", 1, "export: my.key"),
+    ],
+)
+def test_an_example_says_what_is_wrong_with_what_it_is_given(session, cmx, monkeypatch, command, status, said):
+    monkeypatch.chdir(session[0])
+    if not os.path.exists("bad"):
+        for folder in ("bad/half", "bad/large"):
+            os.makedirs(folder)
+        Path("bad/no-mean.onnx").write_bytes(damaged(Path("locked.onnx").read_bytes(), mean=None))
+        Path("bad/half/a.png").write_bytes(Path("locked/0.png").read_bytes()[:900])
+        Image.new("RGB", (64, 64)).save("bad/a.bmp")
+        assert cmx("encrypt-images", "bad/a.bmp", "bad/large/a.png", "--key", "my.key", "--patch", 4)[0] == 0
+    command = [sys.executable, "examples/" + command.split()[0], *command.split()[1:]]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
 def test_another_key_is_told_on_both_sides(session, client):

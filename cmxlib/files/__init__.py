@@ -8,7 +8,8 @@ checkpoints   safetensors and .pt: the embedding's tensors are exchanged, all el
 graphs        the same of ONNX
 commands      the command line of this room
 
-Every file is written at one stroke; nothing is overwritten unless asked for. What a file holds is asked where it is
-read: a ValueError or OSError names the file, what is wrong with it and the way out. Pillow, safetensors and onnx are
-imported where they are used; the extras `files` and `onnx` bring them.
+Every file is written at one stroke; nothing is overwritten unless asked for, and a link is replaced itself, not what it
+points to. What a file holds is asked where it is read: a ValueError or OSError names the file, what is wrong with it
+and the way out. Pillow, safetensors and onnx are imported where they are used; the extras `files` and `onnx` bring
+them.
 """

@@ -1,4 +1,7 @@
-"""Arrays of images, .npy: (N, C, H, W) or (C, H, W), uint8 or floats in [0, 1], and the record beside."""
+"""Arrays of images, .npy: (N, C, H, W) or (C, H, W), uint8 or floats in [0, 1], and the record beside.
+
+Grey ones, of one channel, count as three equal channels, and come back as grey.
+"""
 
 import os
 from dataclasses import replace
@@ -40,7 +43,9 @@ def opened(path: Path) -> Any:
             raise
         reason = " ".join(str(error).split())[:100]
         raise ValueError(f"{path} is no array of numbers in .npy format, or is damaged ({reason}).") from error
-    if array.dtype.name not in ("uint8", "float16", "float32", "float64") or array.ndim not in (3, 4) or not array.size:
+    if not array.size:
+        raise ValueError(f"{path} holds no image: its shape is {array.shape}.")
+    if array.dtype.name not in ("uint8", "float16", "float32", "float64") or array.ndim not in (3, 4):
         raise ValueError(
             f"{path} holds {array.dtype} {array.shape}: images are (N, C, H, W) or (C, H, W), uint8 or floats."
         )
@@ -68,11 +73,11 @@ def convert(source: Path, target: Path, job: Job) -> bool:
         if not found.encrypted:
             raise ValueError(f"{source} is decrypted already.")
         check(found, job.record, str(source))
-        record = replace(found, encrypted=False)
+        record = found
     elif found and found.encrypted:
         raise ValueError(f"{source} is encrypted already, with the key {found.key}.")
     else:
-        record = replace(job.record, dtype=array.dtype.name)
+        record = replace(job.record, dtype=array.dtype.name, mode="L" if array.shape[-3] == 1 else None)
     try:
         _write(target, array, job, record, source)
     except (ValueError, TypeError) as error:
@@ -81,19 +86,28 @@ def convert(source: Path, target: Path, job: Job) -> bool:
 
 
 def _write(target, array, job, record, source):
-    change = job.cipher.decrypt if job.decrypt else job.cipher.encrypt
+    change, grey, crc = job.cipher.decrypt if job.decrypt else job.cipher.encrypt, record.mode == "L", None
     images = array if array.ndim == 4 else array[None]
     step = max(1, _AT_ONCE // images[0].size)
     record_path(target).unlink(missing_ok=True)  # first, so that no old record ever stands beside a new array
     with replacing(target) as file:
         for start in range(0, len(images), step):
-            found = change(torch.from_numpy(np.array(images[start : start + step], array.dtype.newbyteorder("="))))
+            given = np.array(images[start : start + step], array.dtype.newbyteorder("="))
+            if grey and not job.decrypt:
+                given = np.repeat(given, 3, axis=1)
+            found = change(torch.from_numpy(given))
             if job.decrypt:
+                found = found[:, :1] if grey else found
                 found = to_bytes(found) if record.dtype == "uint8" else found.to(getattr(torch, record.dtype))
-            part = found.numpy()
+            part = np.ascontiguousarray(found.numpy())
+            crc = record.summed(given if job.decrypt else part, crc)
             if not start:
                 header = {"descr": np.lib.format.dtype_to_descr(part.dtype), "fortran_order": False}
-                np.lib.format.write_array_header_1_0(file, header | {"shape": array.shape})
-            file.write(np.ascontiguousarray(part).data)
+                shape = (*array.shape[:-3], *part.shape[1:])
+                np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
+            file.write(part.data)
+        if job.decrypt and record.crc not in (None, crc):
+            raise ValueError("it was changed after it was encrypted, or its record is another's: restore both.")
         not_older(file, source)
-    write_text(record_path(target), record.text() + "\n")
+    made = replace(record, encrypted=not job.decrypt, crc=None if job.decrypt else crc)
+    write_text(record_path(target), made.text() + "\n")

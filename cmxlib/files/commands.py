@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..paths import printable
+
 if TYPE_CHECKING:
     from ..lock.keys import SecretKey
 
@@ -29,7 +31,7 @@ def add(commands: Any) -> None:
         ("show", _key_show, "say which"),
     ):
         command = verbs.add_parser(verb, help=text)
-        command.add_argument("file", type=Path)
+        command.add_argument("file", type=_path)
         if verb == "new":
             command.add_argument("--passphrase", action="store_true", help="encrypt the file by one that is asked for")
         _common(command, run)
@@ -52,7 +54,8 @@ def add(commands: Any) -> None:
         command.add_argument(
             "--workers", type=count, default=_cores(), metavar="N", help="processes (default: %(default)s)"
         )
-        _common(command, _encrypt_images if verb == "encrypt" else _decrypt_images)
+        less = "give smaller images, with --resize where they are enlarged, or fewer --workers"
+        _common(command, _encrypt_images if verb == "encrypt" else _decrypt_images, less)
 
         command = commands.add_parser(f"{verb}-model", help=f"{verb} a model: .safetensors, .pt, .pth or .onnx")
         _in_and_out(command)
@@ -61,25 +64,34 @@ def add(commands: Any) -> None:
         _common(command, _encrypt_model if verb == "encrypt" else _decrypt_model)
 
     command = commands.add_parser("verify", help="compare a plain model with an encrypted one")
-    command.add_argument("plain", type=Path)
-    command.add_argument("encrypted", type=Path)
-    command.add_argument("--key", type=Path, required=True, metavar="FILE")
-    command.add_argument("--images", type=Path, metavar="DIR", help="plain images to compare on (default: random ones)")
+    command.add_argument("plain", type=_path)
+    command.add_argument("encrypted", type=_path)
+    command.add_argument("--key", type=_path, required=True, metavar="FILE")
+    command.add_argument(
+        "--images", type=_path, metavar="DIR", help="plain images to compare on (default: random ones)"
+    )
     _common(command, _verify)
 
 
 def count(text: str) -> int:
-    """A whole number from 1 up."""
+    """A whole number from 1 to 999,999,999."""
     if not text.isdecimal() or not text.isascii() or not 0 < int(text[:9]) or len(text) > 9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 999,999,999")
     return int(text)
 
 
+def _path(text):
+    if text in ("", "-"):
+        hint = "" if text else " (is a variable of the shell empty?)"
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file or folder{hint}")
+    return Path(text)
+
+
 def _in_and_out(command):
-    command.add_argument("input", type=Path, metavar="IN")
-    command.add_argument("output", type=Path, metavar="OUT")
-    command.add_argument("--key", type=Path, required=True, metavar="FILE", help="the secret key")
-    command.add_argument("--force", action="store_true", help="replace what is there")
+    command.add_argument("input", type=_path, metavar="IN")
+    command.add_argument("output", type=_path, metavar="OUT")
+    command.add_argument("--key", type=_path, required=True, metavar="FILE", help="the secret key")
+    command.add_argument("--force", action="store_true", help="replace what is there; of a link, the link itself")
 
 
 def _cipher(command, patch):
@@ -104,9 +116,9 @@ def _model(command):
     )  # fmt: skip
 
 
-def _common(command, run):
+def _common(command, run, less="close other programs, or use a machine with more"):
     command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.set_defaults(run=run, extra="files")
+    command.set_defaults(run=run, extra="files", less=less)
 
 
 def _steps(text):
@@ -138,7 +150,7 @@ def _key_new(args):
 
 
 def _key_show(args):
-    key = _load(args.file)
+    key = load_key(args.file)
     return _say(args, _about(key), f"{args.file} holds the key {key.fingerprint}, {key.origin}.")
 
 
@@ -146,7 +158,7 @@ def _encrypt_images(args):
     from ..lock.patch import PatchCipher
     from . import pictures, record
 
-    key = _load(args.key)
+    key = load_key(args.key)
     cipher = PatchCipher(key, args.patch, steps=args.steps or ("shuffle", "flip"))
     how = {"resize": args.resize, "crop": args.crop, "resample": args.resample if args.resize else None}
     job = pictures.Job(cipher, record.of(key, cipher, **how), pad=args.pad, force=args.force)
@@ -158,7 +170,7 @@ def _decrypt_images(args):
     from ..lock.patch import PatchCipher
     from . import folders, pictures, record
 
-    key = _load(args.key)
+    key = load_key(args.key)
     found = folders.first_record(args.input)
     asked = record.Record(key.fingerprint, args.steps or found.steps, args.patch or found.patch)
     record.check(found, asked, str(args.input))
@@ -185,14 +197,10 @@ def _images(args, job, verb, note):
 def _encrypt_model(args):
     from . import models
 
-    found = models.encrypt(args.input, args.output, _load(args.key), _asked(args), args.force)
+    found = models.encrypt(args.input, args.output, load_key(args.key), _asked(args), args.force)
     layers, note = ", ".join(found.layers or ()), ""
-    if found.order and args.output.suffix != ".onnx":
-        note = f" That it takes patches flattened as {found.order} is not told by the file."
-    elif args.output.suffix != ".onnx":
-        note = f" Its stride, which the file does not tell, must be {found.patch} too."
-    if found.norm and args.output.suffix != ".onnx":
-        note += f" Nor that {found.norm} normalises each patch before, as it is taken to."
+    if args.output.suffix.lower() != ".onnx":
+        note = f" {layers} must take {models.layout(found)}, which the file does not tell."
     if found.positions:
         note += f" The offset is in {found.positions}, which must be added to its patches as they are."
     return _say(args, {"key": found.key, "layers": found.layers, "patch": found.patch, "steps": found.steps},
@@ -204,7 +212,7 @@ def _encrypt_model(args):
 def _decrypt_model(args):
     from . import models
 
-    found = models.decrypt(args.input, args.output, _load(args.key), _asked(args), args.force)
+    found = models.decrypt(args.input, args.output, load_key(args.key), _asked(args), args.force)
     return _say(args, {"key": found.key, "layers": found.layers}, f"{args.output} is {args.input} decrypted.")
 
 
@@ -229,23 +237,25 @@ def _asked(args):
 def _verify(args):
     from . import compare
 
-    found = compare.verify(args.plain, args.encrypted, _load(args.key), args.images)
+    found = compare.verify(args.plain, args.encrypted, load_key(args.key), args.images)
     elsewhere = ", ".join(found["differs elsewhere"][:5])
     _say(args, found, f"{'Equal' if found['equal'] else 'NOT EQUAL'}: on {found['images']} images, {found['compared']} "
          f"differ by {found['largest difference']:.2g} at most, of {found['largest']:.3g}; for images that were not "
          f"encrypted by {found['without encryption']:.2g}. Changed: {', '.join(found['changed layers'])}"
-         f"{f'; differs elsewhere: {elsewhere}' if elsewhere else ' alone'}.")  # fmt: skip
+         f"{f'; differs elsewhere: {elsewhere}' if elsewhere else ' alone'}. "
+         f"Taken for granted: {'; '.join(found['taken for granted'])}.")  # fmt: skip
     return 0 if found["equal"] else 1
 
 
-def _load(path: Path) -> "SecretKey":
+def load_key(path: Path) -> "SecretKey":
+    """The key in a file; its passphrase is asked for where it is encrypted by one."""
     from ..lock.keyfile import PassphraseNeeded
     from ..lock.keys import SecretKey
 
     try:
         return SecretKey.load(path)
     except PassphraseNeeded:
-        return SecretKey.load(path, passphrase=_ask(f"Passphrase of {path}: "))
+        return SecretKey.load(path, passphrase=_ask(printable(f"Passphrase of {path}:") + " "))
 
 
 def _ask(prompt):
@@ -262,5 +272,5 @@ def _about(key):
 
 
 def _say(args, found, text):
-    print(json.dumps(found) if args.json else text.encode(errors="backslashreplace").decode())
+    print(json.dumps(found) if args.json else printable(text))
     return 0

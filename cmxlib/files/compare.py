@@ -12,7 +12,7 @@ from ..lock.keys import SecretKey
 from ..lock.patch import to_blocks
 from ..lock.pixels import to_bytes, to_values
 from . import arrays, folders, pictures
-from .models import Asked, as_filters, cipher_of, exchanged, opened, patch_positions, tensor_name
+from .models import Asked, as_filters, cipher_of, exchanged, layout, opened, patch_positions, tensor_name
 
 _ROUNDINGS = 300  # of the weights' type, in units of the largest output: what is still counted as equal
 
@@ -22,7 +22,8 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
 
     images: a file or folder of plain images, or a .npy; None for random ones. "equal": no tensor but the embedding's
     differs, and the embedding (of ONNX files, the whole network) gives on encrypted images what the plain one gives on
-    plain ones, to 300 roundings of the type of its weights. ValueError where the files are no such pair.
+    plain ones, to 300 roundings of the type of its weights. "taken for granted": what would make the encrypted model
+    useless if it were not so, and no file tells. ValueError where the files are no such pair.
     """
     if plain.suffix.lower() != encrypted.suffix.lower():
         raise ValueError(f"{plain} and {encrypted} are files of two kinds: compare files of one.")
@@ -63,6 +64,10 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
         "without encryption": without,
         "changed layers": [*names, *filter(None, [found.norm, found.positions])],
         "differs elsewhere": differing,
+        "taken for granted": [
+            *([] if whole else [f"{', '.join(names)} takes {layout(found)}"]),
+            f"images are normalised by mean {_listed(found.mean)} and std {_listed(found.std)}",
+        ],
     }
 
 
@@ -84,6 +89,10 @@ def _embedded(file, name, made, images):
     return found if bias is None else found + bias.double()
 
 
+def _listed(values):
+    return " ".join(f"{value:g}" for value in values)
+
+
 def _noise(size):
     make = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (8, 3, *size), dtype=torch.uint8, generator=make)
@@ -99,6 +108,7 @@ def plain_images(source: Path, patch: int) -> torch.Tensor:
         if path.suffix.lower() == ".npy":
             known, array = arrays.recorded(path), torch.from_numpy(np.array(arrays.opened(path)))
             batch = to_bytes(array.reshape(-1, *array.shape[-3:]))
+            batch = batch.expand(-1, 3, -1, -1) if batch.shape[1] == 1 else batch  # grey
         else:
             image, known = pictures.read(path)
             batch = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]

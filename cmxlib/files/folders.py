@@ -29,6 +29,10 @@ class Report:
 
 def convert(source: Path, target: Path, job: Job) -> Iterator[bool | None]:
     """Encrypt or decrypt one file, an image or a .npy: at last, whether there was anything to do; see ``pictures``."""
+    if source.suffix.lower() == ".npz":
+        raise ValueError(f"{source} holds arrays by name: save each as a .npy file of its own.")
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder: rename {source}, or name another output.")
     if source.suffix.lower() == ".npy":
         from . import arrays  # which wants torch
 
@@ -81,6 +85,8 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
         raise ValueError(f"{target} lies in {source}: name an output folder outside of it.")
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file, but {source} is a folder: name an output folder.")
+    if target.suffix.lower() in (*pictures.SUFFIXES, ".npy") and not target.is_dir():
+        raise ValueError(f"{target} is the name of a file, but {source} is a folder: name an output folder.")
     pairs, left_out = _pairs(source, target)
     report = Report(left_out=left_out)
     for folder in {out.parent for _, out in pairs}:
@@ -153,7 +159,9 @@ def _told(job, chunk):
                 else:
                     yield done, ""
             except (ValueError, OSError, MemoryError) as error:
-                yield None, f"{source}: {NOT_ENOUGH} for it." if out_of_memory(error) else sentence(error)
+                if out_of_memory(error):
+                    error = MemoryError(f"{source}: {NOT_ENOUGH} for it: give a smaller --resize or fewer --workers.")
+                yield None, sentence(error)
         files = paused
 
 

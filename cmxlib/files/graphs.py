@@ -83,7 +83,6 @@ class OnnxFile:
 
     def write(self, target: Path, values: Values, record: Record) -> None:
         """Write the model, and its external data where it has some, with another embedding and the record."""
-        target = target.resolve()
         copies = self._places()
         for number, place in enumerate(copies):
             copies[place] = f"{target.name}.data" if len(copies) == 1 else f"{target.name}.{number}.data"

@@ -22,6 +22,7 @@ from .checkpoints import Safetensors, TorchFile, Values
 from .record import Record
 
 DEFAULT_STEPS = ("shuffle", "flip")
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx")
 
 
 @dataclass(frozen=True)
@@ -39,20 +40,23 @@ class Asked:
 
 def opened(path: Path) -> Any:
     """A model's file, by its suffix: an object with record, shapes(), tensor(name), write(target, values, record)."""
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name the file of the model in it that holds the patch embedding.")
-    if suffix == ".safetensors":
-        return Safetensors(path)
-    if suffix in (".pt", ".pth"):
-        return TorchFile(path)
+    suffix = _suffix(path)
     if suffix == ".onnx":
         from .graphs import OnnxFile
 
         return OnnxFile(path)
+    return Safetensors(path) if suffix == ".safetensors" else TorchFile(path)
+
+
+def _suffix(path):
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name the file of the model in it that holds the patch embedding.")
     if path.name.endswith(".index.json"):
         raise ValueError(f"{path} is the index of a model in parts: name the part that holds the patch embedding.")
-    raise ValueError(f"{path} is no .safetensors, .pt, .pth or .onnx: convert it to one of them.")
+    if suffix not in _SUFFIXES:
+        raise ValueError(f"{path} is no .safetensors, .pt, .pth or .onnx: convert it to one of them.")
+    return suffix
 
 
 def encrypt(source: Path, target: Path, key: SecretKey, asked: Asked, force: bool = False) -> Record:
@@ -68,6 +72,7 @@ def encrypt(source: Path, target: Path, key: SecretKey, asked: Asked, force: boo
         )
     cipher, made = _told(file, key, asked)
     values, made = _folded(file, cipher, made, undo=False)
+    _check_needed(made, asked)
     file.write(target, values, made)
     return made
 
@@ -91,16 +96,35 @@ def decrypt(source: Path, target: Path, key: SecretKey, asked: Asked, force: boo
     return found
 
 
+def layout(made: Record) -> str:
+    """What the record's layers must take, which no file but a graph tells."""
+    if made.order is None:
+        return f"patches side by side: stride {made.patch} and no padding"
+    return f"patches of the image flattened as {made.order}{f' and normalised by {made.norm}' if made.norm else ''}"
+
+
 def cipher_of(found: Record, key: SecretKey, asked: Asked, where: Path) -> PatchCipher:
     """The cipher of a model's record. ValueError where the key or what is asked for is another."""
     steps, patch = asked.steps or found.steps, asked.patch or found.patch
-    said = Record(key.fingerprint, steps, patch, mean=asked.mean, std=asked.std, layers=asked.layers, order=asked.order)
-    record.check(found, said, str(where))
+    told = {name: getattr(asked, name) for name in ("mean", "std", "layers", "order", "image_size")}
+    record.check(found, Record(key.fingerprint, steps, patch, **told), str(where))
+    _check_needed(found, asked)
     return PatchCipher(key, found.patch, steps=found.steps)
 
 
+def _check_needed(made: Record, asked: Asked) -> None:
+    """ValueError where something is told that is of no use to this model, and so perhaps meant for another layer."""
+    names = ", ".join(made.layers or ())
+    if asked.order and not made.order:
+        raise ValueError(f"--order is of a Linear, but {names} is a convolution: leave it out.")
+    if asked.image_size and not made.image_size:
+        raise ValueError(
+            f"--image-size is of models whose position embeddings take an offset, but {names} needs none: leave it out."
+        )
+
+
 def _check_target(source, target, force):
-    if source.suffix.lower() != target.suffix.lower():
+    if _suffix(source) != target.suffix.lower():
         raise ValueError(f"{target} must end in {source.suffix}, as {source} does, for the file's kind stays.")
     if (target.exists() or target.is_symlink()) and not force:
         raise FileExistsError(f"{target} exists already: give --force to replace it, or name another output.")

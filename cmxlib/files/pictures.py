@@ -60,7 +60,7 @@ def convert(source: Path, target: Path, job: Job) -> Iterator[bool | None]:
         yield False
         return
     image, found = read(source)
-    pauses = [None] * (image.width * image.height <= _SMALL)
+    pauses = [None] * (max(image.width * image.height, (job.record.resize or 0) ** 2) <= _SMALL)
     yield from pauses
     pixels, record = (_decrypted if job.decrypt else _encrypted)(image, found, source, job)
     yield from pauses
@@ -205,9 +205,9 @@ def _encrypted(image, found, path, job):
                 "its middle, or --pad to add copies of its last row and column, which decryption removes."
             )
         pixels = np.pad(pixels, ((0, -h % block), (0, -w % block), (0, 0)), "edge")
-    size = pixels.shape[:2]
-    record = replace(settings, size=size, original=None if size == original else original, mode=mode)
-    return scramble(pixels, job.cipher), record
+    size, pixels = pixels.shape[:2], scramble(pixels, job.cipher)
+    padded = None if size == original else original
+    return pixels, replace(settings, size=size, original=padded, mode=mode, crc=settings.summed(pixels))
 
 
 def _decrypted(image, found, path, job):
@@ -220,14 +220,15 @@ def _decrypted(image, found, path, job):
         raise ValueError(f"{path} is decrypted already.")
     check(found, job.record, str(path))
     pixels = np.asarray(image)
-    if pixels.ndim != 3 or pixels.shape[:2] != found.size or any(n % job.cipher.block_size for n in found.size):
+    same = pixels.ndim == 3 and pixels.shape[:2] == found.size and found.crc in (None, found.summed(pixels))
+    if not same or any(n % job.cipher.block_size for n in found.size):
         raise ValueError(f"{path} was resized or changed after it was encrypted: decrypt the file as it was.")
     pixels = scramble(pixels, job.cipher, undo=True)
     h, w = found.original or found.size
     if h > pixels.shape[0] or w > pixels.shape[1]:
         raise ValueError(f"{path} has a damaged record of its cipher: restore the file, or encrypt it again.")
     pixels = pixels[:h, :w, 0] if found.mode == "L" else pixels[:h, :w]
-    return np.ascontiguousarray(pixels), replace(found, encrypted=False)
+    return np.ascontiguousarray(pixels), replace(found, encrypted=False, crc=None)
 
 
 def _resized(image, side, resample, path):

@@ -5,6 +5,7 @@ own in a .pt file, in a file x.npy.json beside x.npy. It names the key by its fi
 """
 
 import json
+import zlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..lock.patch import STEPS, PatchCipher
 
 NAME = "cmxlib"
 LARGEST = 65_536  # characters: what is longer is no record
-_VERSION = 1
+_VERSION = 2  # 1 knew no crc
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,10 @@ class Record:
     """What was done to a file. None where it does not apply.
 
     size: height and width of an encrypted image. original: the same before it was padded. mode: "RGB", or "L" for a
-    grey image. dtype: of the array before. resize, crop, resample: of the image before. mean, std, layers: of a model;
-    order: in which its Linear embedding takes a patch; norm: the layer that normalises each patch in front of that;
-    positions: the tensor that took the offset, for images of image_size, of an embedding without a bias.
+    grey one. dtype: of the array before. crc: of the encrypted values, see ``summed``. resize, crop, resample: of the
+    image before. mean, std, layers: of a model; order: in which its Linear embedding takes a patch; norm: the layer
+    that normalises each patch in front of that; positions: the tensor that took the offset, for images of image_size,
+    of an embedding without a bias.
     """
 
     key: str
@@ -34,6 +36,7 @@ class Record:
     original: tuple[int, ...] | None = None
     mode: str | None = None
     dtype: str | None = None
+    crc: int | None = None
     resize: int | None = None
     crop: int | None = None
     resample: str | None = None
@@ -52,7 +55,17 @@ class Record:
 
     def settings(self) -> "Record":
         """The part that is the same for every file of one command."""
-        return replace(self, size=None, original=None, mode=None, dtype=None)
+        return replace(self, size=None, original=None, mode=None, dtype=None, crc=None)
+
+    def summed(self, values: Any, so_far: int | None = None) -> int:
+        """CRC-32 of how values are encrypted and of their bytes, or of more of them after those that gave ``so_far``.
+
+        It tells accidents, such as an encrypted image that was turned or brightened while its record was kept, but no
+        malice: whoever alters an image can make its sum anew.
+        """
+        if so_far is None:
+            so_far = zlib.crc32(repr((self.key, self.steps, self.patch)).encode())
+        return zlib.crc32(values, so_far)
 
 
 def of(key: SecretKey, cipher: PatchCipher, **how: Any) -> Record:
@@ -69,11 +82,12 @@ _KINDS = {
     "original": lambda v: _list(v, int) and len(v) == 2 and all(map(_whole, v)),
     "mode": lambda v: v in ("RGB", "L"),
     "dtype": lambda v: v in ("uint8", "float16", "float32", "float64"),
+    "crc": lambda v: type(v) is int and 0 <= v < 2**32,
     "resize": lambda v: _whole(v),
     "crop": lambda v: _whole(v),
     "resample": lambda v: v in ("bilinear", "bicubic"),
-    "mean": lambda v: _list(v, float) and 0 < len(v) < 100,
-    "std": lambda v: _list(v, float) and 0 < len(v) < 100,
+    "mean": lambda v: _list(v, float) and len(v) == 3 and all(abs(x) <= 2 for x in v),
+    "std": lambda v: _list(v, float) and len(v) == 3 and all(1e-6 < x < 2**20 for x in v),
     "layers": lambda v: _list(v, str) and 0 < len(v) < 100,
     "order": lambda v: v in ("chw", "hwc"),
     "norm": lambda v: isinstance(v, str),
@@ -102,7 +116,7 @@ def parse(text: Any, where: str) -> Record:
         raise ValueError(problem) from None
     if type(version) is int and version > _VERSION:
         raise ValueError(f"{where} was encrypted by a later cmxlib (record of version {version}): use that one.")
-    if version != _VERSION or {"key", "steps", "patch"} - set(found) or set(found) - set(_KINDS):
+    if type(version) is not int or version < 1 or {"key", "steps", "patch"} - set(found) or set(found) - set(_KINDS):
         raise ValueError(problem)
     if not all(_KINDS[name](value) for name, value in found.items()):
         raise ValueError(problem)
@@ -127,6 +141,7 @@ def check(found: Record, asked: Record, where: str) -> None:
         "std": lambda v: "--std " + " ".join(f"{x:g}" for x in v),
         "layers": lambda v: "--layer " + " ".join(v),
         "order": lambda v: f"--order {v}",
+        "image_size": lambda v: "--image-size " + " ".join(map(str, v)),
     }
     for name, say in said.items():
         one, other = getattr(found, name), getattr(asked, name)

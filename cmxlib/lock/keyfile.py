@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import stat
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 SECRET_BYTES = 32
+_START, _MARK = b"cmxlib secret key", b"\xef\xbb\xbf"  # how a file begins; what some editors put before
 _FILE = re.compile(
     rb"cmxlib secret key, version ([12])\norigin: ([a-z0-9 ]{1,80})\nsecret: ([0-9a-f]{64})\ncheck: ([0-9a-f]{16})\n"
 )
@@ -52,33 +54,48 @@ def experiment_secret(seed: int) -> bytes:
 
 
 def may_be(origin: str, secret: Hidden) -> bool:
-    """Whether a secret can be of an origin: "experiment N" has one secret only."""
-    found = re.fullmatch("experiment ([0-9]+)", origin)
-    return not found or hmac.compare_digest(experiment_secret(int(found[1])), secret.value)
+    """Whether a secret can be of an origin: "experiment N" has one secret only, and nothing else is called so."""
+    found = re.fullmatch("experiment ([0-9]+)( subkey)?", origin)
+    if not found or found[2]:
+        return bool(found) or not origin.startswith("experiment")
+    return hmac.compare_digest(experiment_secret(int(found[1])), secret.value)
 
 
 def stretched(passphrase: Hidden, salt: bytes) -> Hidden:
-    """The 32 bytes that scrypt (RFC 7914; N = 2^17, r = 8, p = 1) derives: half a second and 128 MiB a guess."""
-    typed = Hidden(utf8(passphrase.value, "passphrase"))
+    """The 32 bytes that scrypt (RFC 7914; N = 2^17, r = 8, p = 1) derives: half a second and 128 MiB a guess.
+
+    The passphrase is brought into Unicode's form NFC, for keyboards and systems type one letter in several."""
+    typed = Hidden(utf8(passphrase.value, "passphrase", composed=True))
     if not typed.value:
         raise ValueError("The passphrase is empty; give one that is hard to guess.")
     return Hidden(Scrypt(salt=salt, length=SECRET_BYTES, n=2**17, r=8, p=1).derive(typed.value))
 
 
-def utf8(text: Any, name: str) -> bytes:
-    """The bytes of a text. TypeError where it is none, ValueError where UTF-8 cannot hold it."""
+def utf8(text: Any, name: str, *, composed: bool = False) -> bytes:
+    """The bytes of a text, composed: of its form NFC. TypeError where it is none, ValueError where UTF-8 cannot hold
+    it."""
     text = Hidden(text)
     if not isinstance(text.value, str):
         raise TypeError(f"{name} must be a text, but this is {type(text.value).__name__}.")
     try:
-        return text.value.encode()
+        return (unicodedata.normalize("NFC", text.value) if composed else text.value).encode()
     except UnicodeEncodeError:
         raise ValueError(f"{name} holds half a character (a surrogate): give a text that UTF-8 can hold.") from None
 
 
+def place(path: str | os.PathLike) -> Path:
+    """The path of a key file. ValueError where it can name none."""
+    found = Path(path)
+    if not os.fspath(path) or "\0" in str(found):
+        raise ValueError(f"{os.fspath(path)!r} is no name of a file: give the path of the key's file.")
+    return found
+
+
 def write(path: Path, secret: Hidden, origin: str, passphrase: Hidden | None = None) -> None:
     """Write a key file that only its owner may read, encrypted where a passphrase is given. FileExistsError where
-    ``path`` stands already."""
+    ``path`` stands already, IsADirectoryError where it is a folder."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it.")
     if passphrase is None:
         text = Hidden(
             f"cmxlib secret key, version 2\norigin: {origin}\n"
@@ -103,7 +120,7 @@ def read(path: Path, passphrase: Hidden | None = None) -> tuple[Hidden, str]:
         return _unsealed(path, sealed, passphrase)
     found = Hidden(_FILE.fullmatch(content.value))
     if not found.value:
-        raise ValueError(f"{path} is not a complete cmxlib key file; restore it from a copy.")
+        raise ValueError(f"{path} is not a complete cmxlib key file: {_why(content.value)}; restore it from a copy.")
     if passphrase is not None:
         raise ValueError(f"{path} is not encrypted: whoever reads it has the key. Load it without a passphrase.")
     version, origin = found.value[1], found.value[2].decode()
@@ -120,6 +137,18 @@ def read(path: Path, passphrase: Hidden | None = None) -> tuple[Hidden, str]:
             "again with SecretKey.for_experiment, followed by subkey for a subkey."
         )
     return secret, origin
+
+
+def _why(content):
+    if not content:
+        return "it is empty"
+    if content.startswith(_MARK):
+        return "a byte order mark stands before its first line, as editors of texts put it"
+    if any(form.fullmatch(content + b"\n") for form in (_FILE, _SEALED)):
+        return "its last line lacks its end"
+    if any(form.match(content) for form in (_FILE, _SEALED)):
+        return "there is something behind its last line"
+    return "its lines are not as save wrote them"
 
 
 _NONCE = bytes(12)  # used once: each file has a salt, and so a cipher, of its own
@@ -166,8 +195,8 @@ def _write_new(path: Path, data: Hidden) -> None:
         except BaseException as error:
             if named:
                 os.unlink(path)
-            elif isinstance(error, OSError):
-                error.filename, error.filename2 = str(path), None  # not the file that has no name
+            if isinstance(error, OSError) and error.errno:  # it may name the file that has no name
+                raise type(error)(error.errno, error.strerror, str(path)) from None
             raise
         if folder is not None:
             os.fsync(folder)  # the name must be on the disk, too
@@ -183,11 +212,14 @@ def _content(path: Path) -> Hidden:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode):
             raise ValueError(f"{path} is no regular file, so no cmxlib key file: give the path that save wrote.")
+        content = Hidden(os.read(file, 1024).replace(b"\r\n", b"\n"))
+        if not _START.startswith(content.value.removeprefix(_MARK)[: len(_START)]):
+            raise ValueError(f"{path} is no cmxlib key file: give the path that save or cmx key new wrote.")
         if os.name == "posix" and found.st_mode & 0o077:
             raise PermissionError(
                 f"{path} can be read by others (mode {stat.S_IMODE(found.st_mode):04o}): "
                 f"run chmod 600 {shlex.quote(str(path))}, and think of the key as known if others were there."
             )
-        return Hidden(os.read(file, 1024).replace(b"\r\n", b"\n"))
+        return content
     finally:
         os.close(file)

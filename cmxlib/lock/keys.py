@@ -9,7 +9,6 @@ import hmac
 import math
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from ..paths import NOT_ENOUGH
 from . import checks, keyfile
 from .keyfile import SECRET_BYTES, Hidden
 
@@ -73,11 +73,12 @@ class SecretKey:
     def from_passphrase(cls, passphrase: str, *, salt: bytes | str) -> "SecretKey":
         """The key that scrypt (RFC 7914; N = 2^17, r = 8, p = 1) derives from a passphrase and a salt.
 
+        Texts count as their form NFC, so that a letter and its accent may be typed as one or as two.
         The salt need not be secret, but should be random and differ from one use to the next (at least 8 bytes).
         Takes about half a second and 128 MiB by intention: guessing must be costly.
         """
         passphrase = Hidden(passphrase)
-        salt = keyfile.utf8(salt, "salt") if isinstance(salt, str) else salt
+        salt = keyfile.utf8(salt, "salt", composed=True) if isinstance(salt, str) else salt
         if not isinstance(salt, bytes):
             raise TypeError(f"salt must be bytes or a text, but this is {type(salt).__name__}: use os.urandom(16).")
         if len(salt) < 8:
@@ -116,7 +117,7 @@ class SecretKey:
         An existing file is never replaced: FileExistsError. Losing a key means losing what it locked.
         """
         passphrase = None if passphrase is None else Hidden(passphrase)
-        keyfile.write(Path(path), self._secret, self.origin, passphrase)
+        keyfile.write(keyfile.place(path), self._secret, self.origin, passphrase)
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, passphrase: str | None = None) -> "SecretKey":
@@ -127,7 +128,7 @@ class SecretKey:
         where others may read it.
         """
         passphrase = None if passphrase is None else Hidden(passphrase)
-        secret, origin = keyfile.read(Path(path), passphrase)
+        secret, origin = keyfile.read(keyfile.place(path), passphrase)
         return cls(secret.value, origin)
 
     # -- draws -----------------------------------------------------------------------------------------------
@@ -143,7 +144,10 @@ class SecretKey:
         _check_draw(n_bytes, purpose, "n_bytes")
         # A derived key encrypts nothing but this one stream, so the constant nonce is never used twice.
         cipher = Cipher(algorithms.ChaCha20(self._derive(f"stream/{purpose}"), bytes(16)), mode=None)
-        return cipher.encryptor().update(bytes(n_bytes))
+        try:
+            return cipher.encryptor().update(bytes(n_bytes))
+        except (MemoryError, OverflowError):
+            raise MemoryError(f"{NOT_ENOUGH} for a keystream of {n_bytes:,} bytes: draw less.") from None
 
     def permutation(self, n: int, *, purpose: str) -> np.ndarray:
         """A uniform permutation of 0 .. n-1 (int64), by Fisher and Yates' shuffle with unbiased draws."""

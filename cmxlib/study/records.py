@@ -220,7 +220,7 @@ def _save(path: Path, rows: list[dict[str, str]]) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(names)
     writer.writerows([row.get(name, "") for name in names] for row in rows)
-    write_text(path, file.getvalue())
+    write_text(path.resolve(), file.getvalue())  # of a symbolic link, what it points to: tables may be kept elsewhere
 
 
 # -- reading -------------------------------------------------------------------------------------------------------

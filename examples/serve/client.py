@@ -9,8 +9,8 @@ import argparse
 import io
 import json
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -18,7 +18,9 @@ import numpy as np
 import torch
 
 from cmxlib import PatchCipher, SecretKey
+from cmxlib.files.commands import load_key
 from cmxlib.files.compare import plain_images
+from cmxlib.paths import sentence
 
 
 class Client:
@@ -26,7 +28,8 @@ class Client:
 
     def __init__(self, url: str, key: SecretKey):
         self._web = httpx.Client(base_url=url, timeout=60)
-        about = self._web.get("/").raise_for_status().json()
+        answer = self._web.get("/").raise_for_status()
+        about = answer.json() if "json" in answer.headers.get("content-type", "") else None
         if not isinstance(about, dict) or not {"key", "patch", "steps"} <= set(about):
             raise ValueError(f"{url} is no server of an encrypted model: name the URL that server.py printed.")
         if about["key"] != key.fingerprint:
@@ -43,26 +46,27 @@ class Client:
         """The logits (N, classes) for a body. ValueError with the server's own words where it refuses."""
         answer = self._web.post("/predict", content=body, headers={"X-Key": self._key})
         if answer.status_code != 200:
-            raise ValueError(f"The server says ({answer.status_code}): {answer.json()['detail']}")
+            told = answer.json()["detail"] if "json" in answer.headers.get("content-type", "") else answer.text[:200]
+            raise ValueError(f"The server says ({answer.status_code}): {told}")
         return np.array(answer.json()["logits"], np.float32)
 
 
 def load(client: Client, body: bytes, seconds: float, threads: int = 8) -> dict[str, float]:
     """Requests a second that are answered, and the seconds that an answer takes: median, and slowest 1 %."""
-    times: list[float] = []
-    end = time.perf_counter() + seconds
+    begin = time.perf_counter()
 
-    def work():
-        while (start := time.perf_counter()) < end:
+    def work(_):
+        times = []
+        while not times or time.perf_counter() < begin + seconds:
+            start = time.perf_counter()
             client.ask(body)
             times.append(time.perf_counter() - start)
+        return times
 
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return {"requests a second": len(times) / seconds, "median": float(np.median(times)),
+    with ThreadPoolExecutor(threads) as pool:
+        times = [each for found in pool.map(work, range(threads)) for each in found]
+    taken = time.perf_counter() - begin
+    return {"requests a second": len(times) / taken, "median": float(np.median(times)),
             "slowest 1 %": float(np.quantile(times, 0.99))}  # fmt: skip
 
 
@@ -73,11 +77,15 @@ if __name__ == "__main__":
     parser.add_argument("--key", type=Path, required=True)
     parser.add_argument("--load", type=float, metavar="SECONDS")
     args = parser.parse_args()
+    if args.load is not None and not 0 < args.load < 1e6:
+        parser.error(f"--load takes seconds, more than 0, not {args.load:g}")
     try:
-        client = Client(args.url, SecretKey.load(args.key))
+        client = Client(args.url, load_key(args.key))
         body = client.body(plain_images(args.images, client.cipher.patch_size))
         print(f"classes: {', '.join(str(found) for found in client.ask(body).argmax(1))}")
         if args.load:
             print(json.dumps(load(client, body, args.load)))
-    except (ValueError, OSError, httpx.HTTPError, httpx.InvalidURL) as error:
-        sys.exit(f"client: {error}")
+    except (ValueError, TypeError, OSError) as error:
+        sys.exit(f"client: {sentence(error)}")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        sys.exit(f"client: {args.url} gives no answer ({sentence(error)}): name the URL that server.py printed.")

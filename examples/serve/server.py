@@ -17,12 +17,14 @@ import onnxruntime
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 LARGEST = 16 * 2**20  # bytes of a request
 
 
 def application(path: str) -> FastAPI:
     """The server of an encrypted ONNX model."""
+    onnxruntime.set_default_logger_severity(4)  # what is wrong is raised, too
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # of the runtime, whose classes are its own
@@ -31,33 +33,36 @@ def application(path: str) -> FastAPI:
     text = session.get_modelmeta().custom_metadata_map.get("cmxlib")
     if text is None:
         raise SystemExit(f"{path} carries no record of a cipher: serve a model that cmx encrypt-model wrote.")
-    record = json.loads(text)
-    mean, std = (np.array(record[name], np.float32).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+    try:
+        record = json.loads(text)
+        about_it = {said: record[said] for said in ("key", "steps", "patch")}
+        mean, std = (np.array(record[name], np.float32).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+        reach = 3**0.5 * record["patch"]  # of the values in [0, 1] of a patch that is turned
+        low, high = (-reach, reach) if "orthogonal" in record["steps"] else (0, 1)
+    except (ValueError, KeyError, TypeError):
+        raise SystemExit(f"{path} has a damaged record of its cipher: restore it from a copy.") from None
     name = session.get_inputs()[0].name
     app = FastAPI(title="An encrypted model")
 
     @app.get("/")
     def about() -> dict:
-        return {said: record[said] for said in ("key", "steps", "patch")}
+        return about_it
 
     @app.post("/predict")
     async def predict(request: Request) -> dict:
         if (key := request.headers.get("x-key")) != record["key"]:
             raise HTTPException(
-                409, f"The images' key is {key}, the model's {record['key']}: give X-Key, and encrypt alike."
+                409,
+                f"The images' key is {key and key[:40]}, the model's {record['key']}: give X-Key, and encrypt alike.",
             )
         images = _array(await _body(request), record["patch"])
-        if (
-            images.dtype == np.float32
-            and "orthogonal" not in record["steps"]
-            and not 0 <= images.min() <= images.max() <= 1
-        ):
+        if images.dtype == np.float32 and not low <= images.min() <= images.max() <= high:
             raise HTTPException(
-                400, "Images of float32 hold values in [0, 1]: divide grey levels by 255, or send uint8."
+                400, "Images of float32 are encrypted from values in [0, 1]: divide grey levels by 255, or send uint8."
             )
         values = images.astype(np.float32) / (255 if images.dtype == np.uint8 else 1)
         try:
-            (logits,) = await run_in_threadpool(session.run, None, {name: (values - mean) / std})
+            logits, *_ = await run_in_threadpool(session.run, None, {name: (values - mean) / std})
         except Exception:  # of the runtime: sizes that this network does not take
             raise HTTPException(422, f"The model cannot be run on images {images.shape}: send its own size.") from None
         return {"logits": logits.tolist()}
@@ -67,10 +72,13 @@ def application(path: str) -> FastAPI:
 
 async def _body(request):
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST:
-            raise HTTPException(413, f"A request is at most {LARGEST:,} bytes: send fewer images at a time.")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > LARGEST:
+                raise HTTPException(413, f"A request is at most {LARGEST:,} bytes: send fewer images at a time.")
+    except ClientDisconnect:
+        raise HTTPException(400, "The client left before all was sent.") from None  # which nobody reads
     return bytes(body)
 
 
@@ -84,7 +92,7 @@ def _array(body, patch):
         version = None
     if version != (1, 0):
         raise HTTPException(400, "The body is no .npy file of version 1.0: send what numpy.save writes.")
-    if fortran or kind not in (np.uint8, np.float32) or len(shape) != 4 or shape[1] != 3 or 0 in shape:
+    if fortran or kind not in (np.uint8, np.float32) or len(shape) != 4 or shape[1] != 3 or min(shape) < 1:
         raise HTTPException(400, f"The array is {kind} {shape}: send uint8 or float32 (N, 3, H, W), in C order.")
     if shape[2] % patch or shape[3] % patch:
         raise HTTPException(400, f"Patches of {patch} do not divide images of {shape[2]} x {shape[3]}.")

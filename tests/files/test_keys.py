@@ -27,7 +27,7 @@ def test_fingerprints_tell_keys_apart_and_stay(key):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "is not a complete cmxlib key file"), (b"\xff" * 200, "is not a complete"), (None, "No such file")],
+    [(b"", "is not a complete cmxlib key file"), (b"\xff" * 200, "is no cmxlib key file"), (None, "No such file")],
 )
 def test_bad_key_files(key, cmx, content, said):
     if content is not None:

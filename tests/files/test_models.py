@@ -97,12 +97,13 @@ def test_a_linear_embedding_in_the_order_that_is_told(key, cmx, order, suffix):
     write, read = (save_file, load_file) if suffix == "safetensors" else (torch.save, torch.load)
     write(model.state_dict(), f"a.{suffix}")
     status, said, _ = cmx("encrypt-model", f"a.{suffix}", f"b.{suffix}", *USUAL, "--layer", "embed", "--order", order)
-    assert status == 0 and f"flattened as {order}" in said
+    assert status == 0 and f"embed must take patches of the image flattened as {order}, which the file" in said
     expected = encrypt_model(model, PatchCipher(key, 4), **NORM).state_dict()
     found = read(f"b.{suffix}")
     assert all(torch.allclose(found[name], expected[name], rtol=0, atol=1e-6) for name in expected)
     status, said, _ = cmx("verify", f"a.{suffix}", f"b.{suffix}", *KEY, "--json")
     assert status == 0 and said["equal"] and said["changed layers"] == ["embed"]
+    assert said["taken for granted"][0] == f"embed takes patches of the image flattened as {order}"
     wrong = ("--order", "hwc" if order == "chw" else "chw")
     assert f"with --order {order}, not with" in cmx("decrypt-model", f"b.{suffix}", f"c.{suffix}", *KEY, *wrong)[2]
     assert cmx("decrypt-model", f"b.{suffix}", f"c.{suffix}", *KEY)[0] == 0
@@ -119,7 +120,7 @@ def test_a_linear_behind_a_norm_takes_shuffles_that_the_norm_takes_too(key, cmx,
     for other in (("--norm", "none"), ("--norm", "imagenet", "--steps", "shuffle")):
         assert "norm of a.pt normalises each patch" in cmx("encrypt-model", "a.pt", "b.pt", *KEY, *told, *other)[2]
     status, said, _ = cmx("encrypt-model", "a.pt", "b.pt", *KEY, *told, "--norm", "none", "--steps", "shuffle")
-    assert status == 0 and "Nor that norm normalises each patch" in said
+    assert status == 0 and "flattened as chw and normalised by norm" in said.replace("hwc", "chw")
     expected = encrypt_model(model, cipher, mean=(0, 0, 0), std=(1, 1, 1)).state_dict()
     assert all(torch.equal(found, expected[name]) for name, found in torch.load("b.pt").items())
     assert not torch.equal(expected["norm.bias"], model.norm.bias)
@@ -192,6 +193,16 @@ def test_verify_finds_what_is_not_the_encrypted_model(key, cmx):
         save_file(after, "c.safetensors", metadata)
         status, said, _ = cmx("verify", "a.safetensors", "c.safetensors", *KEY)
         assert status == 1 and said.startswith("NOT EQUAL") and changed in said
+
+
+def test_what_no_file_tells_is_said_not_taken_in_silence(key, cmx):
+    """A padded or overlapping convolution looks as any other in a checkpoint, and so does any normalisation."""
+    save("a.safetensors", nn.Sequential(nn.Conv2d(3, 8, 4, 2, padding=1)).state_dict())
+    said = cmx("encrypt-model", "a.safetensors", "b.safetensors", *USUAL)[1]
+    assert "0 must take patches side by side: stride 4 and no padding, which the file does not tell" in said
+    status, said, _ = cmx("verify", "a.safetensors", "b.safetensors", *KEY)
+    assert status == 0 and "Taken for granted: " in said and "side by side: stride 4 and no padding" in said
+    assert said.endswith("images are normalised by mean 0.485 0.456 0.406 and std 0.229 0.224 0.225.\n")
 
 
 def test_a_wrong_key_or_another_normalisation_is_told(key, cmx):

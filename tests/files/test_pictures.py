@@ -1,6 +1,7 @@
 """Images and arrays on disk: to the bit and back, what is refused, and jobs that were interrupted."""
 
 import io
+import json
 import os
 import struct
 import subprocess
@@ -147,6 +148,53 @@ def test_a_wrong_key_and_another_cipher_are_told(key, cmx):
     assert not os.path.exists("c.png")
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda image: image.rotate(90),
+        lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        lambda image: image.point(lambda v: min(v + 1, 255)),
+    ],
+    ids=["turned", "mirrored", "brightened"],
+)
+def test_an_image_that_was_edited_while_its_record_was_kept_is_told(key, cmx, edit):
+    RGB.save("a.png")
+    assert cmx("encrypt-images", "a.png", "b.png", *KEY, "--patch", 4)[0] == 0
+    found, info = Image.open("b.png"), PngImagePlugin.PngInfo()
+    info.add_text("cmxlib", found.info["cmxlib"])
+    edit(found).save("e.png", pnginfo=info)
+    assert "changed after it was encrypted" in cmx("decrypt-images", "e.png", "c.png", *KEY)[2]
+    older = json.loads(found.info["cmxlib"]) | {"version": 1}
+    del older["crc"]
+    info = PngImagePlugin.PngInfo()
+    info.add_text("cmxlib", json.dumps(older))
+    found.save("f.png", pnginfo=info)  # as before there were sums
+    assert cmx("decrypt-images", "f.png", "c.png", *KEY)[0] == 0 and np.array_equal(pixels("c.png"), np.asarray(RGB))
+
+
+def test_an_array_with_anothers_record_is_told_and_a_grey_one_comes_back(key, cmx):
+    for name, kind in (("a", np.uint8), ("b", np.float32)):
+        grey = noise(3, 1, 8, 8) if name == "a" else noise(1, 8, 8) / np.float32(255)
+        np.save(f"{name}.npy", grey)
+        assert cmx("encrypt-images", f"{name}.npy", f"{name}_e.npy", *KEY, "--patch", 4)[0] == 0
+        assert np.load(f"{name}_e.npy").shape[-3] == 3
+        assert cmx("decrypt-images", f"{name}_e.npy", f"{name}_d.npy", *KEY)[0] == 0
+        assert np.load(f"{name}_d.npy").dtype == kind and np.allclose(np.load(f"{name}_d.npy"), grey, atol=1e-6)
+    np.save("a_e.npy", np.load("a_e.npy")[::-1])
+    assert "a_e.npy: it was changed" in cmx("decrypt-images", "a_e.npy", "c.npy", *KEY)[2]
+    assert not os.path.exists("c.npy")
+
+
+def test_force_replaces_a_link_and_not_what_it_points_to(key, cmx):
+    for name in ("a.png", "mine.png"):
+        RGB.save(name)
+    os.mkdir("out")
+    os.symlink("../mine.png", "out/a.png")
+    assert "exists already" in cmx("encrypt-images", "a.png", "out", *KEY, "--patch", 4)[2]
+    assert cmx("encrypt-images", "a.png", "out", *KEY, "--patch", 4, "--force")[0] == 0
+    assert not os.path.islink("out/a.png") and np.array_equal(pixels("mine.png"), np.asarray(RGB))
+
+
 def encoded(image, kind="PNG", **options):
     file = io.BytesIO()
     image.save(file, kind, **options)
@@ -275,7 +323,7 @@ GOOD = record.of(SecretKey.for_experiment(1), PatchCipher(SecretKey.for_experime
 def test_a_record_is_read_as_it_was_written():
     for found in (
         GOOD,
-        record.of(SecretKey.for_experiment(1), PatchCipher(SecretKey.for_experiment(1)), mean=(0, 0.5)),
+        record.of(SecretKey.for_experiment(1), PatchCipher(SecretKey.for_experiment(1)), mean=(0, 0.5, 1)),
     ):
         assert record.parse(found.text(), "a.png") == found
 
@@ -289,7 +337,9 @@ def changed(before, after):
     "text",
     ["", "{", "[]", "null", "1" * 70_000, "[" * 50_000, changed("[4, 4]", "[-4, 4]"), changed("[4, 4]", "[1e999, 4]"),
      changed('"flip"', '"turn"'), changed('"mode"', '"mood"'), changed("true", "1"), changed("RGB", "CMYK"),
-     changed("[4, 4]", "[4]"), changed("[4, 4]", f"[{2**64}, 4]"), changed("}", ', "patch": 4}'), '{"version": 1}'],
+     changed("[4, 4]", "[4]"), changed("[4, 4]", f"[{2**64}, 4]"), changed("}", ', "patch": 4}'), '{"version": 1}',
+     changed("}", ', "std": [0, 1, 1]}'), changed("}", ', "mean": [0.5]}'), changed("}", ', "mean": [NaN, 0, 0]}'),
+     changed("}", ', "crc": -1}')],
 )  # fmt: skip
 def test_a_damaged_record_is_told(text):
     with pytest.raises(ValueError, match=r"^a.png has a damaged record of its cipher"):
@@ -298,7 +348,7 @@ def test_a_damaged_record_is_told(text):
 
 def test_a_record_of_a_later_version_is_told():
     with pytest.raises(ValueError, match="by a later cmxlib"):
-        record.parse(GOOD.text().replace('"version": 1', '"version": 2'), "a.png")
+        record.parse(changed('"version": 2', '"version": 3'), "a.png")
 
 
 def test_a_job_that_stops_leaves_no_part_of_a_file(key, monkeypatch):
