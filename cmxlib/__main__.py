@@ -68,6 +68,8 @@ def numbers(text: str) -> tuple[int, ...]:
         if ends is None or int(ends[2] or ends[1]) < int(ends[1]):
             raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0-4 or 0,2")
         found.update(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
+    if len(found) > 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} names {len(found):,} numbers, over 10,000")
     return tuple(sorted(found))
 
 
@@ -93,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "study", help="measure every recorded table, attacks too, and draw its figures; goes on where it stopped"
     )
-    command.add_argument("--scale", default="small", help=f"how much to run: {scales} (default: small)")
+    command.add_argument("--scale", help=f"how much to run: {scales} (default: small)")
     command.add_argument("--only", default="", metavar="TABLE", help="one table, such as keys or conventional")
     command.add_argument("--seeds", type=numbers, default=(), metavar="0-4", help="of the networks, such as 0-4 or 0,2")
     command.add_argument("--keys", type=count, default=0, metavar="N", help="wrong keys for each cipher")

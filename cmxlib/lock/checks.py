@@ -141,11 +141,11 @@ def whole(value: Any, name: str, low: int, high: int | None = None) -> int:
     return number
 
 
-def wholes(value: Any, name: str, low: int) -> tuple[int, ...]:
-    """``value`` as a tuple of different whole numbers from ``low`` up, one at least."""
+def wholes(value: Any, name: str, low: int, high: int | None = None) -> tuple[int, ...]:
+    """``value`` as a tuple of different whole numbers in [low, high], one at least."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a tuple of whole numbers, but this is {value!r}.")
-    found = tuple(whole(each, name, low) for each in value)
+    found = tuple(whole(each, name, low, high) for each in value)
     if not found or len(set(found)) < len(found):
         raise ValueError(f"{name} must be different whole numbers, one at least, but they are {found}.")
     return found

@@ -39,6 +39,9 @@ OTHER_NETWORKS = {  # name in a Scale's model: module and class of timm
 }
 
 
+MOST = 10**6  # of whatever a scale counts
+
+
 @dataclass(frozen=True)
 class AttackSettings:
     """How much each attack gets at a scale; counts are of images unless said otherwise.
@@ -70,7 +73,7 @@ class AttackSettings:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            (checks.wholes if isinstance(value, tuple) else checks.whole)(value, name, 1)
+            (checks.wholes if isinstance(value, tuple) else checks.whole)(value, name, 1, MOST)
 
 
 @dataclass(frozen=True)
@@ -116,9 +119,17 @@ class Scale:
         if not isinstance(self.dataset, Dataset) and self.dataset not in NAMES:
             raise ValueError(f"dataset must be a Dataset or one of {', '.join(NAMES)}, but it is {self.dataset!r}.")
         for name, low in {"n_wrong": 0, "anatomy_keys": 1, "anatomy_images": 1, "engine_epochs": 1}.items():
-            checks.whole(getattr(self, name), name, low)
+            checks.whole(getattr(self, name), name, low, MOST)
         for name, low in {"seeds": 0, "compared_seeds": 0, "patch_sizes": 1}.items():
-            checks.wholes(getattr(self, name), name, low)
+            checks.wholes(getattr(self, name), name, low, MOST)
+        lows = {"epochs": 1, "n_wrong": 0}
+        for size, changes in self.finer.items():
+            if not isinstance(changes, Mapping) or set(changes) - set(lows):
+                raise ValueError(
+                    f"finer must give {' or '.join(lows)} at a patch size, but at {size} it is {changes!r}."
+                )
+            for name, value in changes.items():
+                checks.whole(value, f"{name} in finer", lows[name], MOST)
         size = self.model.get("patch_size")
         if not self.patch_sizes or self.patch_sizes[0] != size:
             raise ValueError(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cmxlib import SecretKey
 from cmxlib.paths import ROOT
-from cmxlib.study.grid import read_grid
+from cmxlib.study.grid import check_data, read_grid
 from cmxlib.study.scales import CIPHERS, SCALES
 
 SWEEPS = ROOT / "sweeps"
@@ -67,7 +67,7 @@ GOOD = 'base = "quick"\nname = "own"\ntables = ["keys"]\n'
         (GOOD + "workers = 3", "has workers, but only base, name, tables, scale and axes are read"),
         (GOOD.replace("quick", "huge"), "no scale 'huge'"),
         (GOOD.replace("keys", "kyes"), "no table 'kyes'"),
-        (GOOD + "[scale]\nseed = [1]", r"no scale\.seed: there are name, dataset, model"),
+        (GOOD + "[scale]\nseed = [1]", r"no scale\.seed: there are dataset, model"),
         (GOOD + "[scale]\nmodel.heads = 3", r"no scale\.model\.heads: there are dim"),
         (GOOD + "[scale]\nmodel = 3", r"scale\.model must name what differs"),
         (GOOD + "[scale]\nseeds = 3", r"scale\.seeds must be a list"),
@@ -83,6 +83,25 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path, text, match):
     (tmp_path / "own.toml").write_text(text)
     with pytest.raises(ValueError, match=match):
         read_grid(tmp_path / "own.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (
+            "model.num_classes = 5",
+            "the network cannot be trained on fontdigits: The model must give logits .* 10 classes",
+        ),
+        ("model.channels = 1\nciphers = ['flip']", "fontdigits has 3 channels, but model.channels is 1"),
+        ("model.patch_size = 5\npatch_sizes = [5]", "patches of 5 do not divide images"),
+        ("train.batch_size = 100000", "fontdigits has fewer images than a batch"),
+        ("finer.7.epochs = 3", "patches of 7 do not divide images"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_told_before_a_unit_is_measured(tmp_path, text, match):
+    (tmp_path / "own.toml").write_text(f"{GOOD}[scale]\n{text}")
+    with pytest.raises(ValueError, match=match):
+        check_data(read_grid(tmp_path / "own.toml"))
 
 
 def test_the_job_of_a_slurm_worker(tmp_path):
