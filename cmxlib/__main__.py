@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from . import __version__
 from .files import commands as files
 from .files.commands import count
-from .paths import NOT_ENOUGH, checkout, need, out_of_memory, sentence
+from .paths import checkout, need, told
 
 # The commands of the book: each is told its arguments and returns the exit status.
 
@@ -125,44 +125,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     command line itself was; 130 after Ctrl-C; 141 where nobody reads on, as behind `| head`."""
     try:
         try:
-            return _run(argv)
+            return told(lambda: _run(argv))
         finally:
             sys.stdout.flush()  # what cannot be printed is an error of the command, not of the interpreter's end
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again, and complain
         if isinstance(error, BrokenPipeError):
             return 141
-        return _say(f"The output could not be written: {error.strerror}.")
+        print(f"cmx: The output could not be written: {error.strerror}.", file=sys.stderr)
+        return 1
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    args = parser().parse_args(argv)
+    if args.extra == "book":
+        checkout()  # the book's commands read and write there, and nowhere else
     try:
-        args = parser().parse_args(argv)
-        if args.extra == "book":
-            checkout()  # the book's commands read and write there, and nowhere else
-        try:
-            return args.run(args)
-        except ModuleNotFoundError as error:
-            if not str(error.name).startswith("cmxlib"):
-                need(str(error.name), args.extra)  # raises, and says in a sentence what to install
-            raise
-    except KeyboardInterrupt as stopped:
-        return _say(str(stopped) or "Interrupted; the same command can be given again.", 130)
-    except BrokenPipeError:
+        return args.run(args)
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("cmxlib"):
+            need(str(error.name), args.extra)  # raises, and says in a sentence what to install
         raise
-    except Exception as error:
-        if out_of_memory(error):
-            said = str(error).startswith(NOT_ENOUGH)
-            return _say(str(error) if said else f"{NOT_ENOUGH} for this: give less at once, or a smaller scale.")
-        told = isinstance(error, (FloatingPointError, ValueError, OSError, RuntimeError, ImportError))
-        if not told or type(error) in (RuntimeError, ModuleNotFoundError):  # not said by the library
-            raise
-        return _say(sentence(error))
-
-
-def _say(text: str, status: int = 1) -> int:
-    print(f"cmx: {text}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

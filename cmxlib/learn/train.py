@@ -7,6 +7,8 @@ import argparse
 import dataclasses
 import math
 import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -20,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..lock import checks
-from ..paths import need
+from ..paths import need, told
 from .augment import augment
 from .checkpoint import checksum, held, load_checkpoint, model_checksum, save_checkpoint, save_model
 from .convmixer import ConvMixer
@@ -274,6 +276,8 @@ def main() -> None:
     args = vars(parser.parse_args())
     settings = TrainSettings(**{field.name: args[field.name] for field in dataclasses.fields(TrainSettings)})
     sizes = {name: args[name] for name in ("dim", "depth", "kernel_size", "patch_size")}
+    args["out"].parent.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=args["out"].parent).close()  # an error before hours of training, not after
     with process_group():
         data = load_dataset(args["dataset"])
         torch.manual_seed(settings.seed)
@@ -285,4 +289,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main, "cmxlib.learn.train"))

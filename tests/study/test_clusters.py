@@ -1,5 +1,6 @@
 """The files of sweeps/, as far as one machine can try them."""
 
+import os
 import subprocess
 import sys
 
@@ -114,6 +115,31 @@ def test_the_job_of_a_slurm_worker(tmp_path):
     script = tmp_path / "job"
     script.write_text(done.stdout)
     assert subprocess.run(["bash", "-n", script]).returncode == 0
+
+
+REFUSING = "#!/bin/sh\necho invalid partition >&2\nexit 1"
+
+
+@pytest.mark.parametrize(
+    ("command", "sbatch", "status", "words"),
+    [
+        ("slurm.py", "", 2, "there is no sbatch here"),
+        ("slurm.py depths.toml", REFUSING, 1, "sbatch does not take the job that --script prints: invalid partition"),
+        ("ssh.py", "", 2, "the following arguments are required: file, HOST"),
+        ("ssh.py none.toml host", "", 1, "none.toml: No such file"),
+        ("ssh.py depths.toml no.invalid", "", 1, "Cluster failed to start"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_told_in_a_sentence(tmp_path, command, sbatch, status, words):
+    if sbatch:
+        (tmp_path / "sbatch").write_text(sbatch)
+        (tmp_path / "sbatch").chmod(0o755)
+    program, *arguments = command.split()
+    env = {**os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    call = [sys.executable, program, *arguments]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=SWEEPS, env=env, timeout=120)
+    assert done.returncode == status and done.stderr.splitlines()[-1].startswith(f"{program}: "), done.stderr
+    assert words in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_pods_of_kubernetes_share_one_checkout_and_meet_at_the_service():

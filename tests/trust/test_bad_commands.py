@@ -469,11 +469,14 @@ def test_some_of_them_in_a_process_of_their_own(key, tmp_path):
     """As a shell runs them: what argparse, the interpreter's end or a signal handler says is seen too."""
     content("a.png", b"no image")()
     for command, status in (
-        (SHUT, 1),
-        ("key show none.key", 1),
-        ("study --seeds x", 2),
+        (f"cmxlib {SHUT}", 1),
+        ("cmxlib key show none.key", 1),
+        ("cmxlib study --seeds x", 2),
+        ("cmxlib.learn.train --dataset nope --epochs 1 --out o", 1),
+        ("cmxlib.learn.train --dataset fontdigits --epochs 0 --out o", 1),
+        ("cmxlib.learn.train --dataset fontdigits --epochs 1 --out a.png/o", 1),
     ):
-        done = subprocess.run([sys.executable, "-m", "cmxlib", *command.split()], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", *command.split()], capture_output=True, text=True)
         assert done.returncode == status and "Traceback" not in done.stderr and done.stderr.count("cmx") <= 3
 
 
