@@ -300,7 +300,18 @@ LEARNING = [
     ("a number as a folder", lambda: train(checkpoint=5), TypeError, "int"),
     ("a folder that cannot be", lambda: train(checkpoint="/proc/x"), CheckpointError, "/proc/x cannot be written"),
     ("a number as a transform", lambda: train(transform=5), TypeError, "transform must be a function"),
-    ("a transform that gives nothing", lambda: train(transform=lambda x: None), TypeError, "NoneType"),
+    (
+        "a transform that gives nothing",
+        lambda: train(transform=lambda x: None),
+        TypeError,
+        "what transform returns must",
+    ),
+    (
+        "a transform that gives nothing, kept",
+        lambda: train(transform=lambda x: None, checkpoint="c"),
+        TypeError,
+        "what transform returns must be a torch tensor, but this is NoneType",
+    ),
     (
         "a transform that drops images",
         lambda: train(transform=lambda x: x[:1]),
