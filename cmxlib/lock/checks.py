@@ -59,8 +59,9 @@ def images(
     import torch
 
     tensor(value, name)
-    if value.dtype != torch.uint8 and (bytes_only or not value.is_floating_point()):
-        kinds = "uint8 (0 to 255)" if bytes_only else "uint8 (0 to 255) or floating (0 to 1)"
+    floating = value.is_floating_point() and value.dtype.itemsize > 1  # nothing computes with float8
+    if value.dtype != torch.uint8 and (bytes_only or not floating):
+        kinds = "uint8 (0 to 255)" if bytes_only else "uint8 (0 to 255) or floating (0 to 1), of 16 bits at least"
         raise TypeError(
             f"{name} must be {kinds}, but this is {value.dtype}: use {name}.to(torch.uint8) for grey levels."
         )
@@ -72,10 +73,13 @@ def images(
 
 
 def values(value: "torch.Tensor", name: str = "images") -> "torch.Tensor":
-    """``value``. ValueError where floats hold grey levels up to 255: what an orthogonal cipher makes of values
-    in [0, 1] lies outside, but never so far."""
-    if value.is_floating_point() and value.numel() and value.detach().max() > 100:
-        raise ValueError(f"{name} as floats are values in [0, 1], but these reach {value.max():g}: divide them by 255.")
+    """``value``. ValueError where floats are not finite, or hold grey levels up to 255: what an orthogonal cipher makes
+    of values in [0, 1] lies outside, but never so far."""
+    if value.is_floating_point() and value.numel():
+        if not value.isfinite().all():
+            raise ValueError(f"{name} must hold finite values, but some are NaN or infinite.")
+        if (top := value.max()) > 100:
+            raise ValueError(f"{name} as floats are values in [0, 1], but these reach {top:g}: divide them by 255.")
     return value
 
 
@@ -117,7 +121,10 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
             "divide both by 255."
         )
     if not (found[1] > 1e-6).all():
-        raise ValueError(f"Every std must be above 0 (1e-6 at least), but they are {found[1].tolist()}.")
+        raise ValueError(
+            f"Every std must be above 0 (1e-6 at least), but they are {found[1].tolist()}: images of one colour, which "
+            "have none, cannot be normalised."
+        )
     return found[0], found[1]
 
 

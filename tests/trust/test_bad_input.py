@@ -47,6 +47,9 @@ DATA = Dataset("toy", X, Y, X, Y, tuple("0123456789"), **NORM)
 SETTINGS = TrainSettings(epochs=1, batch_size=2, crop_padding=0)
 torch.manual_seed(0)
 MODEL = ConvMixer(8, 1, 3, 4).eval()
+LOST = ConvMixer(8, 1, 3, 4)
+nn.init.constant_(LOST[0].bias, torch.nan)
+SCRIPTED = torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten()))
 FROZEN = ConvMixer(8, 1, 3, 4).requires_grad_(False)
 HALF = "\ud800"  # half a character, as a name that is no UTF-8 brings it
 
@@ -130,6 +133,19 @@ CIPHERS = [
     ("no entries", lambda: PatchCipher.from_entries(None, None), ValueError, "A block has 48 entries"),
     ("entries twice", lambda: PatchCipher.from_entries([0] * 48, [0] * 48), ValueError, "give a permutation"),
     ("entries as texts", lambda: PatchCipher.from_entries(["a"] * 48, [0] * 48), ValueError, "give a permutation"),
+    ("flips of 2", lambda: PatchCipher.from_entries(range(48), [2] * 48), ValueError, "each True or False"),
+    ("flips as floats", lambda: PatchCipher.from_entries(range(48), [0.5] * 48), ValueError, "each True or False"),
+    ("entries as floats", lambda: PatchCipher.from_entries(np.arange(48.0), [0] * 48), ValueError, "in whole numbers"),
+    (
+        "a matrix of texts",
+        lambda: PatchCipher.from_affine([["a"] * 48] * 48, [0] * 48),
+        TypeError,
+        "must be real numbers",
+    ),
+    ("a complex matrix", lambda: PatchCipher.from_affine(1j * np.eye(48), [0] * 48), TypeError, "must be real numbers"),
+    ("other steps", lambda: setattr(CIPHER, "steps", ("flip",)), AttributeError, "A cipher does not change"),
+    ("other blocks", lambda: setattr(MIXING, "block_size", 8), AttributeError, "instead of setting block_size"),
+    ("images of 8 bits", lambda: CIPHER.encrypt(V.to(torch.float8_e4m3fn)), TypeError, "of 16 bits at least"),
     ("no offset", lambda: PatchCipher.from_affine(np.eye(48), None), ValueError, "48 x 48 matrix"),
     ("a singular matrix", lambda: PatchCipher.from_affine(np.zeros((48, 48)), [0] * 48), ValueError, "is singular"),
     ("no images", lambda: CIPHER.encrypt(None), TypeError, "images must be a torch tensor"),
@@ -258,6 +274,8 @@ MODELS = [
         "model must be a torch module",
     ),
     ("what says no statistics", lambda: norm.statistics_of(None), ValueError, "give mean= and std="),
+    ("a NaN in the model", lambda: encrypt_model(LOST, CIPHER, **NORM), ValueError, "weights that are not finite"),
+    ("a scripted model", lambda: encrypt_model(SCRIPTED, CIPHER, **NORM), ValueError, "is scripted or exported"),
     ("a dim of 0", lambda: ConvMixer(0), ValueError, "dim must be a whole number from 1"),
     ("a dim of 8.0", lambda: ConvMixer(8.0), TypeError, "dim must be a whole number"),
     ("a dim as a text", lambda: ConvMixer("8"), TypeError, "dim must be a whole number"),
@@ -368,7 +386,7 @@ LEARNING = [
     ("labels as floats", lambda: accuracy(MODEL, X, Y.float(), **NORM), TypeError, "labels must be whole numbers"),
     ("no labels", lambda: accuracy(MODEL, X, None, **NORM), TypeError, "labels must be a torch tensor"),
     ("no images at all", lambda: accuracy(MODEL, X[:0], Y[:0], **NORM), ValueError, "no images, and so no accuracy"),
-    ("NaN to classify", lambda: accuracy(MODEL, NAN, Y, **NORM), ValueError, r"logits are no numbers \(NaN\)"),
+    ("NaN to classify", lambda: accuracy(MODEL, NAN, Y, **NORM), ValueError, "images must hold finite values"),
     ("trials of nothing", lambda: trials(None), TypeError, "cipher must be a mapping"),
     ("a misspelt argument", lambda: trials({"patch": 4}), TypeError, "mapping of PatchCipher's arguments"),
     ("patches that do not fit", lambda: trials({"patch_size": 5}), ValueError, "do not divide the patches of 4"),
