@@ -49,6 +49,10 @@ class Dataset:
     def __post_init__(self):
         if not isinstance(self.classes, (tuple, list)):
             raise TypeError(f"classes must be a tuple of names, but this is {self.classes!r}.")
+        if twice := [name for i, name in enumerate(self.classes) if name in self.classes[:i]]:
+            raise ValueError(f"classes must have different names, but {twice[0]!r} is there twice.")
+        if not isinstance(self.name, str) or set(self.name) & set("/\\\n"):
+            raise ValueError(f"name must be a text in one line, without / and \\, but it is {self.name!r}.")
         channels = checks.images(self.train_images, name="train_images").shape[1]
         checks.images(self.test_images, channels, name="test_images")
         for part in ("train", "test"):

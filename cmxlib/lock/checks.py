@@ -122,8 +122,8 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
         )
     if not (found[1] > 1e-6).all():
         raise ValueError(
-            f"Every std must be above 0 (1e-6 at least), but they are {found[1].tolist()}: images of one colour, which "
-            "have none, cannot be normalised."
+            f"Every std must be above 0 (1e-6 at least), but they are {found[1].tolist()}: images whose values "
+            "in a channel are all one cannot be normalised."
         )
     return found[0], found[1]
 
