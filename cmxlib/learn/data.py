@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,8 @@ def load_dataset(
 
     Raises ValueError for an unknown name and DatasetError for missing or damaged files.
     """
+    if not isinstance(root, (str, os.PathLike, NoneType)):
+        raise TypeError(f"root must be the path of a folder, but this is {root!r}.")
     if name == "folder":
         from .folder import read_folder
 

@@ -39,7 +39,10 @@ def array(value: Any, name: str) -> np.ndarray:
     """``value`` as an array, when it is one, or a ``tensor``, or what NumPy takes for one."""
     torch = sys.modules.get("torch")  # without it there is no tensor, and arrays alone need not import it
     is_tensor = torch is not None and isinstance(value, torch.Tensor)
-    return tensor(value, name).detach().cpu().numpy() if is_tensor else np.asarray(value)
+    try:
+        return tensor(value, name).detach().cpu().numpy() if is_tensor else np.asarray(value)
+    except ValueError as error:  # lists of several lengths
+        raise ValueError(f"{name} must be an array: {error}") from error
 
 
 def images(
@@ -132,6 +135,15 @@ def instance(value: Any, kind: type, name: str) -> None:
     """TypeError where an argument is of another class than ``kind``."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be a {kind.__name__}, but this is {type(value).__name__}.")
+
+
+def cipher(value: Any, *verbs: str) -> None:
+    """TypeError where an argument is no object with these methods of a cipher, or a class that could make one."""
+    if isinstance(value, type) or not all(callable(getattr(value, verb, None)) for verb in verbs):
+        raise TypeError(
+            f"cipher must be a PatchCipher, or have {', '.join(verbs)}, but this is {type(value).__name__}: use "
+            "PatchCipher(key, patch_size)."
+        )
 
 
 def whole(value: Any, name: str, low: int, high: int | None = None) -> int:

@@ -114,7 +114,7 @@ def check_own_weights(name: str, layer: nn.Module) -> None:
     if parametrize.is_parametrized(layer):
         out = f'torch.nn.utils.parametrize.remove_parametrizations({where}, "weight")'
     elif "weight" in dict(layer.named_parameters(recurse=False)):
-        if not layer.weight.is_floating_point():
+        if not layer.weight.is_floating_point() or layer.weight.dtype.itemsize == 1:
             raise ValueError(f"The weight of {name!r} is {layer.weight.dtype}: encrypt the model before quantising it.")
         if layer.weight.is_meta:
             raise ValueError(f"{name!r} is on the meta device and has no values: load its weights first.")

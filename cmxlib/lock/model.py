@@ -79,11 +79,7 @@ def decrypt_model(
 
 @torch.no_grad()
 def _fold(model, cipher, mean, std, embedding, undo):
-    if isinstance(cipher, type) or not all(hasattr(cipher, verb) for verb in ("encrypt", "decrypt", "matrix")):
-        raise TypeError(
-            f"cipher must be a PatchCipher, or have encrypt, decrypt and matrix(patch_size), but this is "
-            f"{type(cipher).__name__}: use PatchCipher(key, patch_size)."
-        )
+    checks.cipher(cipher, "encrypt", "decrypt", "matrix")
     channels = getattr(cipher, "channels", 3)
     folded, found = checked_copy(model, channels, embedding)
     layer = found.layer

@@ -15,7 +15,7 @@ from .. import paths
 from ..learn.checkpoint import CheckpointError, load_model, save_model
 from ..learn.convmixer import ConvMixer
 from ..learn.data import NAMES, Dataset, load_dataset
-from ..learn.device import default_device
+from ..learn.device import default_device, usable
 from ..learn.train import TrainSettings, fit
 from ..lock import checks
 from ..lock.patch import PatchCipher
@@ -116,6 +116,9 @@ class Scale:
 
     def __post_init__(self):
         records.check_name(self.name, "scale")
+        kinds = {"model": dict, "train": TrainSettings, "attack": AttackSettings}
+        for name, kind in (kinds | dict.fromkeys(("others", "finer", "ciphers"), Mapping)).items():
+            checks.instance(getattr(self, name), kind, name)
         if not isinstance(self.dataset, Dataset) and self.dataset not in NAMES:
             raise ValueError(f"dataset must be a Dataset or one of {', '.join(NAMES)}, but it is {self.dataset!r}.")
         for name, low in {"n_wrong": 0, "anatomy_keys": 1, "anatomy_images": 1, "engine_epochs": 1}.items():
@@ -258,7 +261,7 @@ def trained_model(
     """
     pd = paths.need("pandas", "book")
 
-    scale = named(scale)
+    scale, device = named(scale), usable(device or default_device())
     settings = replace(scale.train, seed=seed)
     model = new_model(scale, seed)
     own = scale.dataset if isinstance(scale.dataset, Dataset) else None  # known by all that is in it, not by its name
@@ -273,7 +276,7 @@ def trained_model(
             if (folder / f"{name}.json").exists():
                 try:
                     history = pd.DataFrame(load_model(folder / name, model)["history"])
-                    return model.to(device or default_device()).eval(), history
+                    return model.to(device).eval(), history
                 except CheckpointError as error:
                     warnings.warn(f"{error} It is trained anew.", stacklevel=3)
 
