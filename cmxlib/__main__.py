@@ -73,6 +73,13 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+def filled(text: str) -> str:
+    """The text of an option, unless it is empty, as from a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("nothing was given")
+    return text
+
+
 def parser() -> argparse.ArgumentParser:
     """What may be asked for, and the help on it."""
     parser = argparse.ArgumentParser(
@@ -89,7 +96,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--only", default="", metavar="03", help="only chapters whose name begins so")
     where = command.add_mutually_exclusive_group()
     where.add_argument("--workers", type=count, metavar="N", help="processes of this machine that share its cores")
-    where.add_argument("--scheduler", metavar="tcp://HOST:8786", help="of a Dask cluster that shares these folders")
+    where.add_argument(
+        "--scheduler", type=filled, metavar="tcp://HOST:8786", help="of a Dask cluster that shares these folders"
+    )
     command.set_defaults(run=book)
 
     command = commands.add_parser(
@@ -100,11 +109,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=numbers, default=(), metavar="0-4", help="of the networks, such as 0-4 or 0,2")
     command.add_argument("--keys", type=count, default=0, metavar="N", help="wrong keys for each cipher")
     command.add_argument("--status", action="store_true", help="measure nothing; say what is recorded and what not")
-    command.add_argument("--sweep", metavar="FILE", help="tables and scales of your own: see sweeps/ for such files")
+    command.add_argument(
+        "--sweep", type=filled, metavar="FILE", help="tables and scales of your own: see sweeps/ for such files"
+    )
     where = command.add_mutually_exclusive_group()
     where.add_argument("--workers", type=count, metavar="N", help="processes of this machine that share its cores")
-    where.add_argument("--scheduler", metavar="tcp://HOST:8786", help="of a Dask cluster that shares these folders")
-    where.add_argument("--shard", metavar="K/N", help="every N-th unit, from the K-th on, in this process")
+    where.add_argument(
+        "--scheduler", type=filled, metavar="tcp://HOST:8786", help="of a Dask cluster that shares these folders"
+    )
+    where.add_argument("--shard", type=filled, metavar="K/N", help="every N-th unit, from the K-th on, in this process")
     command.set_defaults(run=study)
 
     command = commands.add_parser("save", help="run chapters and solutions at quick scale and keep their outputs")

@@ -28,6 +28,7 @@ import torch
 
 from ..learn.data import load_dataset
 from ..learn.evaluate import logits_of
+from ..paths import regular
 from .records import SCALE_NAMES, check_name
 from .scales import CIPHERS, Scale, ciphers, named, new_model
 from .sweep import Grid
@@ -39,7 +40,7 @@ MOST = 1000  # scales of a file
 def read_grid(path: str | Path) -> Grid:
     """The scales of a file, and the tables to record at each. ValueError, naming the entry, where one is wrong."""
     try:
-        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        found = tomllib.loads(regular(Path(path)).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no TOML file: {error}.") from error
     if lacking := {"base", "name", "tables"} - set(found):

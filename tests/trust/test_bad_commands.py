@@ -383,6 +383,7 @@ BOOK = [
     ("a share of 0", nothing, "study --scale quick --shard 0/3", 1, "--shard is K/N"),
     ("a share of words", nothing, "study --scale quick --shard a/b", 1, "--shard is K/N"),
     ("no sweep", nothing, "study --status --sweep none.toml", 1, "none.toml: No such file"),
+    ("a sweep of zeros without end", nothing, "study --status --sweep /dev/zero", 1, "/dev/zero is no regular file"),
     ("a sweep of noise", content("a.toml", b"\xff\xfe"), "study --status --sweep a.toml", 1, "a.toml is no TOML file"),
     ("a sweep of nothing", content("a.toml", b""),
      "study --status --sweep a.toml", 1, "a.toml lacks base, name, tables"),
@@ -396,6 +397,8 @@ BOOK = [
      "study --status --sweep a.toml", 1, "no scale"),
     ("a chapter unknown", nothing, "book --only 99", 1, "99"),
     ("a chapter unknown to save", nothing, "save --only 99", 1, "99"),
+    ("an empty sweep", nothing, ["study", "--sweep", ""], 2, "argument --sweep: nothing was given"),
+    ("an empty scheduler", nothing, ["book", "--scheduler", ""], 2, "argument --scheduler: nothing was given"),
     ("no workers", nothing, "book --workers 0", 2, "no whole number from 1 up"),
     ("two places to run", nothing, "book --workers 1 --scheduler x", 2, "not allowed with"),
 ]  # fmt: skip
