@@ -1,7 +1,6 @@
 """The command line: `cmx`, or `python -m cmxlib`. What a command needs is imported when it runs."""
 
 import argparse
-import errno
 import os
 import re
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from . import __version__
 from .files import commands as files
 from .files.commands import count
-from .paths import NOT_ENOUGH, checkout, need, out_of_memory, printable, sentence
+from .paths import NOT_ENOUGH, checkout, need, out_of_memory, printable, told
 
 # The commands of the book: each is told its arguments and returns the exit status.
 
@@ -69,12 +68,21 @@ def numbers(text: str) -> tuple[int, ...]:
         if ends is None or int(ends[2] or ends[1]) < int(ends[1]):
             raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0-4 or 0,2")
         found.update(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
+    if len(found) > 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} names {len(found):,} numbers, over 10,000")
     return tuple(sorted(found))
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         super().error(printable(message))
+
+
+def filled(text: str) -> str:
+    """The text of an option, unless it is empty, as from a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("nothing was given")
+    return text
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,22 +99,28 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--only", default="", metavar="03", help="only chapters whose name begins so")
     where = command.add_mutually_exclusive_group()
     where.add_argument("--workers", type=count, metavar="N", help="processes of this machine that share its cores")
-    where.add_argument("--scheduler", metavar="tcp://HOST:8786", help="of a Dask cluster that shares these folders")
+    where.add_argument(
+        "--scheduler", type=filled, metavar="tcp://HOST:8786", help="of a Dask cluster that shares these folders"
+    )
     command.set_defaults(run=book)
 
     command = commands.add_parser(
         "study", help="measure every recorded table, attacks too, and draw its figures; goes on where it stopped"
     )
-    command.add_argument("--scale", default="small", help=f"how much to run: {scales} (default: small)")
+    command.add_argument("--scale", help=f"how much to run: {scales} (default: small)")
     command.add_argument("--only", default="", metavar="TABLE", help="one table, such as keys or conventional")
     command.add_argument("--seeds", type=numbers, default=(), metavar="0-4", help="of the networks, such as 0-4 or 0,2")
     command.add_argument("--keys", type=count, default=0, metavar="N", help="wrong keys for each cipher")
     command.add_argument("--status", action="store_true", help="measure nothing; say what is recorded and what not")
-    command.add_argument("--sweep", metavar="FILE", help="tables and scales of your own: see sweeps/ for such files")
+    command.add_argument(
+        "--sweep", type=filled, metavar="FILE", help="tables and scales of your own: see sweeps/ for such files"
+    )
     where = command.add_mutually_exclusive_group()
     where.add_argument("--workers", type=count, metavar="N", help="processes of this machine that share its cores")
-    where.add_argument("--scheduler", metavar="tcp://HOST:8786", help="of a Dask cluster that shares these folders")
-    where.add_argument("--shard", metavar="K/N", help="every N-th unit, from the K-th on, in this process")
+    where.add_argument(
+        "--scheduler", type=filled, metavar="tcp://HOST:8786", help="of a Dask cluster that shares these folders"
+    )
+    where.add_argument("--shard", type=filled, metavar="K/N", help="every N-th unit, from the K-th on, in this process")
     command.set_defaults(run=study)
 
     command = commands.add_parser("save", help="run chapters and solutions at quick scale and keep their outputs")
@@ -126,17 +140,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. The exit status is 0; 1 after a sentence on what was wrong, or where models differ; 2 where the
     command line itself was; 130 after Ctrl-C; 141 where nobody reads on, as behind `| head`."""
     if sys.stdout is None:  # and the next file that is opened would take its place
-        return _say("The output is closed: give it a place, such as /dev/null.")
+        print("cmx: The output is closed: give it a place, such as /dev/null.", file=sys.stderr)
+        return 1
     try:
         try:
-            return _run(argv)
+            return told(lambda: _run(argv))
         finally:
             sys.stdout.flush()  # what cannot be printed is an error of the command, not of the interpreter's end
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again, and complain
         if isinstance(error, BrokenPipeError):
             return 141
-        return _say(f"The output could not be written: {error.strerror}.")
+        print(f"cmx: The output could not be written: {error.strerror}.", file=sys.stderr)
+        return 1
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -145,34 +161,18 @@ def _run(argv: Sequence[str] | None) -> int:
         if getattr(args, "passphrase", False):  # which is not shown, if it is what was not recognised
             asked.error("--passphrase takes no value, for the passphrase is asked for")
         asked.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if args.extra == "book":
+        checkout()  # the book's commands read and write there, and nowhere else
     try:
-        if args.extra == "book":
-            checkout()  # the book's commands read and write there, and nowhere else
-        try:
-            return args.run(args)
-        except ModuleNotFoundError as error:
-            if not str(error.name).startswith("cmxlib"):
-                need(str(error.name), args.extra)  # raises, and says in a sentence what to install
-            raise
-    except KeyboardInterrupt as stopped:
-        return _say(str(stopped) or "Interrupted; the same command can be given again.", 130)
-    except BrokenPipeError:
+        return args.run(args)
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("cmxlib"):
+            need(str(error.name), args.extra)  # raises, and says in a sentence what to install
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-            raise  # of the output: files are named
-        if out_of_memory(error):
-            said = str(error).startswith(NOT_ENOUGH)
-            return _say(sentence(error) if said else f"{NOT_ENOUGH} for this: {args.less}.")
-        told = isinstance(error, (FloatingPointError, ValueError, OSError, RuntimeError, ImportError))
-        if not told or type(error) in (RuntimeError, ModuleNotFoundError):  # not said by the library
-            raise
-        return _say(sentence(error))
-
-
-def _say(text: str, status: int = 1) -> int:
-    print(f"cmx: {text}", file=sys.stderr)
-    return status
+        if out_of_memory(error) and not str(error).startswith(NOT_ENOUGH):
+            raise MemoryError(f"{NOT_ENOUGH} for this: {args.less}.") from error
+        raise
 
 
 if __name__ == "__main__":

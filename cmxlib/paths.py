@@ -1,12 +1,13 @@
 """Where things are: the checkout of the book, the cache folder, packages that an extra brings; and the one way in which
 the project writes a file."""
 
+import errno
 import functools
 import importlib
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -95,6 +96,31 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, as Python, NumPy, torch and decoders do; so it tells of no damage."""
     said = ("Cannot allocate memory", "DefaultCPUAllocator", "std::bad_alloc", "out of memory")
     return isinstance(error, MemoryError) or any(text in str(error) for text in said)
+
+
+def told(run: Callable[[], int | None], program: str = "cmx") -> int:
+    """The exit status of what a program does; errors that the library raises are said in a sentence."""
+
+    def say(text: str, status: int = 1) -> int:
+        print(f"{program}: {text}", file=sys.stderr)
+        return status
+
+    try:
+        return run() or 0
+    except KeyboardInterrupt as stopped:
+        return say(str(stopped) or "Interrupted; the same command can be given again.", 130)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            said = str(error).startswith(NOT_ENOUGH)
+            return say(sentence(error) if said else f"{NOT_ENOUGH} for this: give less at once, or a smaller scale.")
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            raise  # of the output: files are named
+        told = isinstance(error, (FloatingPointError, ValueError, OSError, RuntimeError, ImportError))
+        if not told or type(error) in (RuntimeError, ModuleNotFoundError):  # not said by the library
+            raise
+        return say(sentence(error))
 
 
 def regular(path: Path) -> Path:

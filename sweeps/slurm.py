@@ -5,13 +5,16 @@ the script of a job and submits nothing. Partition, memory and time are those of
 """
 
 import argparse
+import shutil
+import subprocess
 import sys
 
 from dask_jobqueue import SLURMCluster
 from distributed import Client
 
-from cmxlib.paths import cache_dir, checkout
-from cmxlib.study.grid import read_grid
+from cmxlib.files.commands import count
+from cmxlib.paths import cache_dir, checkout, told
+from cmxlib.study.grid import check_data, read_grid
 from cmxlib.study.sweep import sweep
 
 CORES = 4  # of a job, for torch; a worker measures one unit at a time
@@ -37,17 +40,29 @@ def cluster() -> SLURMCluster:
     )
 
 
-if __name__ == "__main__":
+def main() -> bool:
+    """Whether a unit of the sweep failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", nargs="?", default="sweeps/grid.toml")
-    parser.add_argument("jobs", nargs="?", type=int, default=8)
+    parser.add_argument("jobs", nargs="?", type=count, default=8)
     parser.add_argument("--script", action="store_true", help="print the job's script and submit nothing")
     args = parser.parse_args()
+    if not (args.script or shutil.which("sbatch")):
+        parser.error("there is no sbatch here: run it where jobs can be submitted, or print the job with --script")
+    grid = [] if args.script else read_grid(args.file)
+    check_data(grid)
     with cluster() as jobs:
         if args.script:
             print(jobs.job_script())
-            sys.exit()
+            return False
+        test = subprocess.run(["sbatch", "--test-only"], input=jobs.job_script(), capture_output=True, text=True)
+        if test.returncode:  # dask would submit again and again
+            raise OSError(f"sbatch does not take the job that --script prints: {test.stderr.strip()}")
         jobs.adapt(minimum_jobs=1, maximum_jobs=args.jobs)
         with Client(jobs) as client:
             client.wait_for_workers(1)
-            sys.exit(bool(sweep(read_grid(args.file), client)))
+            return bool(sweep(grid, client))
+
+
+if __name__ == "__main__":
+    sys.exit(told(main, "slurm.py"))

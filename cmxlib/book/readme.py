@@ -175,9 +175,13 @@ BLOCKS = {
 
 def render(text: str, blocks: Mapping[str, Callable[[], str]] = BLOCKS) -> str:
     """The text with each generated part made anew; ValueError for a part that is unknown, nested or has no end."""
-    marks = re.findall(r"<!-- (generated: \w+|end) -->", text)
-    if any((mark == "end") != bool(index % 2) for index, mark in enumerate(marks)) or len(marks) % 2:
-        raise ValueError("each '<!-- generated: NAME -->' takes one '<!-- end -->' after it")
+    before = "the beginning"
+    for mark in [*re.findall(r"<!-- (generated: \w+|end) -->", text), "the end of the text"]:
+        if before.startswith("generated") != (mark == "end"):
+            raise ValueError(
+                f"each '<!-- generated: NAME -->' takes one '<!-- end -->' after it, but {before} is followed by {mark}"
+            )
+        before = mark
 
     def part(match: re.Match) -> str:
         if match["name"] not in blocks:
@@ -239,7 +243,10 @@ def update(paths: Iterable[Path] = (), check: bool = False) -> bool:
     current, address = True, urls().get("Repository", "")
     for path in paths or (README, MODEL_CARDS, SCALING, *chapters.chapters(solutions=True)):
         old = path.read_text(encoding="utf-8")
-        new = render_notebook(old, address) if path.suffix == ".ipynb" else render(old)
+        try:
+            new = render_notebook(old, address) if path.suffix == ".ipynb" else render(old)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         current &= new == old
         if new != old and not check:
             write_text(path, new)

@@ -57,7 +57,7 @@ def held(folder: Path) -> Iterator[None]:
         folder = folder.resolve()  # "." has no name
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        lock = FileLock(folder / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:

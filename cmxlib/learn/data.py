@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,10 @@ class Dataset:
     def __post_init__(self):
         if not isinstance(self.classes, (tuple, list)):
             raise TypeError(f"classes must be a tuple of names, but this is {self.classes!r}.")
+        if twice := [name for i, name in enumerate(self.classes) if name in self.classes[:i]]:
+            raise ValueError(f"classes must have different names, but {twice[0]!r} is there twice.")
+        if not isinstance(self.name, str) or set(self.name) & set("/\\\n"):
+            raise ValueError(f"name must be a text in one line, without / and \\, but it is {self.name!r}.")
         channels = checks.images(self.train_images, name="train_images").shape[1]
         checks.images(self.test_images, channels, name="test_images")
         for part in ("train", "test"):
@@ -58,10 +63,6 @@ class Dataset:
             images = getattr(self, f"{part}_images")
             if not len(labels) or not images.numel():
                 raise ValueError(f"{part}_images must hold at least one image.")
-            if images.is_floating_point() and not images.isfinite().all():
-                raise ValueError(
-                    f"{part}_images must hold finite values: a NaN or an infinity would lose all training."
-                )
             checks.values(images, f"{part}_images")
             if not 0 <= labels.min() <= labels.max() < len(self.classes):
                 raise ValueError(
@@ -117,6 +118,8 @@ def load_dataset(
 
     Raises ValueError for an unknown name and DatasetError for missing or damaged files.
     """
+    if not isinstance(root, (str, os.PathLike, NoneType)):
+        raise TypeError(f"root must be the path of a folder, but this is {root!r}.")
     if name == "folder":
         from .folder import read_folder
 

@@ -37,7 +37,7 @@ def usable(device: torch.device | str) -> torch.device:
         found = torch.device(device)
         torch.zeros(1, device=found).tolist()  # those of "meta" have no values
         return found
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         if out_of_memory(error):
             raise
         raise ValueError(f"The device {str(device)!r} cannot be used here: leave device out, or choose cpu.") from error

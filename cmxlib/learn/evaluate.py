@@ -189,7 +189,8 @@ def wrong_key_accuracy(
 
 
 def _is_cipher(cipher: Cipher) -> bool:
-    return all(hasattr(cipher, verb) for verb in ("encrypt", "decrypt", "matrix"))
+    verbs = all(hasattr(cipher, verb) for verb in ("encrypt", "decrypt", "matrix"))
+    return verbs and not isinstance(cipher, type)  # a class is a function from a key
 
 
 def _made(cipher: Cipher, key_seed: int):

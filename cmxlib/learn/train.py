@@ -7,6 +7,8 @@ import argparse
 import dataclasses
 import math
 import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -20,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..lock import checks
-from ..paths import need
+from ..paths import need, told
 from .augment import augment
 from .checkpoint import checksum, held, load_checkpoint, model_checksum, save_checkpoint, save_model
 from .convmixer import ConvMixer
@@ -151,14 +153,22 @@ def _identity(model, data, settings, transform, device) -> dict:
     """What must be the same for a training to be gone on with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        images = data.train_images[:PROBE].to(device)
-        images = images if transform is None else transform(images)
+        images = _transformed(data.train_images[:PROBE].to(device), transform)
     return {
         "settings": dataclasses.asdict(settings),
         "data": data.fingerprint(),
         "model": model_checksum(model),
         "transform": checksum({"images": images}),
     }
+
+
+def _transformed(batch, transform):
+    if transform is None:
+        return batch
+    made = checks.images(transform(batch), batch.shape[1], name="what transform returns")
+    if len(made) != len(batch):
+        raise ValueError(f"transform must keep the {len(batch)} images of a batch, but gave {len(made)}.")
+    return made
 
 
 def _train(model, network, data, settings, optimizer, state, folder, transform, device, progress) -> None:
@@ -206,13 +216,7 @@ def _train(model, network, data, settings, optimizer, state, folder, transform, 
                     flip=settings.flip,
                     rand_augment=settings.rand_augment,
                 )
-                if transform is not None:
-                    batch = transform(batch)
-                    if len(batch) != len(chosen):
-                        raise ValueError(
-                            f"transform must keep the {len(chosen)} images of a batch, but gave {len(batch)}."
-                        )
-                batch = ready(batch)
+                batch = ready(_transformed(batch, transform))
                 for group in optimizer.param_groups:
                     group["lr"] = settings.lr((epoch * n_steps + step + 1) / (settings.epochs * n_steps))
                 with torch.autocast(device.type, torch.bfloat16, enabled=state["autocast"]):
@@ -274,6 +278,8 @@ def main() -> None:
     args = vars(parser.parse_args())
     settings = TrainSettings(**{field.name: args[field.name] for field in dataclasses.fields(TrainSettings)})
     sizes = {name: args[name] for name in ("dim", "depth", "kernel_size", "patch_size")}
+    args["out"].parent.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=args["out"].parent).close()  # an error before hours of training, not after
     with process_group():
         data = load_dataset(args["dataset"])
         torch.manual_seed(settings.seed)
@@ -285,4 +291,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main, "cmxlib.learn.train"))

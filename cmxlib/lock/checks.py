@@ -39,7 +39,10 @@ def array(value: Any, name: str) -> np.ndarray:
     """``value`` as an array, when it is one, or a ``tensor``, or what NumPy takes for one."""
     torch = sys.modules.get("torch")  # without it there is no tensor, and arrays alone need not import it
     is_tensor = torch is not None and isinstance(value, torch.Tensor)
-    return tensor(value, name).detach().cpu().numpy() if is_tensor else np.asarray(value)
+    try:
+        return tensor(value, name).detach().cpu().numpy() if is_tensor else np.asarray(value)
+    except ValueError as error:  # lists of several lengths
+        raise ValueError(f"{name} must be an array: {error}") from error
 
 
 def images(
@@ -59,8 +62,9 @@ def images(
     import torch
 
     tensor(value, name)
-    if value.dtype != torch.uint8 and (bytes_only or not value.is_floating_point()):
-        kinds = "uint8 (0 to 255)" if bytes_only else "uint8 (0 to 255) or floating (0 to 1)"
+    floating = value.is_floating_point() and value.dtype.itemsize > 1  # nothing computes with float8
+    if value.dtype != torch.uint8 and (bytes_only or not floating):
+        kinds = "uint8 (0 to 255)" if bytes_only else "uint8 (0 to 255) or floating (0 to 1), of 16 bits at least"
         raise TypeError(
             f"{name} must be {kinds}, but this is {value.dtype}: use {name}.to(torch.uint8) for grey levels."
         )
@@ -72,10 +76,13 @@ def images(
 
 
 def values(value: "torch.Tensor", name: str = "images") -> "torch.Tensor":
-    """``value``. ValueError where floats hold grey levels up to 255: what an orthogonal cipher makes of values
-    in [0, 1] lies outside, but never so far."""
-    if value.is_floating_point() and value.numel() and value.detach().max() > 100:
-        raise ValueError(f"{name} as floats are values in [0, 1], but these reach {value.max():g}: divide them by 255.")
+    """``value``. ValueError where floats are not finite, or hold grey levels up to 255: what an orthogonal cipher makes
+    of values in [0, 1] lies outside, but never so far."""
+    if value.is_floating_point() and value.numel():
+        if not value.isfinite().all():
+            raise ValueError(f"{name} must hold finite values, but some are NaN or infinite.")
+        if (top := value.max()) > 100:
+            raise ValueError(f"{name} as floats are values in [0, 1], but these reach {top:g}: divide them by 255.")
     return value
 
 
@@ -117,7 +124,10 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
             "divide both by 255."
         )
     if not (found[1] > 1e-6).all():
-        raise ValueError(f"Every std must be above 0 (1e-6 at least), but they are {found[1].tolist()}.")
+        raise ValueError(
+            f"Every std must be above 0 (1e-6 at least), but they are {found[1].tolist()}: images whose values "
+            "in a channel are all one cannot be normalised."
+        )
     return found[0], found[1]
 
 
@@ -125,6 +135,15 @@ def instance(value: Any, kind: type, name: str) -> None:
     """TypeError where an argument is of another class than ``kind``."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be a {kind.__name__}, but this is {type(value).__name__}.")
+
+
+def cipher(value: Any, *verbs: str) -> None:
+    """TypeError where an argument is no object with these methods of a cipher, or a class that could make one."""
+    if isinstance(value, type) or not all(callable(getattr(value, verb, None)) for verb in verbs):
+        raise TypeError(
+            f"cipher must be a PatchCipher, or have {', '.join(verbs)}, but this is {type(value).__name__}: use "
+            "PatchCipher(key, patch_size)."
+        )
 
 
 def whole(value: Any, name: str, low: int, high: int | None = None) -> int:
@@ -141,11 +160,11 @@ def whole(value: Any, name: str, low: int, high: int | None = None) -> int:
     return number
 
 
-def wholes(value: Any, name: str, low: int) -> tuple[int, ...]:
-    """``value`` as a tuple of different whole numbers from ``low`` up, one at least."""
+def wholes(value: Any, name: str, low: int, high: int | None = None) -> tuple[int, ...]:
+    """``value`` as a tuple of different whole numbers in [low, high], one at least."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be a tuple of whole numbers, but this is {value!r}.")
-    found = tuple(whole(each, name, low) for each in value)
+    found = tuple(whole(each, name, low, high) for each in value)
     if not found or len(set(found)) < len(found):
         raise ValueError(f"{name} must be different whole numbers, one at least, but they are {found}.")
     return found

@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -20,6 +21,8 @@ def find_embedding(model: nn.Module, channels: int = 3, embedding: str | None = 
             f"model must be a torch module, but this is {type(model).__name__}: "
             "for a state dict or a file, make the model and call load_state_dict first."
         )
+    if isinstance(model, (torch.jit.ScriptModule, torch.fx.GraphModule)) and not _has_stem(model, channels):
+        raise ValueError("model is scripted or exported, and its layers cannot be changed: encrypt it before that.")
     modules = dict(model.named_modules())
     if embedding is not None:
         if embedding not in modules:
@@ -111,10 +114,12 @@ def check_own_weights(name: str, layer: nn.Module) -> None:
     if parametrize.is_parametrized(layer):
         out = f'torch.nn.utils.parametrize.remove_parametrizations({where}, "weight")'
     elif "weight" in dict(layer.named_parameters(recurse=False)):
-        if not layer.weight.is_floating_point():
+        if not layer.weight.is_floating_point() or layer.weight.dtype.itemsize == 1:
             raise ValueError(f"The weight of {name!r} is {layer.weight.dtype}: encrypt the model before quantising it.")
         if layer.weight.is_meta:
             raise ValueError(f"{name!r} is on the meta device and has no values: load its weights first.")
+        if not all(value.isfinite().all() for value in layer.parameters(recurse=False)):
+            raise ValueError(f"{name!r} holds weights that are not finite (NaN or infinity): load or train it anew.")
         return
     elif hasattr(layer, "weight_g"):
         out = f"torch.nn.utils.remove_weight_norm({where})"

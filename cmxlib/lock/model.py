@@ -50,12 +50,13 @@ def encrypt_model(
     bytes), float16 0 or 1 (3e-3) and bfloat16 2 to 9 (2e-2), which is up to three times what the type itself costs:
     bfloat16 alone changed 3 (1e-2). Where every prediction counts, leave the embedding in float32.
 
-    A weight that is shared with another layer is no longer shared in the copy. Where the embedding has no bias, as
-    CLIP's, the offset c' - c goes into the position embeddings of the patches, so that no parameter is added. Raises
-    ValueError, with the reason, where there is no such embedding, where several qualify, where sizes do not fit, where
-    the weight is computed from other parameters, where there is neither a bias nor a position embedding, and where a
-    run on a probe image shows that the embedding does not see the image as it is or that another layer sees it too;
-    warns where no probe can be run.
+    Nothing in a model tells that it is encrypted already: encrypted once more, it expects images that both ciphers
+    encrypted, in that order. A weight that is shared with another layer is no longer shared in the copy. Where the
+    embedding has no bias, as CLIP's, the offset c' - c goes into the position embeddings of the patches, so that no
+    parameter is added. Raises ValueError, with the reason, where there is no such embedding, where several qualify,
+    where sizes do not fit, where the weight is computed from other parameters, where there is neither a bias nor a
+    position embedding, and where a run on a probe image shows that the embedding does not see the image as it is or
+    that another layer sees it too; warns where no probe can be run.
     """
     return _fold(model, cipher, mean, std, embedding, undo=True)
 
@@ -78,11 +79,7 @@ def decrypt_model(
 
 @torch.no_grad()
 def _fold(model, cipher, mean, std, embedding, undo):
-    if isinstance(cipher, type) or not all(hasattr(cipher, verb) for verb in ("encrypt", "decrypt", "matrix")):
-        raise TypeError(
-            f"cipher must be a PatchCipher, or have encrypt, decrypt and matrix(patch_size), but this is "
-            f"{type(cipher).__name__}: use PatchCipher(key, patch_size)."
-        )
+    checks.cipher(cipher, "encrypt", "decrypt", "matrix")
     channels = getattr(cipher, "channels", 3)
     folded, found = checked_copy(model, channels, embedding)
     layer = found.layer
@@ -164,6 +161,7 @@ def _check_used(layer, found):
     probe = copy.deepcopy(layer).double()
     n = len(found.order)
     z = torch.rand(4, n, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(probe.weight.device)
+    z = 40 * z - 20  # as far as the values of a probe reach
     expected = z @ probe.weight.flatten(1).T + (0 if probe.bias is None else probe.bias)
     shape = (4, -1, found.size, found.size) if isinstance(probe, nn.Conv2d) else (4, n)
     try:

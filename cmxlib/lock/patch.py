@@ -33,6 +33,8 @@ class PatchCipher:
 
     ``permutation`` (n,) and ``flipped`` (n,) describe a cipher of shuffles and flips: entry i of an encrypted block is
     entry permutation[i] of the plain one, and 1 minus it where flipped[i]. They are None for an orthogonal cipher.
+    Write nothing into them: a cipher does not change once it is made. It can be pickled, as for the workers of a
+    loader; that is its map, without the key, and whoever has it can encrypt and decrypt.
     """
 
     # While it is made, or where that failed, a traceback may show it already.
@@ -72,11 +74,14 @@ class PatchCipher:
         self = cls.__new__(cls)
         self._set_sizes(patch_size, channels, None)
         self.steps = ("shuffle", "flip")
-        permutation, flipped = checks.array(permutation, "permutation"), checks.array(flipped, "flipped").astype(bool)
+        permutation, flipped = checks.array(permutation, "permutation"), checks.array(flipped, "flipped")
         whole = permutation.dtype.kind in "iu" and np.array_equal(np.sort(permutation), np.arange(self.n))
-        if not whole or flipped.shape != (self.n,):
-            raise ValueError(f"A block has {self.n} entries: give a permutation of them and as many flips.")
-        self._set_entries(permutation, flipped)
+        if not whole or flipped.shape != (self.n,) or not np.isin(flipped, (0, 1)).all():
+            raise ValueError(
+                f"A block has {self.n} entries: give a permutation of them, in whole numbers, and as many flips, each "
+                "True or False."
+            )
+        self._set_entries(permutation.copy(), flipped.astype(bool))
         return self
 
     @classmethod
@@ -91,6 +96,11 @@ class PatchCipher:
         matrix, offset = check_affine(matrix, offset, self.n)
         self._set_affine(matrix, offset)
         return self
+
+    def __setattr__(self, name, value):
+        if "_affine" in vars(self):  # which is set last
+            raise AttributeError(f"A cipher does not change: make another one instead of setting {name}.")
+        super().__setattr__(name, value)
 
     def __repr__(self):
         steps = "+".join(self.steps) or "identity"
@@ -220,12 +230,14 @@ class PatchCipher:
 def check_affine(matrix: Any, offset: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """A matrix (n, n) and an offset (n,) as float64, when they are finite and float64 can undo the matrix."""
     matrix, offset = checks.array(matrix, "matrix"), checks.array(offset, "offset")
-    matrix, offset = np.asarray(matrix, np.float64), np.asarray(offset, np.float64)
     if matrix.shape != (n, n) or offset.shape != (n,):
         raise ValueError(
             f"The patch or block has {n} entries: give a {n} x {n} matrix and as long an offset, "
             f"not {matrix.shape} and {offset.shape}."
         )
+    if not {matrix.dtype.kind, offset.dtype.kind} <= set("biuf"):
+        raise TypeError(f"matrix and offset must be real numbers, but they are {matrix.dtype} and {offset.dtype}.")
+    matrix, offset = matrix.astype(np.float64), offset.astype(np.float64)
     if not (np.isfinite(matrix).all() and np.isfinite(offset).all()):
         raise ValueError("The cipher's matrix and offset must be finite.")
     found = only_entries(matrix)

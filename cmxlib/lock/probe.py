@@ -168,7 +168,11 @@ def patch_order(value: Any, image: torch.Tensor, size: int) -> np.ndarray | None
 
 
 def _probes(model, channels, size, like):
-    """Pairs of random images (1, C, H, W) of the sizes that the model may take: as it says itself, then by guess."""
+    """Pairs of random images (1, C, H, W) of the sizes that the model may take: as it says itself, then by guess.
+
+    Their values lie within +-20, as those of images that are normalised in any usual way, so that a model that cuts
+    off some is seen; then, for a model that cannot count so far, within +-1.
+    """
     said = []
     for module in model.modules():
         for holder in (module, getattr(module, "config", None)):
@@ -179,8 +183,9 @@ def _probes(model, channels, size, like):
                     said.append(tuple(value))
     make = torch.Generator().manual_seed(0)
     for h, w in dict.fromkeys([*said, (4 * size, 4 * size), (32, 32), (224, 224)]):
-        if h % size == 0 and w % size == 0:
-            yield (torch.rand(2, 1, channels, h, w, generator=make).to(like.device, like.dtype)).unbind(0)
+        for reach in (20, 1) if h % size == 0 and w % size == 0 else ():
+            values = reach * (2 * torch.rand(2, 1, channels, h, w, generator=make) - 1)
+            yield values.to(like.device, like.dtype).unbind(0)
 
 
 @contextlib.contextmanager

@@ -21,10 +21,7 @@ class Encrypt(nn.Module):
 
     def __init__(self, cipher):
         super().__init__()
-        if not callable(getattr(cipher, "encrypt", None)):
-            raise TypeError(
-                f"cipher must have encrypt(images), but this is {type(cipher).__name__}: use PatchCipher(key)."
-            )
+        checks.cipher(cipher, "encrypt")
         self.cipher = cipher
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -67,6 +64,7 @@ def verify(
     for name, net in {"model": model, "encrypted": encrypted}.items():
         if not isinstance(net, nn.Module):
             raise TypeError(f"{name} must be a torch module, but this is {type(net).__name__}.")
+    checks.cipher(cipher, "encrypt")
     norm = statistics_or(model, mean, std)
     started, found = time.perf_counter(), []
     for net, batch in ((model, images), (encrypted, cipher.encrypt(images)), (encrypted, images)):

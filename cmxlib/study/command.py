@@ -5,7 +5,7 @@ import re
 import sys
 
 from . import records, tables
-from .grid import read_grid
+from .grid import check_data, read_grid
 from .scales import named
 from .sweep import Grid, cluster, share, sweep
 from .table import Progress, progress
@@ -13,18 +13,20 @@ from .table import Progress, progress
 
 def run(args: argparse.Namespace) -> int:
     """Measure what is asked for, or say how far it is; the exit status, 1 where a unit failed."""
-    failures = []
+    failures, grid = [], _grid(args)
+    if args.sweep and not args.status:
+        check_data(grid)
     if args.status:
-        for scale, asked in _grid(args):
+        for scale, asked in grid:
             for table in asked:
                 print((f"{scale.name}: " if args.sweep else "") + line(progress(table, scale)))
     elif args.workers or args.scheduler:
         records.commit()  # of the code that runs now, not of that at the first rows
         with cluster(args.scheduler or "", args.workers or 1) as client:
-            failures = sweep(_grid(args), client)
+            failures = sweep(grid, client)
     elif args.sweep or args.shard:
         records.commit()
-        failures = share(_grid(args), *_shard(args.shard or "1/1"))
+        failures = share(grid, *_shard(args.shard or "1/1"))
     else:
         tables.study(args.scale, args.only, seeds=args.seeds, n_keys=args.keys)
     if failures:
@@ -43,13 +45,13 @@ def line(found: Progress) -> str:
 
 
 def _grid(args) -> Grid:
+    given = [f"--{name}" for name in ("scale", "only", "seeds", "keys") if getattr(args, name) not in (None, "", (), 0)]
     if not args.sweep:
+        args.scale = "small" if args.scale is None else args.scale
         scale = tables.changed(named(args.scale), args.seeds, args.keys)
         return [(scale, tuple(tables.asked(scale, args.only)))]
-    if args.only or args.seeds or args.keys:
-        raise ValueError(
-            "A file of --sweep names its tables, seeds and keys itself: leave out --only, --seeds, --keys."
-        )
+    if given:
+        raise ValueError(f"A file of --sweep names its scale, tables, seeds and keys itself: leave out {given[0]}.")
     return read_grid(args.sweep)
 
 

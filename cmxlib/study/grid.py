@@ -16,6 +16,7 @@ train.epochs = 8
 """
 
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -26,16 +27,20 @@ from typing import Any
 import torch
 
 from ..learn.data import load_dataset
-from .records import SCALE_NAMES
-from .scales import CIPHERS, ciphers, named, new_model
+from ..learn.evaluate import logits_of
+from ..paths import regular
+from .records import SCALE_NAMES, check_name
+from .scales import CIPHERS, Scale, ciphers, named, new_model
 from .sweep import Grid
 from .tables import asked
+
+MOST = 1000  # scales of a file
 
 
 def read_grid(path: str | Path) -> Grid:
     """The scales of a file, and the tables to record at each. ValueError, naming the entry, where one is wrong."""
     try:
-        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        found = tomllib.loads(regular(Path(path)).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no TOML file: {error}.") from error
     if lacking := {"base", "name", "tables"} - set(found):
@@ -55,17 +60,53 @@ def read_grid(path: str | Path) -> Grid:
         if isinstance(values, list) and (not values or any(value in values[:i] for i, value in enumerate(values))):
             raise ValueError(f"{path} must have different values in {name}, one at least, but they are {values!r}.")
     try:
-        return _grid(path, found)
-    except (TypeError, AttributeError) as error:  # a text for a number, say
+        check_name(found["name"], "scale")
+        return _grid(found)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
 
 
-def _grid(path, found) -> Grid:
+def check_data(grid: Grid) -> None:
+    """ValueError where a network of a grid cannot be trained on its data, which are read for that: images of another
+    size or other colours, more classes, fewer images than a batch."""
+    for scale, _ in grid:
+        data = scale.data()
+        shape = tuple(data.train_images.shape[1:])
+        if shape[0] != scale.channels:
+            raise ValueError(
+                f"{scale.name}: {data.name} has {shape[0]} channels, but model.channels is {scale.channels}."
+            )
+        for each in _networks(scale):
+            size = each.model.get("patch_size", 1)
+            if shape[1] % size or shape[2] % size:
+                raise ValueError(
+                    f"{scale.name}: patches of {size} do not divide images {shape}: change model.patch_size."
+                )
+            if len(data.train_images) < (batch := each.train.batch_size):
+                raise ValueError(
+                    f"{scale.name}: {data.name} has fewer images than a batch: lower train.batch_size, {batch}."
+                )
+            try:
+                with torch.device("meta"):
+                    logits_of(new_model(each).eval()(torch.zeros(1, *shape)), len(data.classes))
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(f"{scale.name}: the network cannot be trained on {data.name}: {error}") from error
+
+
+def _networks(scale: Scale) -> list[Scale]:
+    """The scale for each of its networks."""
+    sizes = dict.fromkeys((*scale.patch_sizes, *scale.finer))
+    return [*map(scale.at, sizes), *map(scale.of, scale.others)]
+
+
+def _grid(found) -> Grid:
     base = _changed(named(found["base"]), found.get("scale", {}), "scale")
     axes = found.get("axes", {})
     if wrong := [axis for axis, values in axes.items() if not isinstance(values, list)]:
         raise ValueError(f"The axis {wrong[0]!r} needs a list of values, and a name in quotes where it has a point.")
-    grid = []
+    if (count := math.prod(map(len, axes.values()))) > MOST:
+        raise ValueError(f"the axes make {count:,} scales, over {MOST:,}: give them fewer values.")
+    grid: Grid = []
     for values in itertools.product(*axes.values()):
         scale, name = base, found["name"]
         for axis, value in zip(axes, values, strict=True):
@@ -74,8 +115,14 @@ def _grid(path, found) -> Grid:
         if scale.channels != 3:
             scale = replace(scale, ciphers={cipher: ciphers(scale.channels)[cipher] for cipher in scale.ciphers})
         scale = replace(scale, name=re.sub(r"[^a-z0-9_-]+", "_", name.lower()))
-        with torch.device("meta"):  # a network of sizes that cannot be is told before anything is measured
-            new_model(scale)
+        if any(scale.name == other.name for other, _ in grid):
+            raise ValueError(f"two settings of the axes would share the folder {scale.name}: put one in another file.")
+        try:
+            with torch.device("meta"):  # a network of sizes that cannot be is told before anything is measured
+                for each in _networks(scale):
+                    new_model(each)
+        except RuntimeError as error:
+            raise ValueError(f"scale.model makes no network: {error}") from error
         grid.append((scale, tuple(table for name in found["tables"] for table in asked(scale, name))))
     return grid
 
@@ -89,12 +136,13 @@ def _nested(axis: str, value) -> dict:
 
 def _changed(old: Any, changes: Mapping, where: str) -> Any:
     """A dataclass or a dict with other values, each in the form of the old one."""
-    values = {field.name: getattr(old, field.name) for field in fields(old)} if is_dataclass(old) else dict(old)
+    own = [field.name for field in fields(old) if field.name != "name"] if is_dataclass(old) else []  # that of the file
+    values = {name: getattr(old, name) for name in own} if is_dataclass(old) else dict(old)
     new: dict[str, Any] = {}
     for name, value in changes.items():
         here = f"{where}.{name}"
         if name not in values and not here.endswith((".model.num_classes", ".model.channels")):
-            raise ValueError(f"There is no {here}: there are {', '.join(map(str, values))}.")
+            raise ValueError(f"There is no {here}: there are {', '.join(map(str, values)) or 'none'}.")
         if name == "finer":
             if not isinstance(value, dict) or not all(
                 size.isdecimal() and isinstance(differs, dict) for size, differs in value.items()
@@ -102,8 +150,9 @@ def _changed(old: Any, changes: Mapping, where: str) -> Any:
                 raise ValueError(f"{here} must say what differs at a patch size, as in {here}.2.epochs = 30.")
             new[name] = {int(size): differs for size, differs in value.items()}
         elif name == "ciphers":
-            if not isinstance(value, list) or not value or any(cipher not in list(CIPHERS) for cipher in value):
-                raise ValueError(f"{here} must be a list of some of {', '.join(CIPHERS)}.")
+            known = isinstance(value, list) and all(cipher in list(CIPHERS) for cipher in value)
+            if not known or not 0 < len(value) == len(set(value)):
+                raise ValueError(f"{here} must be a list of some of {', '.join(CIPHERS)}, each once.")
             new[name] = {cipher: CIPHERS[cipher] for cipher in value}
         elif name == "dataset" and isinstance(value, dict):
             try:

@@ -47,11 +47,12 @@ TRAINING = Table(
 
 def _key_units(scale: Scale):
     for size in scale.patch_sizes:
+        wrong = range(1, 1 + scale.at(size).n_wrong)
         for steps in scale.ciphers:
             for seed in scale.seeds:
                 unit = {"patch_size": size, "steps": steps, "seeds": seed}
                 yield {**unit, "case": "correct key", "key_seed": 0}  # and the other cases that are of no wrong key
-                yield from ({**unit, "case": "wrong key", "key_seed": 1 + i} for i in range(scale.at(size).n_wrong))
+                yield from ({**unit, "case": "wrong key", "key_seed": key_seed} for key_seed in wrong)
 
 
 def _keys(scale: Scale, unit: dict):

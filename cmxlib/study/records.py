@@ -64,12 +64,12 @@ def table_path(scale: str, table: str) -> Path:
 
 def check_name(name: Any, kind: str) -> None:
     """ValueError where the name of a scale or a table cannot be that of a folder or file of the book."""
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,149}", name):
         raise ValueError(
-            f"There is no {kind} {name!r}: use one of {', '.join(SCALE_NAMES)}, or for one of your own a name of small "
-            "letters, digits, _ and -."
+            f"There is no {kind} {name!r}: use one of {', '.join(SCALE_NAMES)}, or for one of your own a name of up "
+            "to 150 small letters, digits, _ and -."
             if kind == "scale"
-            else f"There is no table {name!r}: its name is of small letters, digits, _ and -."
+            else f"There is no table {name!r}: its name is of up to 150 small letters, digits, _ and -."
         )
 
 

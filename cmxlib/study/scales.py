@@ -15,7 +15,7 @@ from .. import paths
 from ..learn.checkpoint import CheckpointError, load_model, save_model
 from ..learn.convmixer import ConvMixer
 from ..learn.data import NAMES, Dataset, load_dataset
-from ..learn.device import default_device
+from ..learn.device import default_device, usable
 from ..learn.train import TrainSettings, fit
 from ..lock import checks
 from ..lock.patch import PatchCipher
@@ -37,6 +37,9 @@ OTHER_NETWORKS = {  # name in a Scale's model: module and class of timm
     "ViT": ("timm.models.vision_transformer", "VisionTransformer"),  # arXiv 2010.11929
     "MLP-Mixer": ("timm.models.mlp_mixer", "MlpMixer"),  # arXiv 2105.01601
 }
+
+
+MOST = 10**6  # of whatever a scale counts
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class AttackSettings:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            (checks.wholes if isinstance(value, tuple) else checks.whole)(value, name, 1)
+            (checks.wholes if isinstance(value, tuple) else checks.whole)(value, name, 1, MOST)
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,23 @@ class Scale:
 
     def __post_init__(self):
         records.check_name(self.name, "scale")
+        kinds = {"model": dict, "train": TrainSettings, "attack": AttackSettings}
+        for name, kind in (kinds | dict.fromkeys(("others", "finer", "ciphers"), Mapping)).items():
+            checks.instance(getattr(self, name), kind, name)
         if not isinstance(self.dataset, Dataset) and self.dataset not in NAMES:
             raise ValueError(f"dataset must be a Dataset or one of {', '.join(NAMES)}, but it is {self.dataset!r}.")
         for name, low in {"n_wrong": 0, "anatomy_keys": 1, "anatomy_images": 1, "engine_epochs": 1}.items():
-            checks.whole(getattr(self, name), name, low)
+            checks.whole(getattr(self, name), name, low, MOST)
         for name, low in {"seeds": 0, "compared_seeds": 0, "patch_sizes": 1}.items():
-            checks.wholes(getattr(self, name), name, low)
+            checks.wholes(getattr(self, name), name, low, MOST)
+        lows = {"epochs": 1, "n_wrong": 0}
+        for size, changes in self.finer.items():
+            if not isinstance(changes, Mapping) or set(changes) - set(lows):
+                raise ValueError(
+                    f"finer must give {' or '.join(lows)} at a patch size, but at {size} it is {changes!r}."
+                )
+            for name, value in changes.items():
+                checks.whole(value, f"{name} in finer", lows[name], MOST)
         size = self.model.get("patch_size")
         if not self.patch_sizes or self.patch_sizes[0] != size:
             raise ValueError(
@@ -247,7 +261,7 @@ def trained_model(
     """
     pd = paths.need("pandas", "book")
 
-    scale = named(scale)
+    scale, device = named(scale), usable(device or default_device())
     settings = replace(scale.train, seed=seed)
     model = new_model(scale, seed)
     own = scale.dataset if isinstance(scale.dataset, Dataset) else None  # known by all that is in it, not by its name
@@ -262,7 +276,7 @@ def trained_model(
             if (folder / f"{name}.json").exists():
                 try:
                     history = pd.DataFrame(load_model(folder / name, model)["history"])
-                    return model.to(device or default_device()).eval(), history
+                    return model.to(device).eval(), history
                 except CheckpointError as error:
                     warnings.warn(f"{error} It is trained anew.", stacklevel=3)
 

@@ -23,7 +23,7 @@ import torch
 
 from ..paths import cache_dir, need
 from .scales import Scale, trained_model
-from .table import Table, ask_for_what_it_reads, collect, measured, missing
+from .table import Table, ask_for_what_it_reads, collect, measured, missing, units_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -44,6 +44,8 @@ def cluster(scheduler: str = "", workers: int = 1) -> Iterator["Client"]:
     which share its cores. OSError where no scheduler answers there, or one without workers."""
     distributed, config = need("distributed", "sweep"), need("dask.config", "sweep")
     if scheduler:
+        if not re.fullmatch(r"([a-z]+://)?[^/\s]+:\d{1,5}", scheduler):
+            raise ValueError(f"A scheduler's address is one such as tcp://node1:8786, but this is {scheduler!r}.")
         with distributed.Client(scheduler) as client:
             try:
                 client.wait_for_workers(1, timeout=WAIT)
@@ -130,7 +132,7 @@ def share(grid: Grid, k: int, n: int, say: Callable[[str], None] = print) -> lis
             if table.timed and n > 1:
                 say(f"{table.name}: left out, for its times are measured alone: record it without --shard")
             elif run.may_begin(table, scale):
-                for unit in list(table.units(scale))[k - 1 :: n]:
+                for unit in units_of(table, scale)[k - 1 :: n]:
                     run.report(*attempt(unit, (table, scale)))
                 if not missing(table, scale):
                     collect(table, scale)

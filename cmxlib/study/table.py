@@ -9,6 +9,7 @@ in many processes.
 """
 
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +22,8 @@ from ..learn.device import default_device
 from ..paths import write_text
 from . import records
 from .scales import Scale
+
+MOST = 200_000  # units of a table at a scale
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,20 @@ def measured(table: Table, scale: Scale, unit: dict, wait: bool = True) -> str:
     return f"{table.name}: {', '.join(map(str, unit.values()))} ({seconds:.0f} s)"
 
 
+def units_of(table: Table, scale: Scale) -> list[dict]:
+    """The units of a table at a scale, in order. ValueError where they are more than can be gone through in a while."""
+    found = list(itertools.islice(table.units(scale), MOST + 1))
+    if len(found) > MOST:
+        raise ValueError(
+            f"The table {table.name} has over {MOST:,} units at scale {scale.name}: ask for fewer seeds or keys."
+        )
+    return found
+
+
 def missing(table: Table, scale: Scale) -> list[dict]:
     """The units of a table that neither its rows nor its parts hold."""
     recorded, parts = records.recorded(_path(table, scale)), {part.name for part in _found(table, scale)}
-    return [unit for unit in table.units(scale) if unit not in recorded and _part_name(unit) not in parts]
+    return [unit for unit in units_of(table, scale) if unit not in recorded and _part_name(unit) not in parts]
 
 
 def ask_for_what_it_reads(table: Table, scale: Scale) -> None:
@@ -130,7 +143,7 @@ class Progress:
 
 def progress(table: Table, scale: Scale) -> Progress:
     """How far a table is at a scale."""
-    total, left = len(list(table.units(scale))), missing(table, scale)
+    total, left = len(units_of(table, scale)), missing(table, scale)
     failed = sum(_part(table, scale, unit).with_suffix(".failed").exists() for unit in left)
     rows = [_path(table, scale), *_found(table, scale)]
     taken = sum(seconds for path in rows for seconds in records.seconds_of_runs(path))
@@ -141,7 +154,7 @@ def progress(table: Table, scale: Scale) -> Progress:
 def collect(table: Table, scale: Scale) -> None:
     """Move the parts into the table, in the order of the units; a part that is in it already is dropped."""
     if found := _found(table, scale):
-        known = {_part_name(unit): place for place, unit in enumerate(table.units(scale))}
+        known = {_part_name(unit): place for place, unit in enumerate(units_of(table, scale))}
         found.sort(key=lambda part: (known.get(part.name, len(known)), part.name))
         records.move_into(_path(table, scale), found)
 

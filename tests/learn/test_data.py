@@ -346,6 +346,9 @@ def test_images_of_any_size_and_number_of_channels_are_data():
     "wrong, error, match",
     [
         ({"train_images": IMAGES.long()}, TypeError, "train_images must be uint8"),
+        ({"classes": tuple("0123456780")}, ValueError, "different names, but '0' is there twice"),
+        ({"name": "../x"}, ValueError, "name must be a text in one line, without /"),
+        ({"name": None}, ValueError, "name must be a text"),
         ({"test_images": IMAGES.numpy()}, TypeError, "test_images must be a torch tensor"),
         ({"train_images": IMAGES[0]}, ValueError, "train_images must have the shape"),
         ({"test_images": IMAGES.expand(4, 3, 5, 7)}, ValueError, "test_images must have the shape"),
@@ -414,6 +417,10 @@ def test_a_folder_of_images_is_cut_to_a_square_and_mixed(tmp_path):
     root = photographs(tmp_path / "photos", n=20)
     Image.new("RGB", (12, 40), (10, 20, 30)).save(root / "train" / "dog" / "last.jpg", quality=100)
     (root / "train" / "cat" / "notes.txt").write_text("no image")
+    (root / "train" / ".ipynb_checkpoints").mkdir()
+    shutil.copytree(root / "test" / "dog", root / "train" / "dog" / ".hidden")
+    (root / "train" / "dog" / "._0.png").write_bytes(b"of a file system")
+    (root / "train" / "dog" / "loop").symlink_to(root / "train")
     loaded = load_dataset("folder", root, size=8)
     assert loaded.name == "photos" and loaded.classes == ("cat", "dog")
     assert loaded.train_images.shape == (41, 3, 8, 8) and loaded.test_images.shape == (40, 3, 8, 8)
@@ -441,7 +448,12 @@ def test_what_a_folder_is_resized_to_is_its_middle(tmp_path):
     [
         (lambda root: shutil.rmtree(root / "test"), "test: No such file.*root/train/CLASS/"),
         (lambda root: shutil.rmtree(root / "test" / "dog"), "classes dog are in one of train and test alone"),
-        (lambda root: (root / "train" / "empty").mkdir(), "empty"),
+        (lambda root: (root / "train" / "empty").mkdir(), "empty holds no image"),
+        (
+            lambda root: shutil.copytree(root / "train" / "dog" / "deeper", root / "test", dirs_exist_ok=True),
+            "test/0.png is in no class",
+        ),
+        (lambda root: [shutil.rmtree(path) for path in (root / "train").iterdir()], "train holds no classes"),
         (lambda root: (root / "test" / "cat" / "1.png").write_bytes(b"x"), r"1\.png is no image"),
         (lambda root: Image.new("RGBA", (9, 9)).save(root / "test" / "cat" / "1.png"), "1.png is transparent"),
     ],

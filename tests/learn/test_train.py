@@ -88,7 +88,7 @@ def test_resume_to_the_bit(tmp_path, batches):
     history = fit(resumed, toy_data(), SETTINGS, checkpoint=tmp_path / "here", progress=False)
     assert same_state(whole, resumed)
     assert history.drop(columns="seconds").equals(expected.drop(columns="seconds"))
-    assert sorted(p.name for p in (tmp_path / "here").iterdir()) == ["epoch-004.safetensors", "state.json"]
+    assert sorted(p.name for p in (tmp_path / "here").iterdir()) == [".lock", "epoch-004.safetensors", "state.json"]
     again = toy_model()
     fit(again, toy_data(), SETTINGS, checkpoint=tmp_path / "here", progress=False)  # nothing is left to do
     assert same_state(whole, again)
@@ -207,7 +207,7 @@ def test_two_trainings_in_one_folder_take_turns(tmp_path):
     said, errors = started[0].communicate(timeout=120)
     assert started[0].returncode == 0, errors
     assert said == f"4 {checksum(model.state_dict())}\n"
-    assert sorted(p.name for p in (tmp_path / "here").iterdir()) == ["epoch-004.safetensors", "state.json"]
+    assert sorted(p.name for p in (tmp_path / "here").iterdir()) == [".lock", "epoch-004.safetensors", "state.json"]
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path):

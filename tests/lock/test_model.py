@@ -158,7 +158,9 @@ class Standardised(nn.Conv2d):
 
 def parametrised(kind):
     conv = nn.Conv2d(3, 6, 4, stride=4)
-    if kind == "hook":
+    if kind == "cut off":
+        conv.register_forward_pre_hook(lambda layer, args: (args[0].clamp(-5, 5),))
+    elif kind == "hook":
         conv.register_forward_pre_hook(lambda layer, args: (args[0] * 2,))
     elif kind == "standardised":
         conv = Standardised(3, 6, 4, stride=4)
@@ -185,6 +187,7 @@ def parametrised(kind):
         ("old spectral_norm", "remove_spectral_norm"),
         ("pruning", "prune.remove"),
         ("hook", "hooks"),
+        ("cut off", "hooks|does not see"),
         ("standardised", "plain one"),
         ("quantised while training", "plain one"),
     ],
@@ -247,6 +250,7 @@ def net_of(*layers):
     [
         (net_of(nn.Conv2d(3, 3, 3, padding=1)), "does not see the image as it is"),
         (net_of(nn.BatchNorm2d(3)), "does not see the image as it is"),
+        (net_of(nn.Hardtanh(-5, 5)), "does not see the image as it is"),  # what lies beyond is seen, too
         (net_of(InPlace()), "does not see the image as it is"),
         (net_of(nn.ReflectionPad2d(2)), "does not see the image as it is"),
         (Skip(), "Another layer than 'embed' reads the image"),

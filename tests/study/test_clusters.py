@@ -1,5 +1,6 @@
 """The files of sweeps/, as far as one machine can try them."""
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 from cmxlib import SecretKey
 from cmxlib.paths import ROOT
-from cmxlib.study.grid import read_grid
+from cmxlib.study.grid import check_data, read_grid
 from cmxlib.study.scales import CIPHERS, SCALES
 
 SWEEPS = ROOT / "sweeps"
@@ -67,7 +68,7 @@ GOOD = 'base = "quick"\nname = "own"\ntables = ["keys"]\n'
         (GOOD + "workers = 3", "has workers, but only base, name, tables, scale and axes are read"),
         (GOOD.replace("quick", "huge"), "no scale 'huge'"),
         (GOOD.replace("keys", "kyes"), "no table 'kyes'"),
-        (GOOD + "[scale]\nseed = [1]", r"no scale\.seed: there are name, dataset, model"),
+        (GOOD + "[scale]\nseed = [1]", r"no scale\.seed: there are dataset, model"),
         (GOOD + "[scale]\nmodel.heads = 3", r"no scale\.model\.heads: there are dim"),
         (GOOD + "[scale]\nmodel = 3", r"scale\.model must name what differs"),
         (GOOD + "[scale]\nseeds = 3", r"scale\.seeds must be a list"),
@@ -85,6 +86,25 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path, text, match):
         read_grid(tmp_path / "own.toml")
 
 
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (
+            "model.num_classes = 5",
+            "the network cannot be trained on fontdigits: The model must give logits .* 10 classes",
+        ),
+        ("model.channels = 1\nciphers = ['flip']", "fontdigits has 3 channels, but model.channels is 1"),
+        ("model.patch_size = 5\npatch_sizes = [5]", "patches of 5 do not divide images"),
+        ("train.batch_size = 100000", "fontdigits has fewer images than a batch"),
+        ("finer.7.epochs = 3", "patches of 7 do not divide images"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_told_before_a_unit_is_measured(tmp_path, text, match):
+    (tmp_path / "own.toml").write_text(f"{GOOD}[scale]\n{text}")
+    with pytest.raises(ValueError, match=match):
+        check_data(read_grid(tmp_path / "own.toml"))
+
+
 def test_the_job_of_a_slurm_worker(tmp_path):
     pytest.importorskip("dask_jobqueue")
     done = subprocess.run([sys.executable, SWEEPS / "slurm.py", "--script"], capture_output=True, text=True)
@@ -95,6 +115,31 @@ def test_the_job_of_a_slurm_worker(tmp_path):
     script = tmp_path / "job"
     script.write_text(done.stdout)
     assert subprocess.run(["bash", "-n", script]).returncode == 0
+
+
+REFUSING = "#!/bin/sh\necho invalid partition >&2\nexit 1"
+
+
+@pytest.mark.parametrize(
+    ("command", "sbatch", "status", "words"),
+    [
+        ("slurm.py", "", 2, "there is no sbatch here"),
+        ("slurm.py depths.toml", REFUSING, 1, "sbatch does not take the job that --script prints: invalid partition"),
+        ("ssh.py", "", 2, "the following arguments are required: file, HOST"),
+        ("ssh.py none.toml host", "", 1, "none.toml: No such file"),
+        ("ssh.py depths.toml no.invalid", "", 1, "Cluster failed to start"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_told_in_a_sentence(tmp_path, command, sbatch, status, words):
+    if sbatch:
+        (tmp_path / "sbatch").write_text(sbatch)
+        (tmp_path / "sbatch").chmod(0o755)
+    program, *arguments = command.split()
+    env = {**os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    call = [sys.executable, program, *arguments]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=SWEEPS, env=env, timeout=120)
+    assert done.returncode == status and done.stderr.splitlines()[-1].startswith(f"{program}: "), done.stderr
+    assert words in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_pods_of_kubernetes_share_one_checkout_and_meet_at_the_service():

@@ -403,10 +403,17 @@ BOOK = [
     ("a table unknown", nothing, "study --status --only kyes", 1, "no table 'kyes'"),
     ("seeds backwards", nothing, "study --status --seeds 4-1", 2, "no list of numbers"),
     ("a billion seeds", nothing, "study --status --seeds 0-9999999999", 2, "no list of numbers"),
+    ("too many seeds", nothing, "study --status --seeds 0-999999", 2, "names 1,000,000 numbers, over 10,000"),
+    ("too many units", nothing, "study --status --scale quick --only keys --seeds 0-9999", 1, "has over 200,000 units"),
+    ("too many keys", nothing, "study --status --keys 999999999", 1, "n_wrong must be a whole number from 0 to"),
+    ("a scheduler of nonsense", nothing, "study --scale quick --scheduler nonsense", 1, "is one such as tcp://node1:87"),
+    ("a sweep with a scale of another", content("a.toml", b""),
+     "study --sweep a.toml --scale small", 1, "leave out --scale"),
     ("0 keys", nothing, "study --status --keys 0", 2, "no whole number from 1 to 999,999,999"),
     ("a share of 0", nothing, "study --scale quick --shard 0/3", 1, "--shard is K/N"),
     ("a share of words", nothing, "study --scale quick --shard a/b", 1, "--shard is K/N"),
     ("no sweep", nothing, "study --status --sweep none.toml", 1, "none.toml: No such file"),
+    ("a sweep of zeros without end", nothing, "study --status --sweep /dev/zero", 1, "/dev/zero is no regular file"),
     ("a sweep of noise", content("a.toml", b"\xff\xfe"), "study --status --sweep a.toml", 1, "a.toml is no TOML file"),
     ("a sweep of nothing", content("a.toml", b""),
      "study --status --sweep a.toml", 1, "a.toml lacks base, name, tables"),
@@ -420,6 +427,8 @@ BOOK = [
      "study --status --sweep a.toml", 1, "no scale"),
     ("a chapter unknown", nothing, "book --only 99", 1, "99"),
     ("a chapter unknown to save", nothing, "save --only 99", 1, "99"),
+    ("an empty sweep", nothing, ["study", "--sweep", ""], 2, "argument --sweep: nothing was given"),
+    ("an empty scheduler", nothing, ["book", "--scheduler", ""], 2, "argument --scheduler: nothing was given"),
     ("no workers", nothing, "book --workers 0", 2, "no whole number from 1 to 999,999,999"),
     ("two places to run", nothing, "book --workers 1 --scheduler x", 2, "not allowed with"),
 ]  # fmt: skip
@@ -438,6 +447,22 @@ CHANGES = [
     ("ciphers in a list in a list", "[scale]\nciphers = [['flip']]", "scale.ciphers must be a list of some of"),
     ("a data set unknown", "[scale]\ndataset = 'cifar'", "dataset must be a Dataset or one of"),
     ("what differs at x", "[scale]\nfiner.x.epochs = 3", "scale.finer must say"),
+    ("what differs by a text", "[scale]\nfiner.2.epochs = '3'", "epochs in finer must be a whole number"),
+    ("another word for what differs", "[scale]\nfiner.2.epoch = 3", "finer must give epochs or n_wrong"),
+    ("a name twice", "[scale]\nname = 'y'", "There is no scale.name"),
+    ("a cipher twice", "[scale]\nciphers = ['flip', 'flip']", "each once"),
+    ("-1 public images", "[scale]\nattack.public = -1", "public must be a whole number from 1"),
+    ("a layer of terabytes", "[scale]\nmodel.dim = 10000000000000", "scale.model makes no network"),
+    (
+        "one folder for two",
+        "[axes]\nciphers = [['shuffle', 'flip'], ['shuffle+flip']]",
+        "share the folder x-ciphers_sh",
+    ),
+    (
+        "a million scales",
+        "[axes]\n" + "".join(f"'train.{name}' = {[*range(1, 102)]}\n" for name in ("epochs", "batch_size", "seed")),
+        "the axes make 1,030,301 scales",
+    ),
     ("what differs by 3", "[scale]\nfiner.2 = 3", "scale.finer must say"),
     ("no draws", "[scale]\nattack.draws = 0", "draws must be a whole number from 1"),
     ("an axis of nothing", "[axes]\n'model.depth' = []", "different values in model.depth, one at least"),
@@ -446,6 +471,8 @@ CHANGES = [
 ]
 SWEEPS = [
     ("a sweep named as a scale of the book", QUICK.replace("x", "small"), "as a scale of the book"),
+    ("a sweep named almost so", QUICK.replace("x", "Small"), "no scale 'Small'"),
+    ("a sweep of a list of tables", QUICK.replace('"keys"', '["keys"]'), "no table ['keys']"),
     ("a sweep of no tables", QUICK.replace('"keys"', ""), "different values in tables, one at least"),
     ("a sweep of a table twice", QUICK.replace('"keys"', '"keys", "keys"'), "different values in tables"),
     *((f"a sweep: {name}", QUICK + changes, words) for name, changes, words in CHANGES),
@@ -475,11 +502,14 @@ def test_some_of_them_in_a_process_of_their_own(key, tmp_path):
     """As a shell runs them: what argparse, the interpreter's end or a signal handler says is seen too."""
     content("a.png", b"no image")()
     for command, status in (
-        (SHUT, 1),
-        ("key show none.key", 1),
-        ("study --seeds x", 2),
+        (f"cmxlib {SHUT}", 1),
+        ("cmxlib key show none.key", 1),
+        ("cmxlib study --seeds x", 2),
+        ("cmxlib.learn.train --dataset nope --epochs 1 --out o", 1),
+        ("cmxlib.learn.train --dataset fontdigits --epochs 0 --out o", 1),
+        ("cmxlib.learn.train --dataset fontdigits --epochs 1 --out a.png/o", 1),
     ):
-        done = subprocess.run([sys.executable, "-m", "cmxlib", *command.split()], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", *command.split()], capture_output=True, text=True)
         assert done.returncode == status and "Traceback" not in done.stderr and done.stderr.count("cmx") <= 3
 
 

@@ -47,6 +47,10 @@ DATA = Dataset("toy", X, Y, X, Y, tuple("0123456789"), **NORM)
 SETTINGS = TrainSettings(epochs=1, batch_size=2, crop_padding=0)
 torch.manual_seed(0)
 MODEL = ConvMixer(8, 1, 3, 4).eval()
+LOST = ConvMixer(8, 1, 3, 4)
+nn.init.constant_(LOST[0].bias, torch.nan)
+EIGHT = ConvMixer(8, 1, 3, 4).to(torch.float8_e4m3fn)
+SCRIPTED = torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten()))
 FROZEN = ConvMixer(8, 1, 3, 4).requires_grad_(False)
 HALF = "\ud800"  # half a character, as a name that is no UTF-8 brings it
 
@@ -134,7 +138,21 @@ CIPHERS = [
     ("no entries", lambda: PatchCipher.from_entries(None, None), ValueError, "A block has 48 entries"),
     ("entries twice", lambda: PatchCipher.from_entries([0] * 48, [0] * 48), ValueError, "give a permutation"),
     ("entries as texts", lambda: PatchCipher.from_entries(["a"] * 48, [0] * 48), ValueError, "give a permutation"),
+    ("flips of 2", lambda: PatchCipher.from_entries(range(48), [2] * 48), ValueError, "each True or False"),
+    ("flips as floats", lambda: PatchCipher.from_entries(range(48), [0.5] * 48), ValueError, "each True or False"),
+    ("entries as floats", lambda: PatchCipher.from_entries(np.arange(48.0), [0] * 48), ValueError, "in whole numbers"),
+    (
+        "a matrix of texts",
+        lambda: PatchCipher.from_affine([["a"] * 48] * 48, [0] * 48),
+        TypeError,
+        "must be real numbers",
+    ),
+    ("a complex matrix", lambda: PatchCipher.from_affine(1j * np.eye(48), [0] * 48), TypeError, "must be real numbers"),
+    ("other steps", lambda: setattr(CIPHER, "steps", ("flip",)), AttributeError, "A cipher does not change"),
+    ("other blocks", lambda: setattr(MIXING, "block_size", 8), AttributeError, "instead of setting block_size"),
+    ("images of 8 bits", lambda: CIPHER.encrypt(V.to(torch.float8_e4m3fn)), TypeError, "of 16 bits at least"),
     ("no offset", lambda: PatchCipher.from_affine(np.eye(48), None), ValueError, "48 x 48 matrix"),
+    ("rows of two lengths", lambda: PatchCipher.from_affine([[1], [1, 2]], [0]), ValueError, "matrix must be an array"),
     ("a singular matrix", lambda: PatchCipher.from_affine(np.zeros((48, 48)), [0] * 48), ValueError, "is singular"),
     ("no images", lambda: CIPHER.encrypt(None), TypeError, "images must be a torch tensor"),
     ("a plane", lambda: CIPHER.encrypt(X[0, 0]), ValueError, "images must have the shape"),
@@ -212,8 +230,8 @@ CIPHERS = [
     ("partway to a mixing one", lambda: near.partway(CIPHER, MIXING, 4), TypeError, "of shuffles and flips"),
     ("49 of 48 in place", lambda: near.restricted(KEY, 4, 49), ValueError, "in_place must be .* from 0 to 48"),
     ("in place, no channels", lambda: near.restricted(KEY, 4, 0, channels=0), ValueError, "channels must be"),
-    ("a transform of nothing", lambda: use.Encrypt(None), TypeError, "cipher must have encrypt"),
-    ("a transform of a key", lambda: use.Encrypt(KEY), TypeError, "cipher must have encrypt"),
+    ("a transform of nothing", lambda: use.Encrypt(None), TypeError, "or have encrypt, but this is"),
+    ("a transform of a key", lambda: use.Encrypt(KEY), TypeError, "or have encrypt, but this is"),
     ("a transform of long numbers", lambda: use.Encrypt(CIPHER)(X.long()), TypeError, "torch.int64"),
 ]
 
@@ -262,6 +280,9 @@ MODELS = [
         "model must be a torch module",
     ),
     ("what says no statistics", lambda: norm.statistics_of(None), ValueError, "give mean= and std="),
+    ("a model of 8 bits", lambda: encrypt_model(EIGHT, CIPHER, **NORM), ValueError, "before quantising it"),
+    ("a NaN in the model", lambda: encrypt_model(LOST, CIPHER, **NORM), ValueError, "weights that are not finite"),
+    ("a scripted model", lambda: encrypt_model(SCRIPTED, CIPHER, **NORM), ValueError, "is scripted or exported"),
     ("a dim of 0", lambda: ConvMixer(0), ValueError, "dim must be a whole number from 1"),
     ("a dim of 8.0", lambda: ConvMixer(8.0), TypeError, "dim must be a whole number"),
     ("a dim as a text", lambda: ConvMixer("8"), TypeError, "dim must be a whole number"),
@@ -304,7 +325,18 @@ LEARNING = [
     ("a number as a folder", lambda: train(checkpoint=5), TypeError, "int"),
     ("a folder that cannot be", lambda: train(checkpoint="/proc/x"), CheckpointError, "/proc/x cannot be written"),
     ("a number as a transform", lambda: train(transform=5), TypeError, "transform must be a function"),
-    ("a transform that gives nothing", lambda: train(transform=lambda x: None), TypeError, "NoneType"),
+    (
+        "a transform that gives nothing",
+        lambda: train(transform=lambda x: None),
+        TypeError,
+        "what transform returns must",
+    ),
+    (
+        "a transform that gives nothing, kept",
+        lambda: train(transform=lambda x: None, checkpoint="c"),
+        TypeError,
+        "what transform returns must be a torch tensor, but this is NoneType",
+    ),
     (
         "a transform that drops images",
         lambda: train(transform=lambda x: x[:1]),
@@ -337,6 +369,14 @@ LEARNING = [
     ("means as objects", lambda: normalise(X, np.array([None] * 3), (1,) * 3), ValueError, "mean must be finite"),
     ("statistics of floats to 255", lambda: channel_statistics(X.float()), ValueError, "these reach 25"),
     ("logits of floats to 255", lambda: logits(MODEL, X.float(), **NORM), ValueError, "divide them by 255"),
+    ("a root of 3", lambda: load_dataset("folder", root=3, size=8), TypeError, "root must be the path of a folder"),
+    ("a device of 3.5", lambda: train(device=3.5), ValueError, "The device '3.5' cannot be used"),
+    (
+        "a class for cipher",
+        lambda: use.verify(MODEL, MODEL, PatchCipher, X, **NORM),
+        TypeError,
+        "have encrypt, .* type",
+    ),
     ("a folder of huge images", lambda: load_dataset("folder", root=".", size=10**6), ValueError, "from 1 to 10000"),
     ("more images than there are", lambda: trials({}, 1, n_images=99), ValueError, "n_images must .* from 1 to 4"),
     ("logits taken by name", lambda: trials({}, 1, take="logits"), TypeError, "take must be a function"),
@@ -361,7 +401,7 @@ LEARNING = [
     ("labels as floats", lambda: accuracy(MODEL, X, Y.float(), **NORM), TypeError, "labels must be whole numbers"),
     ("no labels", lambda: accuracy(MODEL, X, None, **NORM), TypeError, "labels must be a torch tensor"),
     ("no images at all", lambda: accuracy(MODEL, X[:0], Y[:0], **NORM), ValueError, "no images, and so no accuracy"),
-    ("NaN to classify", lambda: accuracy(MODEL, NAN, Y, **NORM), ValueError, r"logits are no numbers \(NaN\)"),
+    ("NaN to classify", lambda: accuracy(MODEL, NAN, Y, **NORM), ValueError, "images must hold finite values"),
     ("trials of nothing", lambda: trials(None), TypeError, "cipher must be a mapping"),
     ("a misspelt argument", lambda: trials({"patch": 4}), TypeError, "mapping of PatchCipher's arguments"),
     ("patches that do not fit", lambda: trials({"patch_size": 5}), ValueError, "do not divide the patches of 4"),
@@ -459,6 +499,26 @@ STUDY = [
     ),
     ("-5 wrong keys", lambda: Scale("x", DATA, P4, SETTINGS, -5), ValueError, "n_wrong must be a whole number from 0"),
     ("no draws", lambda: AttackSettings(draws=0), ValueError, "draws must be a whole number from 1"),
+    (
+        "what differs, as a number",
+        lambda: Scale("x", DATA, P4, SETTINGS, 1, finer=3),
+        TypeError,
+        "finer must be a Mapping",
+    ),
+    (
+        "what differs at 2, as one",
+        lambda: Scale("x", DATA, P4, SETTINGS, 1, finer={2: 3}),
+        ValueError,
+        "finer must give",
+    ),
+    ("no training", lambda: Scale("x", DATA, P4, None, 1), TypeError, "train must be a TrainSettings"),
+    (
+        "a list of ciphers",
+        lambda: Scale("x", DATA, P4, SETTINGS, 1, ciphers=["flip"]),
+        TypeError,
+        "ciphers must be a M",
+    ),
+    ("a model elsewhere", lambda: trained_model("quick", device="gpu"), ValueError, "The device 'gpu' cannot be used"),
     ("a scale's name", lambda: Scale("../x", DATA, {"patch_size": 4}, SETTINGS, 1), ValueError, r"no scale '\.\./x'"),
 ]
 
@@ -519,3 +579,7 @@ UNFINISHED = [PatchCipher, BlockCipher, SecretKey, position.PositionCipher]
 def test_what_was_not_finished_can_be_shown(kind):
     """A traceback that shows variables shows the object that could not be made; it must not fail itself."""
     assert kind.__name__ in repr(kind.__new__(kind))
+
+
+def test_a_class_of_ciphers_is_a_function_from_a_key():
+    assert trials(PatchCipher, 1).equals(trials({}, 1))
