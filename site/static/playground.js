@@ -10,12 +10,12 @@ is made when the site is built (site/playground.py) and lies in the folder `play
   const GROUND = [0.35, 0.4, 0.45], INK = [0.75, 0.8, 0.85], BRUSH = 1.2; // as light as the digits that the network knows
   const CASES = ["plain", "correct", "turned", "none"];
   /* What a piece shows. turns: what the slider does, from the correct key to a wrong one, or from no cipher to the
-  correct key. */
+  correct key; opens: where it stands at first. */
   const PIECES = {
-    lock: { turns: "wrong", pictures: ["encrypted", "turned"], filters: true, cases: CASES, photos: true },
-    encrypt: { turns: "wrong", pictures: ["encrypted", "decrypted"], filters: false, cases: [], photos: true },
-    inside: { turns: "correct", pictures: ["encrypted"], filters: true, cases: ["plain", "correct", "none"], photos: false },
-    turn: { turns: "wrong", pictures: ["turned"], filters: false, cases: CASES, photos: false },
+    lock: { turns: "wrong", opens: N, pictures: ["encrypted", "turned"], filters: true, cases: CASES, photos: true },
+    encrypt: { turns: "wrong", opens: 0, pictures: ["encrypted", "decrypted"], filters: false, cases: [], photos: true },
+    inside: { turns: "correct", opens: 0, pictures: ["encrypted"], filters: true, cases: ["plain", "correct", "none"], photos: false },
+    turn: { turns: "wrong", opens: 0, pictures: ["turned"], filters: false, cases: CASES, photos: false },
   };
   const PICTURES = {
     encrypted: "encrypted with the correct key",
@@ -116,7 +116,7 @@ is made when the site is built (site/playground.py) and lies in the folder `play
         <label class="file">Your own picture<input data-name="file" type="file" accept="image/*"></label>
       </div>
       <label class="slider">${turnsWrong ? "Entries of the correct key turned into the wrong one's" : "Entries encrypted"}:
-        <output></output><input data-name="turned" type="range" min="0" max="${N}" value="${N}"></label>
+        <output></output><input data-name="turned" type="range" min="0" max="${N}" value="${piece.opens}"></label>
       ${piece.filters ? `<div class="filters">${["plain", "encrypted"].map((name) => `<figure>
           <canvas width="${SHOWN * (SIZE + 1) - 1}" height="${SIZE}" role="img" data-filters="${name}"
             aria-label="${SHOWN} filters of the ${name} network"></canvas>
