@@ -98,7 +98,7 @@ is made when the site is built (site/playground.py) and lies in the folder `play
         <button type="button" data-network="photos" aria-pressed="false">Photographs</button></div>` : ""}
       <div class="choices">
         <label>Cipher <select data-name="steps"><option>shuffle</option><option>flip</option>
-          <option selected>shuffle + flip</option><option>orthogonal</option></select></label>
+          <option selected>shuffle+flip</option><option>orthogonal</option></select></label>
         <label>Correct key <input data-name="key" type="number" min="0" max="9007199254740991" value="0"></label>
         ${turnsWrong ? `<label>Wrong key <input data-name="other" type="number" min="0" max="9007199254740991" value="1"></label>` : ""}
         <label class="file">Open a key file<input data-name="keyfile" type="file"></label>
@@ -356,7 +356,7 @@ is made when the site is built (site/playground.py) and lies in the folder `play
   /* Chapter 7's attack: keys that were estimated from encrypted tiles of a photograph, tried on all of it. */
   async function mountBroken(root) {
     const { image, steps } = await load("broken"), plain = cmx.values(cmx.fromBase64(image));
-    const side = Math.sqrt(plain.length / 3), encrypted = cmx.encrypt(plain, cmx.cipher(cmx.experimentKey(0), SIZE, "shuffle + flip"));
+    const side = Math.sqrt(plain.length / 3), encrypted = cmx.encrypt(plain, cmx.cipher(cmx.experimentKey(0), SIZE, "shuffle+flip"));
     const titles = { plain: "the picture", encrypted: "encrypted", recovered: "recovered" };
     root.innerHTML = `<div class="pictures">${Object.entries(titles).map(([name, title]) => `<figure>
         <canvas width="${side}" height="${side}" role="img" data-picture="${name}" aria-label="${title}"></canvas>
