@@ -26,11 +26,11 @@ START = chapters.FOLDER / "00_start_here.ipynb"
 
 
 def chapter_map() -> str:
-    """The table of chapters: title with link, question, minutes."""
-    lines = ["| Chapter | Question | Minutes |", "|---|---|---:|"]
+    """The table of chapters: title with link, question, time to read."""
+    lines = ["| Chapter | Question | To read |", "|---|---|---:|"]
     for path in sorted(chapters.FOLDER.glob("*.ipynb")):
         start = chapters.opening(chapters.load(path))
-        lines.append(f"| [{start['title']}](notebooks/{path.name}) | {start['question']} | {start['minutes']} |")
+        lines.append(f"| [{start['title']}](notebooks/{path.name}) | {start['question']} | {start['minutes']} min |")
     return "\n".join(lines)
 
 
@@ -52,7 +52,7 @@ def main_table() -> str:
         f"{n_images:,} test images. Wrong keys ({_list(keys)}; computed in {_list(sorted(wrong.precision.unique()))}, "
         "all else in float32): mean ± standard deviation over keys, and the largest. Correct and no key: one key each.",
         "",
-        "| Patches | Cipher | Plain | Correct key | Predictions that it changes | Wrong keys | No key |",
+        "| Patches | Cipher | Plain | Correct key | Predictions changed | Wrong keys | No key |",
         "|---:|---|---:|---:|---:|---:|---:|",
     ]
     for size, part in accuracies(scale).groupby("patch_size"):
@@ -60,9 +60,8 @@ def main_table() -> str:
         for steps, cases in part.groupby("steps", sort=False):
             of = cases.set_index("case").to_dict("index")
             plain, right, none = (f"{of[case]['mean']:.2f}" for case in ("plain", "correct key", "no key"))
-            tried = "{mean:.1f} ± {sd:.1f}, largest {max:.1f}".format(**of["wrong key"])
-            name = steps.replace("+", " + ")
-            lines.append(f"| {size} | {name} | {plain} | **{right}** | {differ[steps]:.0f} | {tried} | {none} |")
+            tried = "{mean:.1f} ± {sd:.1f},<br>largest {max:.1f}".format(**of["wrong key"])
+            lines.append(f"| {size} | {steps} | {plain} | **{right}** | {differ[steps]:.0f} | {tried} | {none} |")
     lines += ["", "[Chapter 5](notebooks/05_correct_wrong_missing.ipynb) has all cases and what each of them means."]
     return "\n".join(lines)
 
@@ -134,9 +133,10 @@ def limits() -> str:
     if len(shards):
         gains = [f"{times[1] / times[2]:.2f} times" for times in (work, shards)]
         efficiency = [
-            f"Units that compute for {duration(work[0])} are done {gains[0]} as quickly by two of Dask's workers as by one. "
-            f"Two processes without a scheduler, by `--shard`, do them {gains[1]} as quickly as one: more the cores of "
-            f"that machine do not give. Two workers have {shards[2] / work[2]:.0%} of the speed of two such processes.",
+            f"Units that compute for {duration(work[0])} are done {gains[0]} as quickly by two of Dask's workers as by "
+            f"one. Two processes without a scheduler, by `--shard`, do them {gains[1]} as quickly as one: more the "
+            "cores of that machine do not give. "
+            f"Two workers have {shards[2] / work[2]:.0%} of the speed of two such processes.",
             "",
         ]
     training = of_measure(read("small", "training"), "seconds")
