@@ -62,7 +62,7 @@ def main_table() -> str:
         for steps, cases in part.groupby("steps", sort=False):
             of = cases.set_index("case").to_dict("index")
             plain, right, none = (f"{of[case]['mean']:.2f}" for case in ("plain", "correct key", "no key"))
-            tried = "{mean:.1f} ± {sd:.1f},<br>largest {max:.1f}".format(**of["wrong key"])
+            tried = "{mean:.1f}\u00a0±\u00a0{sd:.1f}<br>largest\u00a0{max:.1f}".format(**of["wrong key"])
             lines.append(f"| {size} | {steps} | {plain} | **{right}** | {tried} | {none} |")
     lines += ["", "[Chapter 5](notebooks/05_correct_wrong_missing.ipynb) has all cases and what each of them means."]
     return "\n".join(lines)
