@@ -74,15 +74,27 @@ html_theme_options = {
 
 CAPTION = re.compile(r"^\*(Figure: .+?)\*[ \t]*$\n*", re.DOTALL | re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
-PIECES = {
-    "03_encrypting_images": "encrypt",
-    "04_encrypting_the_model": "inside",
-    "05_correct_wrong_missing": "turn",
-    "07_privacy": "break",
+PIECES = {  # of each chapter: its piece in the page, and in what that differs from the notebook's
+    "03_encrypting_images": (
+        "encrypt",
+        "In this page the piece has blocks of 4 and no matrix. <strong>Try here:</strong> with each cipher, move the "
+        "slider from the correct key to the wrong one. At how many wrong entries can you no longer name the digit?",
+    ),
+    "04_encrypting_the_model": (
+        "inside",
+        "In this page the piece shows twelve filters at once. <strong>Try here:</strong> move the slider entry by "
+        "entry. The probabilities under <em>encrypted</em> stay those under <em>plain</em>. What do those under <em>no "
+        "key</em> do?",
+    ),
+    "05_correct_wrong_missing": (
+        "turn",
+        "In this page the piece shows one digit, encrypted with the turned key. <strong>Try here:</strong> from 0, "
+        "find the entry at which the answer under <em>turned key</em> first changes, and read how many of 100 test "
+        "digits are still right there.",
+    ),
+    "07_privacy": ("break", "The piece of the notebook, with keys that the attack found when this page was made."),
 }
 NOTE = "In JupyterLab this piece moves, when the chapter is run. The picture below shows some of its positions."
-MOVING = "A piece like that of the notebook, which computes in this page with the network of the embedded digits."
-BROKEN = "The piece of the notebook, with keys that the attack found when this page was made."
 
 
 def adapt(app, docname, source):
@@ -110,10 +122,10 @@ def piece(docname: str) -> str:
     """The piece that moves in a chapter's page: see `static/playground.js`."""
     if docname not in PIECES:
         return f'<p class="widget-note">{NOTE}</p>'
-    scripts = "".join(f'<script src="_static/{name}.js"></script>' for name in ("cmx", "playground"))
-    words = BROKEN if PIECES[docname] == "break" else MOVING
+    name, words = PIECES[docname]
+    scripts = "".join(f'<script src="_static/{script}.js"></script>' for script in ("cmx", "playground"))
     still = f'<p class="widget-note">{NOTE}</p>'
-    return f'<p>{words}</p><div class="playground" data-piece="{PIECES[docname]}">{still}</div>{scripts}'
+    return f'<p>{words}</p><div class="playground" data-piece="{name}">{still}</div>{scripts}'
 
 
 def captioned_figures(notebook: dict, docname: str) -> None:

@@ -59,7 +59,7 @@ def photographs() -> dict:
     recorded = {}
     for steps, rows in summaries.main_table("small").groupby("steps"):
         mean = rows.set_index("case")["mean"]
-        recorded[steps.replace("+", " + ")] = [float(mean[case]) for case in CASES]
+        recorded[steps] = [float(mean[case]) for case in CASES]
     return {
         "weights": encoded(weights("small")),
         "mean": CIFAR10_MEAN,

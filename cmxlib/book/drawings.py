@@ -125,37 +125,40 @@ def one_key() -> Figure:
 
 def convmixer(dim: int, depth: int, kernel_size: int, patch_size: int) -> Figure:
     """A ConvMixer for images of 32 pixels and ten classes, from the image (above) to the logits."""
-    figure, axis = canvas(130)
+    figure, axis = canvas(162)
     cut, left, right = 32 // patch_size, 22, 43
     nothing = np.zeros((cut, cut))
     around, one = nothing.copy(), nothing.copy()
     middle, reach = cut // 2, kernel_size // 2
     around[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1] = 1
     one[-1, -1] = 1  # where those behind can be seen
-    _picture(axis, left, 117, 22, _digit()[0], PLAIN, cut)
-    _grids(axis, left, 80, [around, nothing, nothing, nothing])
-    _grids(axis, left, 45, [one] * 4)
+    _picture(axis, left, 149, 22, _digit()[0], PLAIN, cut)
+    _grids(axis, left, 112, [around, nothing, nothing, nothing])
+    _grids(axis, left, 77, [one] * 4)
+    _grids(axis, left, 42, [nothing + 1, nothing, nothing, nothing])
     for y, count, wide in ((17, 24, 1.1), (4, 10, 2.6)):
         _cells(axis, left, y, np.random.default_rng(count).uniform(0.2, 0.9, (1, count)), wide)
     size = f"{dim} channels of {cut} × {cut} positions"
     for y, words in (
-        (117, "image: 3 channels of 32 × 32 pixels,\ncut into patches"),
-        (80, f"{size},\none position for each patch;\nmarked: {kernel_size} × {kernel_size} in one channel"),
-        (45, f"{size};\nmarked: one position in all channels"),
+        (149, "image: 3 channels of 32 × 32 pixels,\ncut into patches"),
+        (112, f"{size},\none position for each patch;\nmarked: {kernel_size} × {kernel_size} in one channel"),
+        (77, f"{size};\nmarked: one position in all channels"),
+        (42, f"{size};\nmarked: all positions in one channel"),
         (17, f"{dim} numbers"),
         (4, "10 logits, one for each class"),
     ):
         label(axis, right, y, words, ha="left")
     for at, high, words in (
-        (98.5, 9, "patch embedding:\neach patch alone"),
-        (62.5, 6, "depthwise: mixes positions"),
-        (25.5, 9, "pointwise: mixes channels;\nthen the average over positions"),
+        (130.5, 9, "patch embedding:\neach patch alone"),
+        (94.5, 6, "depthwise: mixes positions"),
+        (59.5, 6, "pointwise: mixes channels"),
+        (24.5, 8, "average over positions"),
         (10.5, 7, "linear classifier"),
     ):
         arrow(axis, (left, at + high / 2), (left, at - high / 2))
         label(axis, right, at, words, ha="left", weight="bold")
-    arrow(axis, (8.5, 45), (8.5, 80), bend=-0.12)
-    label(axis, 3, 62.5, f"{depth} times", rotation=90, style="italic")
+    arrow(axis, (8.5, 42), (8.5, 112), bend=-0.06)
+    label(axis, 3, 77, f"mixing layer, {depth} times", rotation=90, style="italic")
     return figure
 
 

@@ -26,11 +26,11 @@ START = chapters.FOLDER / "00_start_here.ipynb"
 
 
 def chapter_map() -> str:
-    """The table of chapters: title with link, question, minutes."""
-    lines = ["| Chapter | Question | Minutes |", "|---|---|---:|"]
+    """The table of chapters: title with link, question, time to read."""
+    lines = ["| Chapter | Question | To read |", "|---|---|---:|"]
     for path in sorted(chapters.FOLDER.glob("*.ipynb")):
         start = chapters.opening(chapters.load(path))
-        lines.append(f"| [{start['title']}](notebooks/{path.name}) | {start['question']} | {start['minutes']} |")
+        lines.append(f"| [{start['title']}](notebooks/{path.name}) | {start['question']} | {start['minutes']} min |")
     return "\n".join(lines)
 
 
@@ -47,22 +47,23 @@ def main_table() -> str:
     n_networks = rows.groupby("patch_size").seeds.nunique().max()
     networks = "one trained network" if n_networks == 1 else f"{n_networks} trained networks"
     keys = [f"{part.key_seed.nunique()} with patches of {size}" for size, part in wrong.groupby("patch_size")]
+    changed = [recorded_differences(scale, size) for size in sorted(rows.patch_size.unique())]
+    differ, compared = (sum(part[name].sum() for part in changed) for name in ("differ", "n_images"))
     lines = [
         f"ConvMixer on CIFAR-10, {networks} a patch size, by the rows of scale *{scale}*: accuracy in per cent over "
         f"{n_images:,} test images. Wrong keys ({_list(keys)}; computed in {_list(sorted(wrong.precision.unique()))}, "
-        "all else in float32): mean ± standard deviation over keys, and the largest. Correct and no key: one key each.",
+        "all else in float32): mean ± standard deviation over keys, and the largest. Correct and no key: one key each; "
+        f"under the correct keys {differ:.0f} of {compared:,} predictions differ from the plain network's.",
         "",
-        "| Patches | Cipher | Plain | Correct key | Predictions that it changes | Wrong keys | No key |",
-        "|---:|---|---:|---:|---:|---:|---:|",
+        "| Patches | Cipher | Plain | Correct key | Wrong keys | No key |",
+        "|---:|---|---:|---:|---:|---:|",
     ]
     for size, part in accuracies(scale).groupby("patch_size"):
-        differ = recorded_differences(scale, size).differ
         for steps, cases in part.groupby("steps", sort=False):
             of = cases.set_index("case").to_dict("index")
             plain, right, none = (f"{of[case]['mean']:.2f}" for case in ("plain", "correct key", "no key"))
-            tried = "{mean:.1f} ± {sd:.1f}, largest {max:.1f}".format(**of["wrong key"])
-            name = steps.replace("+", " + ")
-            lines.append(f"| {size} | {name} | {plain} | **{right}** | {differ[steps]:.0f} | {tried} | {none} |")
+            tried = "{mean:.1f}\u00a0±\u00a0{sd:.1f}<br>largest\u00a0{max:.1f}".format(**of["wrong key"])
+            lines.append(f"| {size} | {steps} | {plain} | **{right}** | {tried} | {none} |")
     lines += ["", "[Chapter 5](notebooks/05_correct_wrong_missing.ipynb) has all cases and what each of them means."]
     return "\n".join(lines)
 
@@ -135,9 +136,8 @@ def limits() -> str:
         gains = [f"{times[1] / times[2]:.2f} times" for times in (work, shards)]
         efficiency = [
             f"Units that compute for {duration(work[0])} are done {gains[0]} as quickly by two of Dask's workers as by "
-            "one. "
-            f"Two processes without a scheduler, by `--shard`, do them {gains[1]} as quickly as one: more the cores of "
-            f"that machine do not give. Two workers have {shards[2] / work[2]:.0%} of the speed of two such processes.",
+            f"one; two processes without a scheduler, by `--shard`, do them {gains[1]} as quickly as one. "
+            f"So two workers have {shards[2] / work[2]:.0%} of the speed of two such processes.",
             "",
         ]
     training = of_measure(read("small", "training"), "seconds")

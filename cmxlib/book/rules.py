@@ -174,8 +174,8 @@ def free_blocks(blocks: pd.DataFrame) -> tuple[str, str]:
     bits = of_measure(blocks, "bits").value
     return SUPPORTED if free.all() and falls else LIMITS if free.all() else REFUTED, (
         f"Correct key and plain have the same accuracy at {free.sum()} of {len(wide)} pairs of patch and block; plain, "
-        f"one network each: {patches}; there are 2^{bits.min():.1f} to 2^{bits.max():,.1f} maps, of which a secret of "
-        "256 bits draws one."
+        f"one network each: {patches}; there are {2 ** bits.min():.0f} to 2^{bits.max():,.0f} maps, of which a secret "
+        "of 256 bits draws one."
     )
 
 

@@ -34,7 +34,7 @@ from .painting import BLUE, GREY, ORANGE, SIDE, SMALL
 STEPS = {
     "shuffle": ("shuffle",),
     "flip": ("flip",),
-    "shuffle + flip": ("shuffle", "flip"),
+    "shuffle+flip": ("shuffle", "flip"),
     "orthogonal": ("orthogonal",),
 }
 
@@ -74,7 +74,7 @@ def key_lab(pictures: dict[str, torch.Tensor], key: SecretKey) -> "Piece":
         draw,
         (new_key, upload),
         picture=which,
-        steps=ipywidgets.Dropdown(options=list(STEPS), value="shuffle + flip", description="steps"),
+        steps=ipywidgets.Dropdown(options=list(STEPS), value="shuffle+flip", description="steps"),
         block_size=ipywidgets.Dropdown(options=[2, 4, 8], value=4, description="block size"),
         key=which_key,
         decrypt_with=which_other,

@@ -143,7 +143,7 @@ globalThis.cmx ??= (() => {
 
   // -- patch ciphers: x' = A x + b for every block, A orthogonal -----------------------------------------------------
 
-  /* steps: "shuffle", "flip", "shuffle + flip" or "orthogonal". */
+  /* steps: "shuffle", "flip", "shuffle+flip" or "orthogonal". */
   function cipher(secret, size, steps) {
     const n = 3 * size * size;
     if (steps === "orthogonal") return { n, size, matrix: orthogonal(secret, n, "orthogonal"), offset: new Array(n).fill(0) };

@@ -10,12 +10,12 @@ is made when the site is built (site/playground.py) and lies in the folder `play
   const GROUND = [0.35, 0.4, 0.45], INK = [0.75, 0.8, 0.85], BRUSH = 1.2; // as light as the digits that the network knows
   const CASES = ["plain", "correct", "turned", "none"];
   /* What a piece shows. turns: what the slider does, from the correct key to a wrong one, or from no cipher to the
-  correct key. */
+  correct key; opens: where it stands at first. */
   const PIECES = {
-    lock: { turns: "wrong", pictures: ["encrypted", "turned"], filters: true, cases: CASES, photos: true },
-    encrypt: { turns: "wrong", pictures: ["encrypted", "decrypted"], filters: false, cases: [], photos: true },
-    inside: { turns: "correct", pictures: ["encrypted"], filters: true, cases: ["plain", "correct", "none"], photos: false },
-    turn: { turns: "wrong", pictures: ["turned"], filters: false, cases: CASES, photos: false },
+    lock: { turns: "wrong", opens: N, pictures: ["encrypted", "turned"], filters: true, cases: CASES, photos: true },
+    encrypt: { turns: "wrong", opens: 0, pictures: ["encrypted", "decrypted"], filters: false, cases: [], photos: true },
+    inside: { turns: "correct", opens: 0, pictures: ["encrypted"], filters: true, cases: ["plain", "correct", "none"], photos: false },
+    turn: { turns: "wrong", opens: 0, pictures: ["turned"], filters: false, cases: CASES, photos: false },
   };
   const PICTURES = {
     encrypted: "encrypted with the correct key",
@@ -98,7 +98,7 @@ is made when the site is built (site/playground.py) and lies in the folder `play
         <button type="button" data-network="photos" aria-pressed="false">Photographs</button></div>` : ""}
       <div class="choices">
         <label>Cipher <select data-name="steps"><option>shuffle</option><option>flip</option>
-          <option selected>shuffle + flip</option><option>orthogonal</option></select></label>
+          <option selected>shuffle+flip</option><option>orthogonal</option></select></label>
         <label>Correct key <input data-name="key" type="number" min="0" max="9007199254740991" value="0"></label>
         ${turnsWrong ? `<label>Wrong key <input data-name="other" type="number" min="0" max="9007199254740991" value="1"></label>` : ""}
         <label class="file">Open a key file<input data-name="keyfile" type="file"></label>
@@ -116,7 +116,7 @@ is made when the site is built (site/playground.py) and lies in the folder `play
         <label class="file">Your own picture<input data-name="file" type="file" accept="image/*"></label>
       </div>
       <label class="slider">${turnsWrong ? "Entries of the correct key turned into the wrong one's" : "Entries encrypted"}:
-        <output></output><input data-name="turned" type="range" min="0" max="${N}" value="${N}"></label>
+        <output></output><input data-name="turned" type="range" min="0" max="${N}" value="${piece.opens}"></label>
       ${piece.filters ? `<div class="filters">${["plain", "encrypted"].map((name) => `<figure>
           <canvas width="${SHOWN * (SIZE + 1) - 1}" height="${SIZE}" role="img" data-filters="${name}"
             aria-label="${SHOWN} filters of the ${name} network"></canvas>
@@ -356,7 +356,7 @@ is made when the site is built (site/playground.py) and lies in the folder `play
   /* Chapter 7's attack: keys that were estimated from encrypted tiles of a photograph, tried on all of it. */
   async function mountBroken(root) {
     const { image, steps } = await load("broken"), plain = cmx.values(cmx.fromBase64(image));
-    const side = Math.sqrt(plain.length / 3), encrypted = cmx.encrypt(plain, cmx.cipher(cmx.experimentKey(0), SIZE, "shuffle + flip"));
+    const side = Math.sqrt(plain.length / 3), encrypted = cmx.encrypt(plain, cmx.cipher(cmx.experimentKey(0), SIZE, "shuffle+flip"));
     const titles = { plain: "the picture", encrypted: "encrypted", recovered: "recovered" };
     root.innerHTML = `<div class="pictures">${Object.entries(titles).map(([name, title]) => `<figure>
         <canvas width="${side}" height="${side}" role="img" data-picture="${name}" aria-label="${title}"></canvas>

@@ -18,7 +18,7 @@ SCRIPT = ROOT / "site" / "static" / "cmx.js"
 STEPS = {
     "shuffle": ("shuffle",),
     "flip": ("flip",),
-    "shuffle + flip": ("shuffle", "flip"),
+    "shuffle+flip": ("shuffle", "flip"),
     "orthogonal": ("orthogonal",),
 }
 N = 6  # images

@@ -348,7 +348,7 @@ def test_generated_parts_of_a_notebook_link_from_its_folder(book, monkeypatch):
     assert not readme.update([path])
     texts = [chapters.source(cell) for cell in chapters.load(path)["cells"]]
     (text,) = [text for text in texts if "generated" in text]
-    assert "| [3. A chapter](03_three.ipynb) | What does it show? | 15 |" in text
+    assert "| [3. A chapter](03_three.ipynb) | What does it show? | 15 min |" in text
     assert "old" not in text and text.endswith("<!-- end -->\nafter")
     assert readme.update([path], check=True)
 
@@ -397,5 +397,5 @@ def test_the_map_of_chapters(book, monkeypatch):
     book.add("03_three")
     monkeypatch.setattr(chapters, "FOLDER", book.path)
     assert readme.chapter_map().splitlines()[2:] == [
-        "| [3. A chapter](notebooks/03_three.ipynb) | What does it show? | 15 |"
+        "| [3. A chapter](notebooks/03_three.ipynb) | What does it show? | 15 min |"
     ]
