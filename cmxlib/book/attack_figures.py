@@ -49,7 +49,7 @@ REPAIRS: Looks = {
 def attacks(rows: pd.DataFrame, *, patch_size: int = 4) -> Figure:
     """Share of the key that an attacker finds from encrypted images alone, from rows of the table `attack_images`.
 
-    By steps, by patch size, and by the attacker's public images, all but the second for patches of ``patch_size``;
+    By steps, by block size, and by the attacker's public images, all but the second for blocks of ``patch_size``;
     mean and range over draws.
     """
     rows = of_measure(rows, "share_recovered")
@@ -60,9 +60,9 @@ def attacks(rows: pd.DataFrame, *, patch_size: int = 4) -> Figure:
     near = near.assign(size=sizes + " × " + sizes + more)
     figure, [axes] = subplots(1, 3, figsize=(11, 4), sharey=True)
     for axis, part, by, looks, title in (
-        (axes[0], near[near.patch_size == patch_size], "steps", STEPS, f"by steps, patches of {patch_size}"),
-        (axes[1], near, "size", SIZES, "by patch size, shuffle+flip (dashed: orthogonal)"),
-        (axes[2], pair, "public", PUBLIC, f"by public images, shuffle+flip, patches of {patch_size}"),
+        (axes[0], near[near.patch_size == patch_size], "steps", STEPS, f"by steps, blocks of {patch_size}"),
+        (axes[1], near, "size", SIZES, "by block size, shuffle+flip (dashed: orthogonal)"),
+        (axes[2], pair, "public", PUBLIC, f"by public images, shuffle+flip, blocks of {patch_size}"),
     ):
         axis.set_xscale("log")
         curves(axis, part, "n_encrypted", by, looks)
@@ -73,7 +73,7 @@ def attacks(rows: pd.DataFrame, *, patch_size: int = 4) -> Figure:
 
 
 def visibility(rows: pd.DataFrame) -> Figure:
-    """How alike images and encrypted images are, by patch size and steps, from rows of the table `visibility`."""
+    """How alike images and encrypted images are, by block size and steps, from rows of the table `visibility`."""
     measures = {"ssim": "SSIM", "psnr": "PSNR, dB", "contrast_correlation": "correlation of contrasts"}
     figure, [axes] = subplots(1, len(measures), figsize=(10, 3.2), sharex=True)
     for axis, (measure, label) in zip(axes, measures.items(), strict=True):
@@ -81,7 +81,7 @@ def visibility(rows: pd.DataFrame) -> Figure:
         marks(axis, part, "patch_size", "steps", STEPS, dodge=0.48, legend=axis is axes[0])
         if measure != "psnr":
             axis.axhline(0, color=GREY, linewidth=0.8)
-        axis.set(ylabel=label, xlabel="side of a patch")
+        axis.set(ylabel=label, xlabel="block size")
     axes[0].legend(fontsize="small")
     return figure
 
