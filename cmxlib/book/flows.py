@@ -100,7 +100,7 @@ def attacks_on_models() -> Figure:
 def who_encrypts() -> Figure:
     """Two settings of adversarial examples: where an image is encrypted, and where an attacker may change or see it."""
     figure, axis = canvas(104)
-    asks = (93, "gets\nanswers")
+    asks, travels = (93, "gets\nanswers"), (48, "collects or changes\nencrypted images")
     for y, place, encrypts, frames, touches in (
         (75, "provider", 46, {"provider": (35, 84)}, ((9, "changes\nplain images"), asks)),
         (
