@@ -103,13 +103,7 @@ def who_encrypts() -> Figure:
     asks, travels = (93, "gets\nanswers"), (48, "collects or changes\nencrypted images")
     for y, place, encrypts, frames, touches in (
         (75, "provider", 46, {"provider": (35, 84)}, ((9, "changes\nplain images"), asks)),
-        (
-            22,
-            "client",
-            33,
-            {"client": (0.5, 43), "service": (61, 84)},
-            ((48, "collects or changes\nencrypted images"),),
-        ),
+        (22, "client", 33, {"client": (0.5, 43), "service": (61, 84)}, (travels,)),
     ):
         label(axis, 2, y + 24, f"The {place} encrypts", ha="left", weight="bold")
         for holder, (left, right) in frames.items():
