@@ -102,13 +102,13 @@ def who_encrypts() -> Figure:
     figure, axis = canvas(104)
     asks, travels = (93, "gets\nanswers"), (48, "collects or changes\nencrypted images")
     for y, place, encrypts, frames, touches in (
-        (75, "provider", 46, {"provider": (35, 84)}, ((9, "changes\nplain images"), asks)),
-        (22, "client", 33, {"client": (0.5, 43), "service": (61, 84)}, (travels,)),
+        (75, "provider", 46, [("provider", 35, 84)], ((9, "changes\nplain images"), asks)),
+        (22, "client", 33, [("client", 0.5, 43), ("service", 61, 84)], (travels,)),
     ):
         label(axis, 2, y + 24, f"The {place} encrypts", ha="left", weight="bold")
-        for holder, (left, right) in frames.items():
-            look = {"facecolor": "none", "edgecolor": GREY, "linestyle": ":", "linewidth": 1.3}
-            axis.add_patch(mpl.patches.Rectangle((left, y - 10), right - left, 27, **look))
+        for holder, left, right in frames:
+            dotted = {"facecolor": "none", "edgecolor": GREY, "linestyle": ":", "linewidth": 1.3}
+            axis.add_patch(mpl.patches.Rectangle((left, y - 10), right - left, 27, **dotted))
             label(axis, (left + right) / 2, y + 12.5, holder, color=GREY, style="italic")
         for x, wide, words, look in (
             (9, 15, "plain\nimage", PLAIN),
