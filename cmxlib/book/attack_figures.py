@@ -36,7 +36,7 @@ THEFTS = {  # what is done with a stolen model: in words, and how it is drawn
     "hill climbing": ("key by hill climbing", RED, "D", "-"),
     "random keys": ("best of random keys", SKY, "v", "-"),
     "filters": ("key from the filters", RED, "X", "-"),
-    "from nothing": ("a new model, no theft", GREY, "o", "--"),
+    "from nothing": ("a new network, no theft", GREY, "o", "--"),
 }
 REPAIRS: Looks = {
     "new key for each image": (GREEN, "^", "-"),
@@ -163,7 +163,7 @@ def repairs(rows: pd.DataFrame) -> Figure:
                 line.set(markersize=size, linewidth=size / 3)
         column[-1].set_xlabel("encrypted images seen")
     axes[0, 0].set(title="encrypted images alone", ylabel="share of the key found, %", ylim=(-4, 104))
-    axes[0, 1].set_title("with the encrypted model")
+    axes[0, 1].set_title("with the encrypted network")
     axes[1, 0].set_ylabel("SSIM of decrypted images × 100")
     axes[1, 1].legend(loc="lower right", fontsize="small")
     return figure

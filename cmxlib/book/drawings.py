@@ -238,3 +238,21 @@ def two_orders() -> Figure:
     box(axis, 48, 23, 22, 14, "plain\nnetwork", PLAIN)
     arrow(axis, (24, 23), (36, 23), "training")
     return figure
+
+
+def same_features() -> Figure:
+    """One patch under two keys: two encrypted patches, two first layers, and the features of the plain network."""
+    figure, axis = canvas(54)
+    box(axis, 11, 22, 17, 14, "patch\nx", PLAIN)
+    box(axis, 91, 22, 15, 14, "features\nz", PLAIN)
+    for number, up in ((1, 12), (2, -12)):
+        box(axis, 44, 22 + up, 18, 15, f"encrypted\nx′ ({number})", LOCKED)
+        box(axis, 69, 22 + up, 19, 15, f"first layer\nW′ ({number})", LOCKED)
+        arrow(axis, (20.5, 22), (34, 22 + up))
+        label(axis, 25.5, 22 + 0.95 * up, f"key {number}", style="italic")
+        arrow(axis, (54, 22 + up), (58.5, 22 + up))
+        arrow(axis, (79.5, 22 + up), (89, 22 + up / 1.6))
+    axis.plot((32, 32), (1, 53), color="black", linestyle=":", linewidth=1.5)
+    label(axis, 16, 50, "the owner", weight="bold")
+    label(axis, 66, 50, "what the service holds", weight="bold")
+    return figure

@@ -22,7 +22,7 @@ THINGS = (
     "plain images\nof others",
     "pairs",
     "an image of\nhis encrypted",
-    "encrypted\nmodel",
+    "encrypted\nnetwork",
     "answers",
     "key",
 )
@@ -32,7 +32,7 @@ HOLDERS = {
     "ciphertext only": (0, 1),
     "known plaintext": (0, 2),
     "chosen plaintext": (3,),
-    "thief of the model (8)": (1, 4),
+    "thief (8)": (1, 4),
     "who asks (9)": (5,),
     "the service (10)": (0, 1, 4, 5),
 }
@@ -83,7 +83,7 @@ def attacks_on_images() -> Figure:
 
 def attacks_on_models() -> Figure:
     """Four ways from an encrypted model, without encrypted images, to a key or to a model that is open."""
-    model, labelled = ("encrypted\nmodel", LOCKED), ("labelled images", PLAIN)
+    model, labelled = ("encrypted\nnetwork", LOCKED), ("labelled images", PLAIN)
     return _flows(
         ("hill climbing", (model, labelled), "changes a key entry\nby entry; keeps what\nlowers the loss", "a key"),
         ("gradient search", (model, labelled), "learns a soft\npermutation,\nthen rounds it", "a key"),
@@ -93,8 +93,36 @@ def attacks_on_models() -> Figure:
             "the key that gives\nthe stored means\nand variances",
             "the flips\nof a key",
         ),
-        ("retraining", (model, labelled), "goes on training\nthe first layer", "an open\nmodel"),
+        ("retraining", (model, labelled), "goes on training\nthe first layer", "an open\nnetwork"),
     )
+
+
+def who_encrypts() -> Figure:
+    """Two settings of adversarial examples: where an image is encrypted, and where an attacker may change or see it."""
+    figure, axis = canvas(104)
+    asks, travels = (93, "gets\nanswers"), (48, "collects or changes\nencrypted images")
+    for y, place, encrypts, frames, touches in (
+        (75, "provider", 46, [("provider", 35, 84)], ((9, "changes\nplain images"), asks)),
+        (22, "client", 33, [("client", 0.5, 43), ("service", 61, 84)], (travels,)),
+    ):
+        label(axis, 2, y + 24, f"The {place} encrypts", ha="left", weight="bold")
+        for holder, left, right in frames:
+            dotted = {"facecolor": "none", "edgecolor": GREY, "linestyle": ":", "linewidth": 1.3}
+            axis.add_patch(mpl.patches.Rectangle((left, y - 10), right - left, 27, **dotted))
+            label(axis, (left + right) / 2, y + 12.5, holder, color=GREY, style="italic")
+        for x, wide, words, look in (
+            (9, 15, "plain\nimage", PLAIN),
+            (encrypts, 17, "encrypt", NEUTRAL),
+            (72.5, 20, "encrypted\nnetwork", LOCKED),
+            (93, 12, "logits", PLAIN),
+        ):
+            box(axis, x, y, wide, 14, words, look)
+        for start, end in ((17, encrypts - 9), (encrypts + 9, 62), (83, 86.5)):
+            arrow(axis, (start, y), (end, y))
+        for x, words in (*touches, (72.5, "may be stolen,\nwithout the key")):
+            arrow(axis, (x, y - 15), (x, y - (2 if x == 48 else 8)))
+            label(axis, x, y - 18.5, words, fontsize=8)
+    return figure
 
 
 def _flows(*attacks: _Attack) -> Figure:

@@ -134,7 +134,9 @@ def locked(keys: pd.DataFrame) -> tuple[str, str]:
             f"{wrong.max().max():.1%}; with no key up to {none.max().max():.1%}; plain {plain:.1%}, guessing "
             f"{GUESSING:.0%}."
         )
-    return _all_or_some(pd.concat(kept)), " ".join(found)
+    each = pd.concat(kept)
+    holds = f"It holds in {each.sum()} of {len(each)} (size of patches and cipher)."
+    return _all_or_some(each), " ".join([holds, *found])
 
 
 def quick_change(training: pd.DataFrame, cost: pd.DataFrame) -> tuple[str, str]:

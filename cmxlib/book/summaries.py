@@ -135,16 +135,16 @@ def span(numbers: Iterable[float | str]) -> str:
 
 
 ATTACKERS = {  # (setting, knowledge) in rows of `adversarial`, in the order of tables and figures, and in words
-    ("none", "plain model"): "no encryption: the plain model",
-    ("provider", "encrypted model"): "provider encrypts: the encrypted model as it is",
-    ("provider", "own model"): "provider encrypts: a model of one's own",
-    ("provider", "first layer retrained"): "provider encrypts: the encrypted model, its first layer retrained",
+    ("none", "plain model"): "no encryption: the plain network",
+    ("provider", "encrypted model"): "provider encrypts: the encrypted network as it is",
+    ("provider", "own model"): "provider encrypts: a network of one's own",
+    ("provider", "first layer retrained"): "provider encrypts: the encrypted network, first layer retrained",
     ("provider", "answers"): "provider encrypts: answers to questions",
-    ("client", "estimated key"): "client encrypts: the encrypted model, a key estimated from encrypted images",
-    ("client", "encrypted model"): "client encrypts: the encrypted model, and encrypted images to change",
+    ("client", "estimated key"): "client encrypts: the encrypted network, an estimated key",
+    ("client", "encrypted model"): "client encrypts: the encrypted network, a place on the line",
 }
 NEW_KEYS = "new key for each image"
-SEEN = "encrypted images alone", "with the encrypted model", "known pairs", "chosen images"
+SEEN = "encrypted images alone", "with the encrypted network", "known pairs", "chosen images"
 IMAGES_ALONE = "ciphertext only", "jigsaw"  # attacks that need no more than these
 ATTACKS = IMAGES_ALONE, ("ciphertext and model",), ("known plaintext",), ("chosen plaintext",)  # of which SEEN speaks
 

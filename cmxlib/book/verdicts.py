@@ -148,10 +148,10 @@ def model_protection(
     draws = rows[rows.method == name].groupby("n_plain").draw.nunique()[n]
     return verdict, (
         f"Patches of {patch_size}: with {n:,} plain images that it was trained on, and no key, a thief gets "
-        f"{best[n]:.1%} out of the encrypted model (shuffle + flip; {WAYS[name]}; "
-        f"{budgets[name]:,} steps; mean of {draws} draws); a new model gets "
+        f"{best[n]:.1%} out of the encrypted network (shuffle + flip; {WAYS[name]}; "
+        f"{budgets[name]:,} steps; mean of {draws} draws); a new network gets "
         f"{new[n]:.1%} from the same images and {budgets['from nothing']:,} steps, and the plain one has {plain:.1%}. "
-        f"{_from_heldout(heldout)} Without images the encrypted model gives {means['no key'].iloc[0]:.1%} (mean of "
+        f"{_from_heldout(heldout)} Without images the encrypted network gives {means['no key'].iloc[0]:.1%} (mean of "
         f"{(rows.method == 'no key').sum()} keys)."
     )
 
@@ -166,7 +166,7 @@ def _from_heldout(heldout) -> str:
     new = rows[rows.method == "from nothing"].value
     return (
         f"With {n:,} images that it never saw and {budget:,} steps, {WAYS['embedding anew']}, mean of draws with a key "
-        f"each (their number): {each}; a new model {new.mean():.1%} ({len(new)})."
+        f"each (their number): {each}; a new network {new.mean():.1%} ({len(new)})."
     )
 
 
@@ -212,22 +212,22 @@ def adversarial_defence(adversarial: "pd.DataFrame", *, patch_size: int = 4) -> 
         f"Patches of {patch_size}, changes of up to 8 grey levels (of what the attacker has{beyond}), {images.min()} "
         f"to {images.max()} images, of which {start.min():.0f} to {start.max():.0f}% were classified rightly "
         f"before; the worst of ciphers and attacks, mean over {span(attacked['keys'])} keys. "
-        f"Attacks with the plain model at hand leave {known:.1%}, noise {noise:.1%}. Without the key, where the "
+        f"Attacks with the plain network at hand leave {known:.1%}, noise {noise:.1%}. Without the key, where the "
         f"provider encrypts: {ways['provider']}; where the client encrypts: {ways['client']}."
     )
 
 
 MEANS = {
-    ("provider", "encrypted model"): "the encrypted model taken as it is",
+    ("provider", "encrypted model"): "the encrypted network taken as it is",
     ("provider", "first layer retrained"): "its first layer retrained",
-    ("provider", "own model"): "a model of their own",
+    ("provider", "own model"): "a network of their own",
     ("provider", "answers"): "answers to questions",
     ("client", "estimated key"): "a key estimated from encrypted images",
     ("client", "encrypted model"): "changing encrypted images",
 }
 WAYS = {
-    "statistics": "with the key estimated from the statistics that the model stores, without labels",
-    "statistics, gradient": "with flips from the statistics that the model stores, and places by gradient search",
+    "statistics": "with the key estimated from the statistics that the network stores, without labels",
+    "statistics, gradient": "with flips from the statistics that the network stores, and places by gradient search",
     "filters": "with the key estimated from its filters",
     "random keys": "with the best of some random keys",
     "hill climbing": "with a key found by hill climbing",

@@ -71,7 +71,7 @@ def test_stolen_models_are_drawn_at_the_full_budget_and_against_time():
     left, right = attack_figures.stolen_model(pd.DataFrame(rows)).axes
     assert curves(left) == {
         "fine-tune everything": ([1000], pytest.approx([60])),
-        "a new model, no theft": ([1000], pytest.approx([40])),
+        "a new network, no theft": ([1000], pytest.approx([40])),
     }
     assert curves(right)["fine-tune everything"] == ([10, 30], pytest.approx([30, 60]))
     assert right.get_title() == "1,000 plain images"

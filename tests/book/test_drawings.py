@@ -18,6 +18,7 @@ DRAWINGS = {
     ),
     "where_encrypted": drawings.where_encrypted,
     "two_orders": drawings.two_orders,
+    "same_features": drawings.same_features,
 }
 
 

@@ -10,7 +10,7 @@ from cmxlib.book.style import ORANGE, STYLE
 from .test_drawings import assert_words_are_on_the_sheet_and_apart
 
 
-@pytest.mark.parametrize("draw", [flows.attacks_on_images, flows.attacks_on_models])
+@pytest.mark.parametrize("draw", [flows.attacks_on_images, flows.attacks_on_models, flows.who_encrypts])
 def test_words_of_flows_are_on_the_sheet_and_apart(draw):
     assert_words_are_on_the_sheet_and_apart(draw)
 

@@ -137,7 +137,7 @@ def test_model_protection(everything, new, verdict):
     heldout = pd.DataFrame(heldout).assign(steps=["shuffle", "none", "none"])
     found, sentence = verdicts.model_protection(pd.DataFrame(rows), heldout, keys, patch_size=4)
     assert found == verdict
-    assert "never saw and 100 steps" in sentence and "shuffle 70.0% (1); a new model 40.0% (1)" in sentence
+    assert "never saw and 100 steps" in sentence and "shuffle 70.0% (1); a new network 40.0% (1)" in sentence
     assert "13.0%" in sentence and "fine-tuning" in sentence
     assert "and 300 steps, and the plain one has 90.0%" in sentence
 
