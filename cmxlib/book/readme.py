@@ -155,9 +155,10 @@ def limits() -> str:
             "",
             f"So the scheduler hands out {1 / slowest:.0f} units a second. If each of 10,000 units is a training of "
             f"the small network ({duration(seconds)} on one core of the machine that recorded it), they take, by "
-            f"workers: {grid}; that is computed, not measured. The scheduler is the limit from about "
+            f"workers: {grid}. By the same arithmetic the scheduler would be the limit from about "
             f"{float(f'{seconds / slowest:.1g}'):,.0f} workers on; then `--shard`, which needs none, or units that do "
-            "more.",
+            "more. That is computed from one machine, not measured: how many workers a scheduler can hold connections to "
+            "was not tried.",
         ]
     )
 

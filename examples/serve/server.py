@@ -17,7 +17,6 @@ import onnxruntime
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
 LARGEST = 16 * 2**20  # bytes of a request
 
@@ -77,7 +76,9 @@ async def _body(request):
             body += part
             if len(body) > LARGEST:
                 raise HTTPException(413, f"A request is at most {LARGEST:,} bytes: send fewer images at a time.")
-    except ClientDisconnect:
+    except HTTPException:
+        raise
+    except Exception:  # of the framework below
         raise HTTPException(400, "The client left before all was sent.") from None  # which nobody reads
     return bytes(body)
 
