@@ -157,7 +157,7 @@ def limits() -> str:
             f"the small network ({duration(seconds)} on one core of the machine that recorded it), they take, by "
             f"workers: {grid}. By the same arithmetic the scheduler would be the limit from about "
             f"{float(f'{seconds / slowest:.1g}'):,.0f} workers on; then `--shard`, which needs none, or units that do "
-            "more. That is computed from one machine, not measured: how many workers a scheduler can hold connections to "
+            "more. That is computed from one machine, not measured: how many workers a scheduler can connect to "
             "was not tried.",
         ]
     )
