@@ -148,9 +148,13 @@ def quick_change(training: pd.DataFrame, cost: pd.DataFrame) -> tuple[str, str]:
     change = cost[cost.case == "change the model's key"].value
     ratio = seconds / change.median()
     return SUPPORTED if ratio >= 1000 else LIMITS if ratio >= 10 else REFUTED, (
-        f"{duration(change.median())} (median of {len(change)}, {_threads(cost)}) against {duration(seconds)} of "
-        f"training ({_threads(training)}): more than {10 ** int(np.log10(ratio)):,} times."
+        f"{_of(cost)}: {duration(change.median())} (median of {len(change)}, {_threads(cost)}) against "
+        f"{duration(seconds)} of training ({_threads(training)}): more than {10 ** int(np.log10(ratio)):,} times."
     )
+
+
+def _of(rows):
+    return f"Patches of {json.loads(rows.settings.iloc[0])['model']['patch_size']}"
 
 
 def free_inference(cost: pd.DataFrame) -> tuple[str, str]:
@@ -160,7 +164,8 @@ def free_inference(cost: pd.DataFrame) -> tuple[str, str]:
     ratio = encrypted.median() / plain.median()
     ranges = [f"{duration(times.min())} to {duration(times.max())}" for times in (encrypted, plain)]
     return SUPPORTED if ratio <= 1.05 else LIMITS if ratio <= 1.2 else REFUTED, (
-        f"2,000 images take {ranges[0]} encrypted and {ranges[1]} plain ({len(plain)} runs; medians {ratio - 1:+.1%}); "
+        f"{_of(cost)}: 2,000 images take {ranges[0]} encrypted and {ranges[1]} plain ({len(plain)} runs; medians "
+        f"{ratio - 1:+.1%}); "
         f"who sends them has to encrypt them: {duration(seconds['encrypt 2,000 images'].median())} for all, "
         f"{duration(seconds['encrypt one image'].median())} for one alone."
     )
@@ -175,7 +180,8 @@ def free_blocks(blocks: pd.DataFrame) -> tuple[str, str]:
     patches = ", ".join(f"patches of {size} {value:.1%}" for size, value in plain.items())
     bits = of_measure(blocks, "bits").value
     return SUPPORTED if free.all() and falls else LIMITS if free.all() else REFUTED, (
-        f"Correct key and plain have the same accuracy at {free.sum()} of {len(wide)} pairs of patch and block; plain, "
+        f"Under shuffle+flip, with one correct key, accuracy is the plain one at {free.sum()} of {len(wide)} pairs of "
+        "patch and block; plain, "
         f"one network each: {patches}; there are {2 ** bits.min():.0f} to 2^{bits.max():,.0f} maps, of which a secret "
         "of 256 bits draws one."
     )

@@ -45,7 +45,7 @@ def privacy(
     """
     held = f"{json.loads(images.settings.iloc[0])['public']:,} public images of the same data set"
     near, pairs = from_images_alone(images, recovered), of_measure(pairs, "share_recovered")
-    elsewhere = _standing(near[near.patch_size != patch_size], recovered)
+    elsewhere = _standing(near[near.patch_size != patch_size], recovered, patch_size)
     near, pairs = (rows[rows.patch_size == patch_size] for rows in (near, pairs))
     keys = {steps: found_from(rows, "n_encrypted") for steps, rows in near.groupby("steps", sort=False)}
     read = _read_from(recovered[recovered.patch_size == patch_size])
@@ -99,7 +99,7 @@ def _listed(read) -> str:
     return "from " + ", ".join(f"{n:,} ({steps})" for steps, n in read.items() if n) + " images on"
 
 
-def _standing(images, recovered) -> str:
+def _standing(images, recovered, own) -> str:
     """In words, what no number of images gave away at other patch sizes, and what the best attack made of it."""
     said = []
     for (size, steps), rows in images.groupby(["patch_size", "steps"]):
@@ -110,7 +110,7 @@ def _standing(images, recovered) -> str:
             (_, public, n), share = means["share_recovered"].idxmax(), means["share_recovered"].max()
             said.append(
                 f" Patches of {size}: never found: {steps}, of which {n:,} images gave {share:.0%} by the best attack "
-                f"(mean over keys, {public:,} public images); the plain network classifies up to "
+                f"(mean over keys, {public:,} public images); the plain network, of patches of {own}, classifies up to "
                 f"{means['recovered_accuracy'].max():.0%} of what comes back, by the best attack for that."
             )
     return "".join(said)

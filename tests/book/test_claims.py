@@ -54,7 +54,12 @@ def conventional(loss=0.05, methods=METHODS, seeds=(0, 1, 2), spread=0.01):
 def cost(encrypted=1.0, change=0.01):
     cases = {"classify 2,000 plain images, plain model": 1.0, "encrypt one image": 1e-4, "encrypt 2,000 images": 2e-3}
     cases |= {"classify 2,000 encrypted images, encrypted model": encrypted, "change the model's key": change}
-    return frame(*cases.items(), columns=("case", "value"), measure="seconds", settings='{"threads": 2}')
+    return frame(
+        *cases.items(),
+        columns=("case", "value"),
+        measure="seconds",
+        settings='{"threads": 2, "model": {"patch_size": 4}}',
+    )
 
 
 def blocks(correct=0.8, larger=0.7):

@@ -103,8 +103,8 @@ def test_the_sentence_on_privacy_gives_the_numbers():
         "key takes 10 (shuffle) images or more; never found: orthogonal (mean share from there on: shuffle 95% over 2 "
         "keys, the worst 94%); from known plaintext (one key), at least 90% of the key takes 1 (shuffle) image pairs; "
         "never found: orthogonal. Patches of 8: never found: shuffle, of which 100 images gave 30% by the best "
-        "attack (mean over keys, 50,000 public images); the plain network classifies up to 20% of what comes back, by "
-        "the best attack for that."
+        "attack (mean over keys, 50,000 public images); the plain network, of patches of 4, classifies up to 20% of "
+        "what comes back, by the best attack for that."
     )
 
 
