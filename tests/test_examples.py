@@ -211,7 +211,10 @@ PREDICT, SERVE, ASK = "predict.py", "serve/server.py", "serve/client.py http://1
         (ASK, 1, "client: http://127.0.0.1:1 gives no answer"),
         (f"{ASK} --load -1", 2, "--load takes seconds, more than 0, not -1"),
         (f"{ASK} --load 0", 2, "--load takes seconds, more than 0, not 0"),
-        ("export.py my.key/plain.onnx photos", 1, "export: my.key"),
+        ("export.py my.key/new.onnx new", 1, "export: my.key"),
+        ("export.py my.key new", 1, "export: my.key would hold an ONNX model: name a file that ends in .onnx"),
+        ("export.py plain.onnx new", 1, "export: plain.onnx exists already: name another output"),
+        ("export.py new.onnx photos", 1, "export: photos/0.png exists already"),
     ],
 )
 def test_an_example_says_what_is_wrong_with_what_it_is_given(session, cmx, monkeypatch, command, status, said):

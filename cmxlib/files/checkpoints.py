@@ -67,12 +67,12 @@ class Safetensors:
             data = bytearray(file.read(end - start))
         return torch.frombuffer(data, dtype=_TYPES[found["dtype"]]).view(found["shape"])
 
-    def write(self, target: Path, values: Values, record: Record) -> None:
+    def write(self, target: Path, values: Values, record: Record, force: bool) -> None:
         """Write the file with other values of some tensors, and the record in its metadata."""
         header = {"__metadata__": {**self._metadata, NAME: record.text()}, **self._header}
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)
-        with replacing(target) as file, self.path.open("rb") as source:
+        with replacing(target, over=force) as file, self.path.open("rb") as source:
             file.write(len(text).to_bytes(8, "little") + text)
             source.seek(self._start)
             shutil.copyfileobj(source, file, 2**20)
@@ -145,13 +145,13 @@ class TorchFile:
             )
         return found
 
-    def write(self, target: Path, values: Values, record: Record) -> None:
+    def write(self, target: Path, values: Values, record: Record, force: bool) -> None:
         """Write the file with other values of some tensors, and the record as an entry that torch.load passes over."""
         for name, value in values.items():
             holder, key = self._places[name]
             old = holder[key]
             holder[key] = nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value
-        with replacing(target) as file:
+        with replacing(target, over=force) as file:
             torch.save(self._content, file)
             with zipfile.ZipFile(file, "a") as archive:
                 archive.writestr(f"{archive.namelist()[0].split('/')[0]}/{NAME}.json", record.text())

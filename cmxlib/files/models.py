@@ -17,6 +17,7 @@ from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.patch import PatchCipher
 from ..lock.tokens import MOST_OTHERS
+from ..paths import free
 from . import record
 from .checkpoints import Safetensors, TorchFile, Values
 from .record import Record
@@ -39,7 +40,8 @@ class Asked:
 
 
 def opened(path: Path) -> Any:
-    """A model's file, by its suffix: an object with record, shapes(), tensor(name), write(target, values, record)."""
+    """A model's file, by its suffix: an object with record, shapes(), tensor(name), write(target, values, record,
+    force)."""
     suffix = _suffix(path)
     if suffix == ".onnx":
         from .graphs import OnnxFile
@@ -73,7 +75,7 @@ def encrypt(source: Path, target: Path, key: SecretKey, asked: Asked, force: boo
     cipher, made = _told(file, key, asked)
     values, made = _folded(file, cipher, made, undo=False)
     _check_needed(made, asked)
-    file.write(target, values, made)
+    file.write(target, values, made, force)
     return made
 
 
@@ -92,7 +94,7 @@ def decrypt(source: Path, target: Path, key: SecretKey, asked: Asked, force: boo
     elif not found.encrypted:
         raise ValueError(f"{source} is decrypted already.")
     values, found = _folded(file, cipher_of(found, key, asked, source), found, undo=True)
-    file.write(target, values, replace(found, encrypted=False))
+    file.write(target, values, replace(found, encrypted=False), force)
     return found
 
 
@@ -126,8 +128,8 @@ def _check_needed(made: Record, asked: Asked) -> None:
 def _check_target(source, target, force):
     if _suffix(source) != target.suffix.lower():
         raise ValueError(f"{target} must end in {source.suffix}, as {source} does, for the file's kind stays.")
-    if (target.exists() or target.is_symlink()) and not force:
-        raise FileExistsError(f"{target} exists already: give --force to replace it, or name another output.")
+    if not force:
+        free(target)
 
 
 def as_filters(weight: torch.Tensor, order: str | None) -> torch.Tensor:

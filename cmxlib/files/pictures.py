@@ -66,9 +66,13 @@ def convert(source: Path, target: Path, job: Job) -> Iterator[bool | None]:
     yield from pauses
     data = png(pixels, record)
     yield from pauses
-    with replacing(target, one_of_many=True) as file:
-        file.write(data)
-        not_older(file, source)
+    try:
+        with replacing(target, one_of_many=True, over=job.force) as file:
+            file.write(data)
+            not_older(file, source)
+    except FileExistsError:  # from another process, since: the same, or refused
+        yield not is_done(target, source, job)
+        return
     yield True
 
 
@@ -89,7 +93,8 @@ def is_done(target: Path, source: Path, job: Job) -> bool:
         if made >= newest(source):
             return True
         raise FileExistsError(f"{target} is older than {source}: give --force to make it anew.")
-    raise FileExistsError(f"{target} exists already: give --force to replace it, or name another output.")
+    how = f", encrypted with the key {found.key}" if found and found.encrypted and found.key != job.record.key else ""
+    raise FileExistsError(f"{target} exists already{how}: give --force to replace it, or name another output.")
 
 
 def newest(path: Path) -> int:

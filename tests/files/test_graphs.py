@@ -161,6 +161,9 @@ def test_a_graph_that_takes_one_size_without_saying_so_is_compared_on_images_tha
 def test_external_data_goes_along_and_its_plain_embedding_does_not(key, cmx):
     os.mkdir("plain")
     onnx.save_model(model(), "plain/a.onnx", save_as_external_data=True, location="a.bin", size_threshold=0)
+    open("b.onnx.data", "w").close()
+    assert "b.onnx.data exists already: give --force" in cmx("encrypt-model", "plain/a.onnx", "b.onnx", *USUAL)[2]
+    os.unlink("b.onnx.data")
     assert cmx("encrypt-model", "plain/a.onnx", "b.onnx", *USUAL)[0] == 0
     assert sorted(os.listdir()) == ["b.onnx", "b.onnx.data", "my.key", "plain"]
     plain = onnx.numpy_helper.to_array(WEIGHTS[0]).tobytes()
