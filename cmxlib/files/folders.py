@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -140,6 +141,13 @@ _given: list[Job] = []  # of a worker process: the job, sent once, for a cipher 
 
 def _start(job):
     _given.append(job)
+    threading.Thread(target=_end_with_the_command, daemon=True).start()
+
+
+def _end_with_the_command():
+    """In a worker: wait for the end of the command, and end then. One that was killed tells its workers nothing."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _in_worker(chunk):
