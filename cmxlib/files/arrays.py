@@ -14,7 +14,7 @@ import torch
 from ..lock.pixels import to_bytes
 from ..paths import free, out_of_memory, regular, replacing, write_text
 from .pictures import Job, newest, not_older
-from .record import LARGEST, Record, check, parse
+from .record import LARGEST, Record, check, encrypted_already, parse
 
 _AT_ONCE = 2**24  # values that are encrypted at once
 
@@ -75,7 +75,7 @@ def convert(source: Path, target: Path, job: Job) -> bool:
         check(found, job.record, str(source))
         record = found
     elif found and found.encrypted:
-        raise ValueError(f"{source} is encrypted already, with the key {found.key}.")
+        raise encrypted_already(source, found)
     else:
         record = replace(job.record, dtype=array.dtype.name, mode="L" if array.shape[-3] == 1 else None)
     try:

@@ -82,7 +82,9 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
         *_, changed = convert(source, target, job)
         return Report(done=int(bool(changed)), kept=int(not changed))
     inside, outside = source.resolve(), target.resolve()
-    if outside == inside or inside in outside.parents:
+    if outside == inside:
+        raise ValueError(f"{target} is the folder of the images itself: name another for the output.")
+    if inside in outside.parents:
         raise ValueError(f"{target} lies in {source}: name an output folder outside of it.")
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file, but {source} is a folder: name an output folder.")

@@ -157,10 +157,16 @@ class OnnxFile:
 
     def _find(self):
         """The one node that takes the images."""
-        inputs = [
-            i for i in self._graph.input if i.name not in self._tensors and i.type.tensor_type.elem_type in _TYPES
-        ]
+        inputs = [i for i in self._graph.input if i.name not in self._tensors]
         inputs = [i for i in inputs if len(shape := _shape(i)) == 4 and (shape[1] in (0, 3) or shape[3] == 3)]
+        kinds = [i.type.tensor_type.elem_type for i in inputs]
+        if len(inputs) == 1 and kinds[0] not in _TYPES:
+            kind = self._onnx.TensorProto.DataType.Name(kinds[0])
+            raise ValueError(
+                f"{self.path} takes its images {inputs[0].name} as {kind}: export the model without its preprocessing, "
+                "so that it takes floats."
+            )
+        inputs = [i for i, kind in zip(inputs, kinds, strict=True) if kind in _TYPES]
         if len(inputs) != 1:
             raise ValueError(f"{self.path} has {len(inputs)} inputs of images (N, 3, H, W) or (N, H, W, 3), not one.")
         self._input = inputs[0]

@@ -66,7 +66,7 @@ def encrypt(source: Path, target: Path, key: SecretKey, asked: Asked, force: boo
     _check_target(source, target, force)
     file = opened(source)
     if file.record and file.record.encrypted:
-        raise ValueError(f"{source} is encrypted already, with the key {file.record.key}.")
+        raise record.encrypted_already(source, file.record)
     if asked.mean is None or asked.std is None:
         raise ValueError(
             f"The normalisation in front of {source} must be told, for the cipher acts before it: give --norm "
@@ -197,7 +197,7 @@ def _folded(file, cipher, made: Record, undo: bool) -> tuple[Values, Record]:
         return changed.reshape(weight.shape).to(weight.dtype), new.bias
 
     for name in made.layers or ():
-        _check_shape(file, name, made.patch, made.order)
+        check_shape(file, name, made.patch, made.order)
         weight, bias = (file.tensor(tensor_name(name, word)) for word in ("weight", "bias"))
         values[tensor_name(name)], added = fold(name, weight, bias)
         if added is not None and (bias is not None or file.embedding is not None):  # a graph says what there is
@@ -272,7 +272,7 @@ def _layers(file, asked: Asked) -> tuple[str, ...]:
                 raise ValueError(
                     f"{file.path} has no layer {name}: those on 3 channels with a square kernel: {listed}."
                 )
-            _check_shape(file, name, asked.patch, _order(file, asked))
+            check_shape(file, name, asked.patch, _order(file, asked))
     else:
         fitting = [name for name, shape in near.items() if shape[2] == asked.patch]
         if len(fitting) != 1:
@@ -349,14 +349,16 @@ def _norm(file, layers: tuple[str, ...]) -> str | None:
     return found[0].removesuffix(".weight") if found else None
 
 
-def _check_shape(file, name, patch, order):
+def check_shape(file: Any, name: str, patch: int | None, order: str | None) -> None:
+    """ValueError where a layer is none that embeds patches of this size, in this order where it is a Linear."""
     shapes = file.shapes()
     shape = shapes.get(tensor_name(name))
     if shape is None:
         raise ValueError(f"{file.path} has no layer {name}.")
     if not (size := _patch(shape)):
         raise ValueError(
-            f"{name} of {file.path} has the shape {shape}, not (dim, 3, patch, patch) or (dim, 3 patch patch)."
+            f"The layer {name} of {file.path} has the shape {shape}, not (dim, 3, patch, patch) or (dim, 3 patch "
+            "patch)."
         )
     if len(shape) == 2:
         if order is None:
@@ -365,4 +367,4 @@ def _check_shape(file, name, patch, order):
                 "be seen in a file. Give --order chw (channel, row, column) or hwc, or encrypt the model in Python."
             )
     if patch and size != patch:
-        raise ValueError(f"{name} of {file.path} has patches of {size}, not of {patch}.")
+        raise ValueError(f"The layer {name} of {file.path} has patches of {size}, not of {patch}.")

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..lock.patch import PatchCipher, block_entries, entry_table
 from ..paths import need, out_of_memory, regular, replacing
-from .record import NAME, Record, check, parse
+from .record import NAME, Record, check, encrypted_already, parse
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -194,7 +194,7 @@ def _tables(cipher, width, undo):
 
 def _encrypted(image, found, path, job):
     if found and found.encrypted:
-        raise ValueError(f"{path} is encrypted already, with the key {found.key}.")
+        raise encrypted_already(path, found)
     settings, block = job.record, job.cipher.block_size
     mode, image = image.mode, image if image.mode == "RGB" else image.convert("RGB")
     if settings.resize:
@@ -211,8 +211,8 @@ def _encrypted(image, found, path, job):
             )
         pixels = np.pad(pixels, ((0, -h % block), (0, -w % block), (0, 0)), "edge")
     size, pixels = pixels.shape[:2], scramble(pixels, job.cipher)
-    padded = None if size == original else original
-    return pixels, replace(settings, size=size, original=padded, mode=mode, crc=settings.summed(pixels))
+    made = replace(settings, size=size, original=None if size == original else original, mode=mode)
+    return pixels, replace(made, crc=made.summed(pixels))
 
 
 def _decrypted(image, found, path, job):

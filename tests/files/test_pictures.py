@@ -185,6 +185,10 @@ def test_an_image_that_was_edited_while_its_record_was_kept_is_told(key, cmx, ed
     info.add_text("cmxlib", found.info["cmxlib"])
     edit(found).save("e.png", pnginfo=info)
     assert "changed after it was encrypted" in cmx("decrypt-images", "e.png", "c.png", *KEY)[2]
+    info = PngImagePlugin.PngInfo()
+    info.add_text("cmxlib", found.info["cmxlib"].replace('"RGB"', '"L"'))
+    found.save("g.png", pnginfo=info)
+    assert "changed after it was encrypted" in cmx("decrypt-images", "g.png", "c.png", *KEY)[2]
     older = json.loads(found.info["cmxlib"]) | {"version": 1}
     del older["crc"]
     info = PngImagePlugin.PngInfo()
@@ -300,7 +304,7 @@ def test_what_is_taken_comes_back_and_brings_nothing_else_along(key, cmx, name):
         (("a.npy", "b.png"), "is no name for an array"),
         (("none.png", "b.png"), "none.png: No such file"),
         (("in", "in/out"), "lies in in: name an output folder outside"),
-        (("in", "in"), "lies in in"),
+        (("in", "in"), "in is the folder of the images itself: name another"),
         (("in", "a.png"), "a.png is a file, but in is a folder"),
         (("empty", "out"), "holds no image"),
         (("twins", "out"), "would both become out/a.png"),
