@@ -23,7 +23,7 @@ class Record:
     """What was done to a file. None where it does not apply.
 
     size: height and width of an encrypted image. original: the same before it was padded. mode: "RGB", or "L" for a
-    grey one. dtype: of the array before. crc: of record and encrypted values, see ``summed``. resize, crop, resample: of
+    grey one. dtype: of the array before. crc: of record and values, see ``summed``. resize, crop, resample: of
     the image before. mean, std, layers: of a model; order: in which its Linear embedding takes a patch; norm: the layer
     that normalises each patch in front of that; positions: the tensor that took the offset, for images of image_size,
     of an embedding without a bias.

@@ -55,6 +55,8 @@ def test_encrypting_an_export_is_exporting_the_encrypted(key, cmx):
     assert np.abs(served - opened).max() < 1e-5 and np.abs(served - plain).max() < 1e-5
     status, said, _ = cmx("verify", "a.onnx", "b.onnx", *KEY, "--json")
     assert status == 0 and said["compared"] == "outputs" and said["changed layers"] == ["0"]
+    export(ConvMixer(dim=16, depth=2, kernel_size=3, patch_size=4, num_classes=5).eval(), "d.onnx")
+    assert "d.onnx and b.onnx give (5,) and (10,) values" in cmx("verify", "d.onnx", "b.onnx", *KEY)[2]
     assert cmx("decrypt-model", "b.onnx", "c.onnx", *KEY)[0] == 0
     assert np.abs(outputs("c.onnx", normalised(IMAGES)) - plain).max() < 1e-5
 

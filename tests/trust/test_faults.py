@@ -262,7 +262,7 @@ def test_a_worker_that_dies_is_told_and_its_files_are_tried_once_more(always, ke
 
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_no_process_of_a_command_that_is_stopped_lives_on(how, key):
-    """Its workers, the server that forks them and the tracker of resources share its output: it closes with the last."""
+    """Its workers, the server that forks them and the tracker of resources share its output, which closes last."""
     os.mkdir("in")
     for n in range(200):
         Image.fromarray(np.full((600, 600, 3), n, np.uint8)).save(f"in/{n:03}.png")
