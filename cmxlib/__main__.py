@@ -3,8 +3,10 @@
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from . import __version__
 from .files import commands as files
@@ -138,10 +140,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. The exit status is 0; 1 after a sentence on what was wrong, or where models differ; 2 where the
-    command line itself was; 130 after Ctrl-C; 141 where nobody reads on, as behind `| head`."""
+    command line itself was; 130 after Ctrl-C
+    or SIGTERM; 141 where nobody reads on, as behind `| head`."""
     if sys.stdout is None:  # and the next file that is opened would take its place
         print("cmx: The output is closed: give it a place, such as /dev/null.", file=sys.stderr)
         return 1
+    with suppress(ValueError):  # not in the main thread, which alone is told of signals
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         try:
             return told(lambda: _run(argv))
@@ -153,6 +158,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 141
         print(f"cmx: The output could not be written: {error.strerror}.", file=sys.stderr)
         return 1
+
+
+def _terminated(*_):
+    """An orderly end, as by Ctrl-C: workers end, and what was half written is deleted."""
+    raise KeyboardInterrupt("Terminated; the same command can be given again.")
 
 
 def _run(argv: Sequence[str] | None) -> int:

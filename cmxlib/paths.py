@@ -146,16 +146,18 @@ def _sweep_once(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike, *, one_of_many: bool = False) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike, *, one_of_many: bool = False, over: bool = True) -> Iterator[BinaryIO]:
     """A file open for writing bytes, and for reading them again, which takes the place of ``path`` at one stroke when
     the block ends without an error: a reader finds the old one or the whole new one, never a part.
 
     A symbolic link is replaced itself, and what it points to stays: nobody who puts a link there can have another file
     written. What a killed writer left in the folder is swept before a process first writes there. one_of_many: the
     caller has made the folder and swept it, and can make the files again that a power cut may take; they are not forced
-    to the disk one by one.
+    to the disk one by one. over: whether it may take the place of what is there; else FileExistsError, also where
+    another process wrote it meanwhile.
     """
     path = Path(path)
+    place = os.replace if over else _link
     if not one_of_many:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep_once(path.parent.absolute())
@@ -167,9 +169,9 @@ def replacing(path: str | os.PathLike, *, one_of_many: bool = False) -> Iterator
             if not one_of_many:
                 os.fsync(file.fileno())
             if fcntl:  # before the lock is let go of, or another writer could take this for a dead one's
-                os.replace(temporary, path)
+                place(temporary, path)
         if not fcntl:
-            os.replace(temporary, path)
+            place(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename in (None, temporary):
@@ -177,9 +179,27 @@ def replacing(path: str | os.PathLike, *, one_of_many: bool = False) -> Iterator
         raise
 
 
-def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+def free(path: Path) -> None:
+    """FileExistsError where something stands at ``path``, be it a link to nowhere."""
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} exists already: give --force to replace it, or name another output.")
+
+
+def _link(temporary, path):
+    """Give a file its name, unless that is taken."""
+    free(path)
+    try:
+        os.link(temporary, path)
+    except OSError:
+        free(path)  # since
+        os.replace(temporary, path)  # a file system without links, on which another writer may be as quick
+    else:
+        os.unlink(temporary)
+
+
+def write_bytes(path: str | os.PathLike, data: bytes, over: bool = True) -> None:
     """Write a file at one stroke; see ``replacing``."""
-    with replacing(path) as file:
+    with replacing(path, over=over) as file:
         file.write(data)
 
 

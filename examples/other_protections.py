@@ -7,8 +7,11 @@ All of it is about the network of scale paper with patches of 4 pixels, and abou
 Seconds are of the processor, of one thread, the least of several rounds, so that what else runs counts little.
 """
 
+import argparse
 import importlib.metadata
+import importlib.util
 import os
+import sys
 import time
 
 import pandas as pd
@@ -18,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cmxlib import PatchCipher, SecretKey, encrypt_model, load_dataset
 from cmxlib.learn.evaluate import normalise
 from cmxlib.lock.patch import to_blocks
-from cmxlib.paths import checkout
+from cmxlib.paths import checkout, told
 from cmxlib.study import records
 from cmxlib.study.scales import SCALES, trained_model
 
@@ -103,6 +106,8 @@ def table(rows: pd.DataFrame) -> str:
 
 
 def main():
+    if importlib.util.find_spec("tenseal") is None:
+        raise ImportError("This needs tenseal, which is not installed: pip install tenseal.")
     records.commit()  # of the code that runs, before anything is written
     torch.set_num_threads(1)
     start = time.perf_counter()
@@ -130,4 +135,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    argparse.ArgumentParser(description="Measure what other protections cost, and record it.").parse_args()
+    sys.exit(told(main, "other_protections"))

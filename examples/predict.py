@@ -7,8 +7,12 @@ The record in both says which key they were encrypted with: where it is not the 
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, and shows no traceback
 
 import numpy as np
 import onnxruntime

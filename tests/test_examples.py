@@ -2,14 +2,17 @@
 
 import base64
 import contextlib
-import importlib
+import functools
+import importlib.util
 import io
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
@@ -18,6 +21,7 @@ import onnx
 import pandas as pd
 import pytest
 import torch
+import uvicorn
 from PIL import Image
 
 from cmxlib import SecretKey
@@ -179,6 +183,45 @@ def test_a_client_that_leaves_and_one_that_sends_no_http_stop_nothing(session):
         assert "Traceback" not in server.stderr.read()
 
 
+def test_a_request_that_does_not_come_is_not_waited_for(session, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples" / "serve")
+    server = importlib.import_module("server")
+    monkeypatch.setattr(server, "LONGEST", 0.5)
+    running = uvicorn.Server(uvicorn.Config(server.application(str(session[0] / "locked.onnx")), log_level="warning"))
+    key = SecretKey.load(session[0] / "my.key").fingerprint
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=running.run, args=([listening],))
+        thread.start()
+        for length, status in ((10**14, b"413"), (9999, b"408"), (10**14, b"413")):
+            with socket.create_connection(listening.getsockname(), timeout=20) as connection:
+                head = f"POST /predict HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\nContent-Length: {length}\r\n\r\nhalf"
+                connection.sendall(head.encode())
+                answer = b"".join(iter(functools.partial(connection.recv, 4096), b""))  # to its end: it is closed
+                assert answer.startswith(b"HTTP/1.1 " + status) and b"send fewer images" in answer
+        running.should_exit = True
+        thread.join()
+
+
+@pytest.mark.parametrize("command", ["server.py locked.onnx", "start.py locked.onnx photos --key my.key --load 60"])
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
+def test_ctrl_c_ends_them_without_a_traceback(session, command):
+    """The server when it listens; the two together, as a terminal tells them, when the client has had an answer."""
+    name, *arguments = command.split()
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "examples" / "serve" / name), *arguments],
+        cwd=session[0],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout.readline().startswith(("http://", "classes: "))
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=20)[1]  # which all that it started have closed then
+    assert process.returncode in (0, 130, -signal.SIGINT) and not said
+
+
 def damaged(model, **changes):
     """A model file's bytes with another record."""
     found = onnx.load_from_string(model)
@@ -187,6 +230,7 @@ def damaged(model, **changes):
     return found.SerializeToString()
 
 
+TENSEAL = importlib.util.find_spec("tenseal") is not None
 PREDICT, SERVE, ASK = "predict.py", "serve/server.py", "serve/client.py http://127.0.0.1:1 photos --key my.key"
 
 
@@ -211,7 +255,13 @@ PREDICT, SERVE, ASK = "predict.py", "serve/server.py", "serve/client.py http://1
         (ASK, 1, "client: http://127.0.0.1:1 gives no answer"),
         (f"{ASK} --load -1", 2, "--load takes seconds, more than 0, not -1"),
         (f"{ASK} --load 0", 2, "--load takes seconds, more than 0, not 0"),
-        ("export.py my.key/plain.onnx photos", 1, "export: my.key"),
+        ("export.py my.key/new.onnx new", 1, "export: my.key"),
+        ("export.py my.key new", 1, "export: my.key would hold an ONNX model: name a file that ends in .onnx"),
+        ("export.py plain.onnx new", 1, "export: plain.onnx exists already: name another output"),
+        ("export.py new.onnx photos", 1, "export: photos/0.png exists already"),
+        ("other_protections.py --help", 0, ""),
+        ("serve/start.py --help", 0, ""),
+        *[("other_protections.py", 1, "This needs tenseal, which is not installed: pip")] * (not TENSEAL),
     ],
 )
 def test_an_example_says_what_is_wrong_with_what_it_is_given(session, cmx, monkeypatch, command, status, said):
@@ -234,7 +284,7 @@ def test_another_key_is_told_on_both_sides(session, client):
     with pytest.raises(ValueError, match="encrypted with the key"):
         type(client[0])(url, SecretKey.for_experiment(1))
     answer = httpx.post(f"{url}/predict", content=npy(np.zeros((1, 3, 32, 32), np.uint8)))
-    assert answer.status_code == 409 and "The images' key is None" in answer.json()["detail"]
+    assert answer.status_code == 409 and "The header X-Key is missing" in answer.json()["detail"]
 
 
 def test_the_load_is_measured(session, client):

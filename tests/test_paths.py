@@ -54,6 +54,20 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"old"}
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["links", "a file system without links"])
+def test_what_another_wrote_meanwhile_stays_where_nothing_may_be_replaced(tmp_path, monkeypatch, links):
+    def refused(*names):
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+    write_bytes(tmp_path / "new", b"new", over=False)
+    with pytest.raises(FileExistsError, match="exists already"), replacing(tmp_path / "file", over=False) as file:
+        file.write(b"mine")
+        write_bytes(tmp_path / "file", b"another's", over=False)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"another's", "new": b"new"}
+
+
 def test_what_cannot_be_written_is_named_and_no_temporary_file(tmp_path):
     with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "none" / "file", one_of_many=True):
         pass

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from ..lock.pixels import to_bytes
-from ..paths import out_of_memory, regular, replacing, write_text
+from ..paths import free, out_of_memory, regular, replacing, write_text
 from .pictures import Job, newest, not_older
-from .record import LARGEST, Record, check, parse
+from .record import LARGEST, Record, check, encrypted_already, parse
 
 _AT_ONCE = 2**24  # values that are encrypted at once
 
@@ -61,7 +61,7 @@ def convert(source: Path, target: Path, job: Job) -> bool:
         same = found and found.settings() == replace(job.record, encrypted=not job.decrypt)
         if same and os.stat(target).st_mtime_ns >= newest(source):
             return False
-        raise FileExistsError(f"{target} exists already: give --force to replace it, or name another output.")
+        free(target)
     array, found = opened(source), recorded(source)
     if job.record.resize or job.record.crop or job.pad:
         raise ValueError(f"{source} is an array: resize, crop and pad it before.")
@@ -75,7 +75,7 @@ def convert(source: Path, target: Path, job: Job) -> bool:
         check(found, job.record, str(source))
         record = found
     elif found and found.encrypted:
-        raise ValueError(f"{source} is encrypted already, with the key {found.key}.")
+        raise encrypted_already(source, found)
     else:
         record = replace(job.record, dtype=array.dtype.name, mode="L" if array.shape[-3] == 1 else None)
     try:
@@ -89,8 +89,7 @@ def _write(target, array, job, record, source):
     change, grey, crc = job.cipher.decrypt if job.decrypt else job.cipher.encrypt, record.mode == "L", None
     images = array if array.ndim == 4 else array[None]
     step = max(1, _AT_ONCE // images[0].size)
-    record_path(target).unlink(missing_ok=True)  # first, so that no old record ever stands beside a new array
-    with replacing(target) as file:
+    with replacing(target, over=job.force) as file:
         for start in range(0, len(images), step):
             given = np.array(images[start : start + step], array.dtype.newbyteorder("="))
             if grey and not job.decrypt:
@@ -109,5 +108,8 @@ def _write(target, array, job, record, source):
         if job.decrypt and record.crc not in (None, crc):
             raise ValueError("it was changed after it was encrypted, or its record is another's: restore both.")
         not_older(file, source)
+        if not job.force:
+            free(target)  # or the record would be another's
+        record_path(target).unlink(missing_ok=True)  # so that no old record ever stands beside a new array
     made = replace(record, encrypted=not job.decrypt, crc=None if job.decrypt else crc)
     write_text(record_path(target), made.text() + "\n")

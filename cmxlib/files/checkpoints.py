@@ -6,6 +6,7 @@ are exchanged is copied as it is, a little at a time.
 
 import json
 import shutil
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,12 +68,12 @@ class Safetensors:
             data = bytearray(file.read(end - start))
         return torch.frombuffer(data, dtype=_TYPES[found["dtype"]]).view(found["shape"])
 
-    def write(self, target: Path, values: Values, record: Record) -> None:
+    def write(self, target: Path, values: Values, record: Record, force: bool) -> None:
         """Write the file with other values of some tensors, and the record in its metadata."""
         header = {"__metadata__": {**self._metadata, NAME: record.text()}, **self._header}
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)
-        with replacing(target) as file, self.path.open("rb") as source:
+        with replacing(target, over=force) as file, self.path.open("rb") as source:
             file.write(len(text).to_bytes(8, "little") + text)
             source.seek(self._start)
             shutil.copyfileobj(source, file, 2**20)
@@ -111,7 +112,8 @@ class TorchFile:
                 if infos and infos[0].file_size > LARGEST:
                     raise ValueError("its record is too long")
                 self._text = archive.read(infos[0]) if infos else None
-            self._content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            with warnings.catch_warnings(action="ignore"):  # of sparse tensors, which are refused below
+                self._content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # whatever the parsers say; torch's own advice, to run code, is not passed on
             if out_of_memory(error):
                 raise
@@ -122,6 +124,10 @@ class TorchFile:
         self._places = dict(_tensors(self._content))
         if not self._places:
             raise ValueError(f"{path} holds no tensors by name: save model.state_dict().")
+        for name, (holder, key) in self._places.items():
+            if holder[key].is_meta or holder[key].layout != torch.strided:
+                kind = "on the meta device, without values" if holder[key].is_meta else "sparse"
+                raise ValueError(f"{name} of {path} is {kind}: save a state dict of ordinary, dense tensors.")
 
     @property
     def record(self) -> Record | None:
@@ -145,13 +151,13 @@ class TorchFile:
             )
         return found
 
-    def write(self, target: Path, values: Values, record: Record) -> None:
+    def write(self, target: Path, values: Values, record: Record, force: bool) -> None:
         """Write the file with other values of some tensors, and the record as an entry that torch.load passes over."""
         for name, value in values.items():
             holder, key = self._places[name]
             old = holder[key]
             holder[key] = nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value
-        with replacing(target) as file:
+        with replacing(target, over=force) as file:
             torch.save(self._content, file)
             with zipfile.ZipFile(file, "a") as archive:
                 archive.writestr(f"{archive.namelist()[0].split('/')[0]}/{NAME}.json", record.text())
@@ -173,7 +179,7 @@ def _equal(one, two):
     if one is None or two is None or one.dtype != two.dtype or one.shape != two.shape:
         return False
     bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(one.element_size())
-    if not bits or one.layout != torch.strided:
+    if not bits:
         return torch.equal(one, two)
     return torch.equal(one.contiguous().view(bits), two.contiguous().view(bits))
 

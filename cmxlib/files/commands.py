@@ -80,6 +80,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; IN and OUT stand in front of it") from None
+
+
 def _path(text):
     if text in ("", "-"):
         hint = "" if text else " (is a variable of the shell empty?)"
@@ -106,8 +113,8 @@ def _model(command):
     command.add_argument(
         "--layer", action="append", metavar="NAME", help="the patch embedding, where it cannot be told"
     )
-    command.add_argument("--mean", type=float, nargs="+", metavar="X", help="of the normalisation, one a channel")
-    command.add_argument("--std", type=float, nargs="+", metavar="X")
+    command.add_argument("--mean", type=_number, nargs="+", metavar="X", help="of the normalisation, one a channel")
+    command.add_argument("--std", type=_number, nargs="+", metavar="X")
     command.add_argument("--norm", choices=NORMS, help="in place of --mean and --std")
     command.add_argument("--order", choices=("chw", "hwc"), help="in which a Linear embedding takes a patch's entries")
     command.add_argument(

@@ -12,7 +12,7 @@ from ..lock.keys import SecretKey
 from ..lock.patch import to_blocks
 from ..lock.pixels import to_bytes, to_values
 from . import arrays, folders, pictures
-from .models import Asked, as_filters, cipher_of, exchanged, layout, opened, patch_positions, tensor_name
+from .models import Asked, as_filters, check_shape, cipher_of, exchanged, layout, opened, patch_positions, tensor_name
 
 _ROUNDINGS = 300  # of the weights' type, in units of the largest output: what is still counted as equal
 
@@ -39,6 +39,13 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
         for name in (*map(tensor_name, names), *filter(None, [found.positions])):
             if file.tensor(name) is None:
                 raise ValueError(f"{file.path} has no {name}, which the record of {encrypted} names: compare its pair.")
+            if (shape := one.shapes()[name]) != (other := two.shapes().get(name, shape)):
+                raise ValueError(
+                    f"{plain} is not the plain model of {encrypted}: {name} has the shape {shape} in the one and "
+                    f"{other} in the other. Name its pair."
+                )
+    for name in names:
+        check_shape(two, name, found.patch, found.order)
     if found.positions:  # those of other tokens than patches stay
         tokens = [value.flatten(0, -2)[: -len(patch_positions(value, found))]
                   for value in (file.tensor(found.positions) for file in (one, two))]  # fmt: skip
@@ -52,6 +59,9 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
         file.run(x) if whole else torch.cat([_embedded(file, name, found, x) for name in names])
         for file, x in zip(files, inputs, strict=True)
     ]
+    if outputs[0].shape != outputs[1].shape:
+        shapes = (tuple(output.shape[1:]) for output in outputs[:2])
+        raise ValueError("{} and {} give {} and {} values an image: name a pair.".format(plain, encrypted, *shapes))
     kept = torch.float32 if whole else one.tensor(tensor_name(names[0])).dtype
     scale = max(outputs[0].abs().max().item(), 1e-12)
     difference, without = ((output - outputs[0]).abs().max().item() for output in outputs[1:])

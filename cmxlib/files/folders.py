@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -81,7 +82,9 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
         *_, changed = convert(source, target, job)
         return Report(done=int(bool(changed)), kept=int(not changed))
     inside, outside = source.resolve(), target.resolve()
-    if outside == inside or inside in outside.parents:
+    if outside == inside:
+        raise ValueError(f"{target} is the folder of the images itself: name another for the output.")
+    if inside in outside.parents:
         raise ValueError(f"{target} lies in {source}: name an output folder outside of it.")
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file, but {source} is a folder: name an output folder.")
@@ -140,6 +143,13 @@ _given: list[Job] = []  # of a worker process: the job, sent once, for a cipher 
 
 def _start(job):
     _given.append(job)
+    threading.Thread(target=_end_with_the_command, daemon=True).start()
+
+
+def _end_with_the_command():
+    """In a worker: wait for the end of the command, and end then. One that was killed tells its workers nothing."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _in_worker(chunk):

@@ -81,7 +81,7 @@ class OnnxFile:
         found = self._values(self._held[name]) if name in self._held else None
         return found.T if found is not None and self.order and found.ndim == 2 else found
 
-    def write(self, target: Path, values: Values, record: Record) -> None:
+    def write(self, target: Path, values: Values, record: Record, force: bool) -> None:
         """Write the model, and its external data where it has some, with another embedding and the record."""
         copies = self._places()
         for number, place in enumerate(copies):
@@ -105,7 +105,8 @@ class OnnxFile:
         self._model.metadata_props.extend(props)
         self._model.metadata_props.add(key=NAME, value=record.text())
         for place, copied in copies.items():
-            with replacing(target.with_name(copied)) as file, self.path.with_name(place).open("rb") as source:
+            out = target.with_name(copied)
+            with replacing(out, over=force) as file, self.path.with_name(place).open("rb") as source:
                 shutil.copyfileobj(source, file, 2**20)
                 for offset, data in patches[place]:
                     file.seek(offset)
@@ -114,7 +115,7 @@ class OnnxFile:
             place = _entry(tensor, "location")
             place.value = copies[place.value]
         sweep(target.parent)
-        write_bytes(target, self._model.SerializeToString())
+        write_bytes(target, self._model.SerializeToString(), over=force)
         self._onnx.checker.check_model(str(target))
 
     def same_elsewhere(self, other: "OnnxFile", told: set[str]) -> list[str]:
@@ -156,10 +157,16 @@ class OnnxFile:
 
     def _find(self):
         """The one node that takes the images."""
-        inputs = [
-            i for i in self._graph.input if i.name not in self._tensors and i.type.tensor_type.elem_type in _TYPES
-        ]
+        inputs = [i for i in self._graph.input if i.name not in self._tensors]
         inputs = [i for i in inputs if len(shape := _shape(i)) == 4 and (shape[1] in (0, 3) or shape[3] == 3)]
+        kinds = [i.type.tensor_type.elem_type for i in inputs]
+        if len(inputs) == 1 and kinds[0] not in _TYPES:
+            kind = self._onnx.TensorProto.DataType.Name(kinds[0])
+            raise ValueError(
+                f"{self.path} takes its images {inputs[0].name} as {kind}: export the model without its preprocessing, "
+                "so that it takes floats."
+            )
+        inputs = [i for i, kind in zip(inputs, kinds, strict=True) if kind in _TYPES]
         if len(inputs) != 1:
             raise ValueError(f"{self.path} has {len(inputs)} inputs of images (N, 3, H, W) or (N, H, W, 3), not one.")
         self._input = inputs[0]

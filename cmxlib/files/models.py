@@ -17,6 +17,7 @@ from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.patch import PatchCipher
 from ..lock.tokens import MOST_OTHERS
+from ..paths import free
 from . import record
 from .checkpoints import Safetensors, TorchFile, Values
 from .record import Record
@@ -39,7 +40,8 @@ class Asked:
 
 
 def opened(path: Path) -> Any:
-    """A model's file, by its suffix: an object with record, shapes(), tensor(name), write(target, values, record)."""
+    """A model's file, by its suffix: an object with record, shapes(), tensor(name), write(target, values, record,
+    force)."""
     suffix = _suffix(path)
     if suffix == ".onnx":
         from .graphs import OnnxFile
@@ -64,7 +66,7 @@ def encrypt(source: Path, target: Path, key: SecretKey, asked: Asked, force: boo
     _check_target(source, target, force)
     file = opened(source)
     if file.record and file.record.encrypted:
-        raise ValueError(f"{source} is encrypted already, with the key {file.record.key}.")
+        raise record.encrypted_already(source, file.record)
     if asked.mean is None or asked.std is None:
         raise ValueError(
             f"The normalisation in front of {source} must be told, for the cipher acts before it: give --norm "
@@ -73,7 +75,7 @@ def encrypt(source: Path, target: Path, key: SecretKey, asked: Asked, force: boo
     cipher, made = _told(file, key, asked)
     values, made = _folded(file, cipher, made, undo=False)
     _check_needed(made, asked)
-    file.write(target, values, made)
+    file.write(target, values, made, force)
     return made
 
 
@@ -92,7 +94,7 @@ def decrypt(source: Path, target: Path, key: SecretKey, asked: Asked, force: boo
     elif not found.encrypted:
         raise ValueError(f"{source} is decrypted already.")
     values, found = _folded(file, cipher_of(found, key, asked, source), found, undo=True)
-    file.write(target, values, replace(found, encrypted=False))
+    file.write(target, values, replace(found, encrypted=False), force)
     return found
 
 
@@ -126,8 +128,8 @@ def _check_needed(made: Record, asked: Asked) -> None:
 def _check_target(source, target, force):
     if _suffix(source) != target.suffix.lower():
         raise ValueError(f"{target} must end in {source.suffix}, as {source} does, for the file's kind stays.")
-    if (target.exists() or target.is_symlink()) and not force:
-        raise FileExistsError(f"{target} exists already: give --force to replace it, or name another output.")
+    if not force:
+        free(target)
 
 
 def as_filters(weight: torch.Tensor, order: str | None) -> torch.Tensor:
@@ -195,7 +197,7 @@ def _folded(file, cipher, made: Record, undo: bool) -> tuple[Values, Record]:
         return changed.reshape(weight.shape).to(weight.dtype), new.bias
 
     for name in made.layers or ():
-        _check_shape(file, name, made.patch, made.order)
+        check_shape(file, name, made.patch, made.order)
         weight, bias = (file.tensor(tensor_name(name, word)) for word in ("weight", "bias"))
         values[tensor_name(name)], added = fold(name, weight, bias)
         if added is not None and (bias is not None or file.embedding is not None):  # a graph says what there is
@@ -270,7 +272,7 @@ def _layers(file, asked: Asked) -> tuple[str, ...]:
                 raise ValueError(
                     f"{file.path} has no layer {name}: those on 3 channels with a square kernel: {listed}."
                 )
-            _check_shape(file, name, asked.patch, _order(file, asked))
+            check_shape(file, name, asked.patch, _order(file, asked))
     else:
         fitting = [name for name, shape in near.items() if shape[2] == asked.patch]
         if len(fitting) != 1:
@@ -347,14 +349,16 @@ def _norm(file, layers: tuple[str, ...]) -> str | None:
     return found[0].removesuffix(".weight") if found else None
 
 
-def _check_shape(file, name, patch, order):
+def check_shape(file: Any, name: str, patch: int | None, order: str | None) -> None:
+    """ValueError where a layer is none that embeds patches of this size, in this order where it is a Linear."""
     shapes = file.shapes()
     shape = shapes.get(tensor_name(name))
     if shape is None:
         raise ValueError(f"{file.path} has no layer {name}.")
     if not (size := _patch(shape)):
         raise ValueError(
-            f"{name} of {file.path} has the shape {shape}, not (dim, 3, patch, patch) or (dim, 3 patch patch)."
+            f"The layer {name} of {file.path} has the shape {shape}, not (dim, 3, patch, patch) or (dim, 3 patch "
+            "patch)."
         )
     if len(shape) == 2:
         if order is None:
@@ -363,4 +367,4 @@ def _check_shape(file, name, patch, order):
                 "be seen in a file. Give --order chw (channel, row, column) or hwc, or encrypt the model in Python."
             )
     if patch and size != patch:
-        raise ValueError(f"{name} of {file.path} has patches of {size}, not of {patch}.")
+        raise ValueError(f"The layer {name} of {file.path} has patches of {size}, not of {patch}.")

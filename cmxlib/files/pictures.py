@@ -20,7 +20,7 @@ import numpy as np
 
 from ..lock.patch import PatchCipher, block_entries, entry_table
 from ..paths import need, out_of_memory, regular, replacing
-from .record import NAME, Record, check, parse
+from .record import NAME, Record, check, encrypted_already, parse
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -66,9 +66,13 @@ def convert(source: Path, target: Path, job: Job) -> Iterator[bool | None]:
     yield from pauses
     data = png(pixels, record)
     yield from pauses
-    with replacing(target, one_of_many=True) as file:
-        file.write(data)
-        not_older(file, source)
+    try:
+        with replacing(target, one_of_many=True, over=job.force) as file:
+            file.write(data)
+            not_older(file, source)
+    except FileExistsError:  # from another process, since: the same, or refused
+        yield not is_done(target, source, job)
+        return
     yield True
 
 
@@ -89,7 +93,8 @@ def is_done(target: Path, source: Path, job: Job) -> bool:
         if made >= newest(source):
             return True
         raise FileExistsError(f"{target} is older than {source}: give --force to make it anew.")
-    raise FileExistsError(f"{target} exists already: give --force to replace it, or name another output.")
+    how = f", encrypted with the key {found.key}" if found and found.encrypted and found.key != job.record.key else ""
+    raise FileExistsError(f"{target} exists already{how}: give --force to replace it, or name another output.")
 
 
 def newest(path: Path) -> int:
@@ -189,7 +194,7 @@ def _tables(cipher, width, undo):
 
 def _encrypted(image, found, path, job):
     if found and found.encrypted:
-        raise ValueError(f"{path} is encrypted already, with the key {found.key}.")
+        raise encrypted_already(path, found)
     settings, block = job.record, job.cipher.block_size
     mode, image = image.mode, image if image.mode == "RGB" else image.convert("RGB")
     if settings.resize:
@@ -206,8 +211,8 @@ def _encrypted(image, found, path, job):
             )
         pixels = np.pad(pixels, ((0, -h % block), (0, -w % block), (0, 0)), "edge")
     size, pixels = pixels.shape[:2], scramble(pixels, job.cipher)
-    padded = None if size == original else original
-    return pixels, replace(settings, size=size, original=padded, mode=mode, crc=settings.summed(pixels))
+    made = replace(settings, size=size, original=None if size == original else original, mode=mode)
+    return pixels, replace(made, crc=made.summed(pixels))
 
 
 def _decrypted(image, found, path, job):

@@ -7,6 +7,7 @@ own in a .pt file, in a file x.npy.json beside x.npy. It names the key by its fi
 import json
 import zlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..lock.keys import SecretKey
@@ -22,8 +23,8 @@ class Record:
     """What was done to a file. None where it does not apply.
 
     size: height and width of an encrypted image. original: the same before it was padded. mode: "RGB", or "L" for a
-    grey one. dtype: of the array before. crc: of the encrypted values, see ``summed``. resize, crop, resample: of the
-    image before. mean, std, layers: of a model; order: in which its Linear embedding takes a patch; norm: the layer
+    grey one. dtype: of the array before. crc: of record and values, see ``summed``. resize, crop, resample: of
+    the image before. mean, std, layers: of a model; order: in which its Linear embedding takes a patch; norm: the layer
     that normalises each patch in front of that; positions: the tensor that took the offset, for images of image_size,
     of an embedding without a bias.
     """
@@ -58,13 +59,13 @@ class Record:
         return replace(self, size=None, original=None, mode=None, dtype=None, crc=None)
 
     def summed(self, values: Any, so_far: int | None = None) -> int:
-        """CRC-32 of how values are encrypted and of their bytes, or of more of them after those that gave ``so_far``.
+        """CRC-32 of this record, but for the sum, and of bytes that were encrypted; of more of them after ``so_far``.
 
         It tells accidents, such as an encrypted image that was turned or brightened while its record was kept, but no
         malice: whoever alters an image can make its sum anew.
         """
         if so_far is None:
-            so_far = zlib.crc32(repr((self.key, self.steps, self.patch)).encode())
+            so_far = zlib.crc32(replace(self, crc=None).text().encode())
         return zlib.crc32(values, so_far)
 
 
@@ -75,7 +76,7 @@ def of(key: SecretKey, cipher: PatchCipher, **how: Any) -> Record:
 
 _KINDS = {
     "key": lambda v: isinstance(v, str) and len(v) == 16,
-    "steps": lambda v: _list(v, str) and all(step in STEPS for step in v) and len(set(v)) == len(v),
+    "steps": lambda v: _list(v, str) and all(step in STEPS for step in v) and 0 < len(set(v)) == len(v),
     "patch": lambda v: _whole(v),
     "encrypted": lambda v: isinstance(v, bool),
     "size": lambda v: _list(v, int) and len(v) == 2 and all(map(_whole, v)),
@@ -129,6 +130,13 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("a name stands twice")
     return dict(pairs)
+
+
+def encrypted_already(path: Path, found: Record) -> ValueError:
+    """What is said of a file that is encrypted and was to be encrypted again."""
+    return ValueError(
+        f"{path} is encrypted already, with the key {found.key}: give the plain one, or decrypt it first."
+    )
 
 
 def check(found: Record, asked: Record, where: str) -> None:

@@ -8,10 +8,14 @@ With --load SECONDS it asks again and again, from several threads, and says how 
 import argparse
 import io
 import json
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, and shows no traceback
 
 import httpx
 import numpy as np

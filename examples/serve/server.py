@@ -8,9 +8,14 @@ listens on this machine alone.
 """
 
 import argparse
+import asyncio
 import io
 import json
+import signal
 import socket
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, and shows no traceback
 
 import numpy as np
 import onnxruntime
@@ -19,6 +24,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
 LARGEST = 16 * 2**20  # bytes of a request
+LONGEST = 30  # seconds that a request may take to come
 
 
 def application(path: str) -> FastAPI:
@@ -49,10 +55,11 @@ def application(path: str) -> FastAPI:
 
     @app.post("/predict")
     async def predict(request: Request) -> dict:
-        if (key := request.headers.get("x-key")) != record["key"]:
+        if (key := request.headers.get("x-key")) is None:
+            raise HTTPException(409, "The header X-Key is missing: give the fingerprint of the images' key.")
+        if key != record["key"]:
             raise HTTPException(
-                409,
-                f"The images' key is {key and key[:40]}, the model's {record['key']}: give X-Key, and encrypt alike.",
+                409, f"The images' key is {key[:40]}, the model's {record['key']}: encrypt the images with that one."
             )
         images = _array(await _body(request), record["patch"])
         if images.dtype == np.float32 and not low <= images.min() <= images.max() <= high:
@@ -70,14 +77,22 @@ def application(path: str) -> FastAPI:
 
 
 async def _body(request):
+    close = {"Connection": "close"}  # for what is still to come would be taken for the next request
+    too_large = HTTPException(413, f"A request is at most {LARGEST:,} bytes: send fewer images at a time.", close)
+    too_late = HTTPException(408, f"The request did not come in {LONGEST} seconds: send fewer images at a time.", close)
+    if int(request.headers.get("content-length", 0)) > LARGEST:  # the framework below has seen that it is a number
+        raise too_large
     body = bytearray()
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > LARGEST:
-                raise HTTPException(413, f"A request is at most {LARGEST:,} bytes: send fewer images at a time.")
+        async with asyncio.timeout(LONGEST):
+            async for part in request.stream():
+                body += part
+                if len(body) > LARGEST:
+                    raise too_large
     except HTTPException:
         raise
+    except TimeoutError:
+        raise too_late from None
     except Exception:  # of the framework below
         raise HTTPException(400, "The client left before all was sent.") from None  # which nobody reads
     return bytes(body)

@@ -5,6 +5,7 @@
 They are two processes: the server's is given the model alone, the key's file is named to the client's alone.
 """
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,8 +31,14 @@ def serving(model: str) -> Iterator[tuple[str, int]]:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.exit(print(__doc__))
     if len(sys.argv) < 3:
         raise SystemExit(__doc__)
-    with serving(sys.argv[1]) as (url, _):
-        status = subprocess.call([sys.executable, str(HERE / "client.py"), url, *sys.argv[2:]])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of what ends the server
+    try:
+        with serving(sys.argv[1]) as (url, _):
+            status = subprocess.call([sys.executable, str(HERE / "client.py"), url, *sys.argv[2:]])
+    except KeyboardInterrupt:
+        status = 130
     sys.exit(status)

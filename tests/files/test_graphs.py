@@ -55,6 +55,8 @@ def test_encrypting_an_export_is_exporting_the_encrypted(key, cmx):
     assert np.abs(served - opened).max() < 1e-5 and np.abs(served - plain).max() < 1e-5
     status, said, _ = cmx("verify", "a.onnx", "b.onnx", *KEY, "--json")
     assert status == 0 and said["compared"] == "outputs" and said["changed layers"] == ["0"]
+    export(ConvMixer(dim=16, depth=2, kernel_size=3, patch_size=4, num_classes=5).eval(), "d.onnx")
+    assert "d.onnx and b.onnx give (5,) and (10,) values" in cmx("verify", "d.onnx", "b.onnx", *KEY)[2]
     assert cmx("decrypt-model", "b.onnx", "c.onnx", *KEY)[0] == 0
     assert np.abs(outputs("c.onnx", normalised(IMAGES)) - plain).max() < 1e-5
 
@@ -161,6 +163,9 @@ def test_a_graph_that_takes_one_size_without_saying_so_is_compared_on_images_tha
 def test_external_data_goes_along_and_its_plain_embedding_does_not(key, cmx):
     os.mkdir("plain")
     onnx.save_model(model(), "plain/a.onnx", save_as_external_data=True, location="a.bin", size_threshold=0)
+    open("b.onnx.data", "w").close()
+    assert "b.onnx.data exists already: give --force" in cmx("encrypt-model", "plain/a.onnx", "b.onnx", *USUAL)[2]
+    os.unlink("b.onnx.data")
     assert cmx("encrypt-model", "plain/a.onnx", "b.onnx", *USUAL)[0] == 0
     assert sorted(os.listdir()) == ["b.onnx", "b.onnx.data", "my.key", "plain"]
     plain = onnx.numpy_helper.to_array(WEIGHTS[0]).tobytes()

@@ -185,6 +185,10 @@ def test_verify_finds_what_is_not_the_encrypted_model(key, cmx):
     assert status == 0 and said["images"] == 6 and said["without encryption"] > 0.1 > said["largest difference"]
     assert f"was encrypted with the key {key.fingerprint}, not with" in cmx(*compare, "--key", "other.key")[2]
     assert "carries no record" in cmx("verify", "a.safetensors", "a.safetensors", *KEY)[2]
+    for other in ({"channels": 1}, {"dim": 8}, {"patch_size": 2}):
+        save_file(network(**other).state_dict(), "other.safetensors")
+        said = cmx("verify", "other.safetensors", "b.safetensors", *KEY)[2]
+        assert "other.safetensors is not the plain model of b.safetensors: 0.weight has the shape" in said
     with safe_open("b.safetensors", "pt") as file:
         metadata = file.metadata()
     for name, changed in (("0.weight", "differ by"), ("3.1.bias", "differs elsewhere: 3.1.bias")):
@@ -217,7 +221,8 @@ def test_a_wrong_key_or_another_normalisation_is_told(key, cmx):
         ((*KEY, "--layer", "1"), "with --layer 0, not with --layer 1"),
     ):
         assert said in cmx("decrypt-model", "b.safetensors", "c.safetensors", *options)[2]
-    assert "is encrypted already" in cmx("encrypt-model", "b.safetensors", "c.safetensors", *USUAL)[2]
+    again = cmx("encrypt-model", "b.safetensors", "c.safetensors", *USUAL)[2]
+    assert f"is encrypted already, with the key {key.fingerprint}: give the plain one, or decrypt it first" in again
     assert "carries no record" in cmx("decrypt-model", "a.safetensors", "c.safetensors", *KEY)[2]
     save_file(load_file("b.safetensors"), "d.safetensors")  # by another program, which drops the record
     told = ("decrypt-model", "d.safetensors", "c.safetensors", *KEY, "--layer", "0", "--norm", "imagenet")

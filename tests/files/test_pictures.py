@@ -91,9 +91,30 @@ def test_an_interrupted_job_goes_on_and_nothing_else_is_replaced(key, cmx):
     os.utime("in/a.png", ns=(later, later))  # another image since
     assert "older than" in cmx(*command)[2]
     assert "exists already" in cmx(*command, "--steps", "flip")[2]
+    SecretKey.for_experiment(2).save("other.key")
+    of_another = cmx(*command, "--key", "other.key")[2]
+    assert f"out/a.png exists already, encrypted with the key {key.fingerprint}: give --force" in of_another
     Image.fromarray(noise(4, 4, 3)).save("out/c.png")  # somebody else's
     assert "out/c.png exists already: give --force" in cmx(*command)[2]
     assert cmx(*command, "--force", "--json")[1]["encrypted"] == 3
+
+
+def test_two_commands_at_once_replace_nothing_of_each_other(key):
+    """Two keys, one folder: each file is of the one that says it encrypted it, and the other says that it is there."""
+    SecretKey.for_experiment(2).save("other.key")
+    os.mkdir("in")
+    for i in range(200):
+        Image.fromarray(noise(4, 4, 3)).save(f"in/{i}.png")
+    command = [sys.executable, "-m", "cmxlib", "encrypt-images", "in", "out", "--patch", "4", "--json", "--workers"]
+    both = [
+        subprocess.Popen([*command, "1", "--key", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name in ("my.key", "other.key")
+    ]
+    said = [process.communicate() for process in both]
+    done = {(found := json.loads(out))["key"]: found["encrypted"] for out, _ in said}
+    assert sum(done.values()) == 200 and sum(err.count("exists already") for _, err in said) == 200
+    keys = [pictures.recorded(path).key for path in Path("out").iterdir()]
+    assert {name: keys.count(name) for name in done} == done
 
 
 def test_padding_is_removed_and_sizes_that_do_not_divide_are_told(key, cmx):
@@ -164,6 +185,10 @@ def test_an_image_that_was_edited_while_its_record_was_kept_is_told(key, cmx, ed
     info.add_text("cmxlib", found.info["cmxlib"])
     edit(found).save("e.png", pnginfo=info)
     assert "changed after it was encrypted" in cmx("decrypt-images", "e.png", "c.png", *KEY)[2]
+    info = PngImagePlugin.PngInfo()
+    info.add_text("cmxlib", found.info["cmxlib"].replace('"RGB"', '"L"'))
+    found.save("g.png", pnginfo=info)
+    assert "changed after it was encrypted" in cmx("decrypt-images", "g.png", "c.png", *KEY)[2]
     older = json.loads(found.info["cmxlib"]) | {"version": 1}
     del older["crc"]
     info = PngImagePlugin.PngInfo()
@@ -279,7 +304,7 @@ def test_what_is_taken_comes_back_and_brings_nothing_else_along(key, cmx, name):
         (("a.npy", "b.png"), "is no name for an array"),
         (("none.png", "b.png"), "none.png: No such file"),
         (("in", "in/out"), "lies in in: name an output folder outside"),
-        (("in", "in"), "lies in in"),
+        (("in", "in"), "in is the folder of the images itself: name another"),
         (("in", "a.png"), "a.png is a file, but in is a folder"),
         (("empty", "out"), "holds no image"),
         (("twins", "out"), "would both become out/a.png"),
@@ -358,7 +383,7 @@ def test_a_job_that_stops_leaves_no_part_of_a_file(key, monkeypatch):
         raise InterruptedError
 
     monkeypatch.setattr(os, "replace", stopped)  # when all but the last step is done
-    job = pictures.Job(PatchCipher(key, 4), GOOD.settings())
+    job = pictures.Job(PatchCipher(key, 4), GOOD.settings(), force=True)
     with pytest.raises(InterruptedError):
         folders.run(*map(Path, ("a.png", "b.png")), job)
     assert sorted(os.listdir()) == ["a.png", "my.key"]

@@ -136,6 +136,13 @@ def negative(found):
     found.graph.initializer[0].dims[0] = -8
 
 
+def of_bytes(found):
+    found.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    found.graph.node[0].input[0] = "floats"
+    cast = onnx.helper.make_node("Cast", ["x"], ["floats"], to=onnx.TensorProto.FLOAT)
+    found.graph.node.insert(0, cast)
+
+
 def nested(found):
     """Graphs in graphs, deeper than any parser goes."""
     graph = found.graph
@@ -241,8 +248,9 @@ IMAGES = [
     ("a link to nowhere", folder(good, link("none", "in/b.png")), ALL, 1, "in/b.png: No such"),
     ("a link to zeros", folder(good, link("/dev/zero", "in/b.png")), ALL, 1, "no regular"),
     ("a folder named so", folder(lambda: os.makedirs("in/a.png/b.png")), ALL, 1, "no image"),
+    ("out is in", folder(good), f"encrypt-images in in {LOCK}", 1, "in is the folder of the images itself"),
     ("out by ..", folder(good), f"encrypt-images in in/../in/out {LOCK}", 1, "lies in in"),
-    ("out by a link", folder(good, link("in", "out")), ALL, 1, "lies in in"),
+    ("out by a link", folder(good, link("in", "out")), ALL, 1, "out is the folder of the images itself"),
     ("out in place of a folder", folder(good, lambda: os.makedirs("out/a.png")), ALL, 1, "out/a.png is a folder"),
     ("out is a folder named as an image", folder(good), f"encrypt-images in b.png {LOCK}", 1,
      "b.png is the name of a file, but in is a folder"),
@@ -294,6 +302,7 @@ RECORDS = [
     ("a patch of 4.0", recorded(patch=4.0), OPEN, 1, "damaged record"),
     ("steps unknown", recorded(steps=["twist"]), OPEN, 1, "damaged record"),
     ("steps twice", recorded(steps=["flip", "flip"]), OPEN, 1, "a.png"),
+    ("no steps", recorded(steps=[]), OPEN, 1, "damaged record"),
     ("steps as a text", recorded(steps="flip"), OPEN, 1, "damaged record"),
     ("another key", recorded(key="0" * 16), OPEN, 1, "with the key 0000000000000000"),
     ("a size of others", recorded(size=[8, 9]), OPEN, 1, "was resized or changed"),
@@ -353,6 +362,10 @@ FILES_OF_MODELS = [
     ("a pickle of before", lambda: torch.save(STATE, "a.pt", _use_new_zipfile_serialization=False),
      TORCH, 1, "torch 1.6"),
     ("a tensor alone", lambda: torch.save(torch.ones(3), "a.pt"), TORCH, 1, "holds no tensors by name"),
+    ("tensors without values", lambda: torch.save(STATE | {"b": torch.ones(3, device="meta")}, "a.pt"),
+     TORCH, 1, "b of a.pt is on the meta device, without values: save"),
+    ("sparse tensors", lambda: torch.save(STATE | {"b": torch.eye(3).to_sparse_csr()}, "a.pt"),
+     TORCH, 1, "b of a.pt is sparse: save a state dict of ordinary"),
     ("names that are numbers", lambda: torch.save({1: torch.ones(8, 3, 4, 4)}, "a.pt"), TORCH, 1, "a.pt does not tell"),
     ("a pipe of ONNX", pipe("a.onnx"), ONNX, 1, "a.onnx is no regular file"),
     ("a device of ONNX", link("/dev/zero", "a.onnx"), ONNX, 1, "a.onnx is no regular file"),
@@ -384,9 +397,13 @@ FILES_OF_MODELS = [
      f"{TENSORS} --mean 124 116 104 --std 58 57 57".replace("--norm imagenet ", ""), 1, "divide both by 255"),
     ("a norm and a mean", content("a.safetensors", lambda: save(STATE)), f"{TENSORS} --mean 0 0 0 --std 1 1 1", 1,
      "--norm stands for a --mean and a --std"),
-    ("a mean of words", safetensors(tensor()), f"{TENSORS} --mean a b c", 2, "invalid float"),
+    ("a mean of words", safetensors(tensor()), f"{TENSORS} --mean a b c", 2, "'a' is no number"),
+    ("names behind a std", nothing, f"encrypt-model {NORM} --std 1 1 1 a.pt b.pt", 2, "IN and OUT stand in front"),
     ("a norm unknown", safetensors(tensor()), TENSORS.replace("imagenet", "mine"), 2, "invalid choice"),
     ("steps unknown", safetensors(tensor()), f"{TENSORS} --steps twist", 2, "is not shuffle,flip"),
+    ("a layer called 0, of other patches", content("a.safetensors", lambda: save({"0.weight": torch.ones(8, 3, 2, 2)})),
+     f"{TENSORS} --layer 0", 1, "The layer 0 of a.safetensors has patches of 2, not of 4"),
+    ("images of bytes in ONNX", onnx_file(of_bytes), ONNX, 1, "takes its images x as UINT8: export the model without"),
     ("verified against itself", content("a.safetensors", lambda: save(STATE)),
      "verify a.safetensors a.safetensors --key my.key", 1, "carries no record"),
     ("verified against nothing", content("a.safetensors", lambda: save(STATE)),

@@ -260,6 +260,29 @@ def test_a_worker_that_dies_is_told_and_its_files_are_tried_once_more(always, ke
     COUNTS["workers"] += 1
 
 
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_no_process_of_a_command_that_is_stopped_lives_on(how, key):
+    """Its workers, the server that forks them and the tracker of resources share its output, which closes last."""
+    os.mkdir("in")
+    for n in range(200):
+        Image.fromarray(np.full((600, 600, 3), n, np.uint8)).save(f"in/{n:03}.png")
+    command = ("encrypt-images", "in", "out", "--key", "my.key", "--patch", "4", "--workers", "2")
+    with subprocess.Popen(
+        [sys.executable, "-m", "cmxlib", *command],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not os.path.exists("out") or not any(name.endswith(".png") for name in os.listdir("out")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(getattr(signal, how))
+        said = process.communicate(timeout=20)[1]
+    assert process.returncode == (-signal.SIGKILL if how == "SIGKILL" else 130)
+    assert how == "SIGKILL" or (said.endswith("; the same command can be given again.\n") and said.count("\n") == 1)
+    assert len(os.listdir("out")) < 200
+
+
 DEADLY = """
 import os, sys
 def hook(event, arguments):
