@@ -202,8 +202,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def run(model: nn.Module, image: torch.Tensor) -> Any:
-    """What a model makes of a batch; randomness, as of paths that are dropped, is the same at each call."""
-    with torch.random.fork_rng():
+    """What a model makes of a batch; randomness, as of paths that are dropped, is the same at each call. Nothing is
+    compiled for it."""
+    with torch.random.fork_rng(), torch.compiler.set_stance("force_eager"):
         torch.manual_seed(0)
         return model(image.clone())
 
