@@ -108,6 +108,7 @@ def share_recovered(estimate: PatchCipher, cipher: PatchCipher) -> float:
     With T = (estimated A)^-1 A, what encryption and then decryption with the estimate make of a patch, it is the mean
     over entries i of max(T_ii, 0)^2 / sum_j T_ij^2. For shuffles and flips: the share of entries whose position and
     sign are both right. For orthogonal maps: the share of energy that comes back to its entry; about 1 / 2n by chance.
+    ValueError where they are not of one patch size and number of channels.
     """
     size = patch_size_of(estimate=estimate, cipher=cipher)
     through = np.linalg.solve(estimate.matrix(size)[0], cipher.matrix(size)[0])
