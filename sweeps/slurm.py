@@ -47,9 +47,9 @@ def main() -> bool:
     parser.add_argument("jobs", nargs="?", type=count, default=8)
     parser.add_argument("--script", action="store_true", help="print the job's script and submit nothing")
     args = parser.parse_args()
+    grid = [] if args.script else read_grid(args.file)
     if not (args.script or shutil.which("sbatch")):
         parser.error("there is no sbatch here: run it where jobs can be submitted, or print the job with --script")
-    grid = [] if args.script else read_grid(args.file)
     check_data(grid)
     with cluster() as jobs:
         if args.script:

@@ -55,7 +55,7 @@ def pgd(
     the model is asked where it is, in steps of 2.5 eps / steps. Returns float images within ``limits``, on the CPU,
     that differ from the given ones by at most eps.
     """
-    _check(model, images, labels, eps, batch_size)
+    _check(model, images, labels, eps, limits, batch_size)
     checks.whole(steps, "steps", 1)
     classes = int(labels.max()) + 1
     generator = torch.Generator().manual_seed(seed)
@@ -174,7 +174,7 @@ def _classifier(model, images, labels, eps, mean, std, limits, seed):
             self.told.append({name: known[name] for name in names})
             return np.stack([known[name] for name in names])
 
-    _check(model, images, labels, eps)
+    _check(model, images, labels, eps, limits)
     parameter, state = next(model.parameters()), np.random.get_state()  # noqa: NPY002 (ART draws from this generator)
     with evaluating(model), torch.no_grad():
         n_classes = logits_of(model(to_values(images[:1]).to(parameter)), int(labels.max()) + 1).shape[1]
@@ -196,7 +196,7 @@ def _classifier(model, images, labels, eps, mean, std, limits, seed):
 
 def noise(images: torch.Tensor, *, eps: float = EPS, seed: int = 0) -> torch.Tensor:
     """The control: each value changed by eps up or down at random, as much as any attack here may change it."""
-    checks.images(images)
+    checks.values(checks.images(images))
     checks.number(eps, "eps", 0, 1)
     signs = torch.randint(0, 2, images.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return (to_values(images) + eps * signs).clamp(0, 1)
@@ -216,8 +216,13 @@ class Pipeline(nn.Module):
         return self.model(normalise(self.cipher.encrypt(values), *self.norm))
 
 
-def _check(model, images, labels, eps, batch_size=1):
+def _check(model, images, labels, eps, limits, batch_size=1):
     checks.instance(model, nn.Module, "model")
-    check_labelled(images, labels)
+    if not isinstance(limits, (tuple, list)) or len(limits) != 2:
+        raise TypeError(f"limits must be two numbers, the lowest value and the highest, but this is {limits!r}.")
+    low, high = (checks.number(each, "limits", *checks.ENCRYPTED) for each in limits)
+    if low >= high:
+        raise ValueError(f"limits must be the lowest value and then the highest, but they are {low:g} and {high:g}.")
+    check_labelled(images, labels, (low, high))
     checks.number(eps, "eps", 0, 1)
     checks.whole(batch_size, "batch_size", 1)

@@ -14,6 +14,7 @@ import torch
 from sklearn.decomposition import FastICA
 from sklearn.exceptions import ConvergenceWarning
 
+from ..lock import checks
 from ..lock.patch import PatchCipher, to_blocks
 from ..lock.pixels import to_values
 from .matching import check_images, polar
@@ -30,7 +31,7 @@ def independent_components(
     takes components w to w A^T. Found by FastICA (Hyvärinen, IEEE Trans. Neural Networks 10(3), 1999) from ``start``,
     an orthogonal matrix, or from a random one; their order and signs stay those of ``start``.
     """
-    check_images(images, patch_size)
+    check_images(images, patch_size, limits=checks.ENCRYPTED)
     rng = np.random.default_rng(seed)
     per_image = images.shape[2] * images.shape[3] // patch_size**2
     share = _PATCHES / (len(images) * per_image)  # of each image's patches, so that many images are seen

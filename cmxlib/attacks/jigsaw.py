@@ -10,6 +10,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import torch
 
+from ..lock import checks
 from ..lock.blocks import BlockCipher
 from ..lock.conventional import turns
 from ..lock.patch import PatchCipher, to_blocks
@@ -29,7 +30,7 @@ def jigsaw_by_position(encrypted: torch.Tensor, public: torch.Tensor, patch_size
     the order of its colours. These are told by public images: by the covariances of colours, and by brightness.
     """
     check_images(public, patch_size, "public")
-    channels, height, width = check_images(encrypted, patch_size).shape[1:]
+    channels, height, width = check_images(encrypted, patch_size, "encrypted", checks.ENCRYPTED).shape[1:]
     grid, variants = (height // patch_size, width // patch_size), etc_variants(patch_size, channels)
     costs = _border_costs(encrypted, patch_size, grid, variants)
     # A whole variant would be guessed at the first patch; its way to lie is, and the rest is the same for all patches.
@@ -118,7 +119,7 @@ def jigsaw_of_places(
     then; and the places of the patches, which begin as those whose brightness goes together as that of the public
     images' places does, and change in pairs as long as borders become likelier.
     """
-    shape = check_images(encrypted, patch_size).shape
+    shape = check_images(encrypted, patch_size, "encrypted", checks.ENCRYPTED).shape
     check_images(public, patch_size, "public")
     rng, known = np.random.default_rng(seed), _brightness(public, patch_size)
     stays = PatchCipher.from_entries(np.arange(n := shape[1] * patch_size**2), np.zeros(n), patch_size, shape[1])

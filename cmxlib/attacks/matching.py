@@ -18,22 +18,23 @@ def check_steps(steps: tuple[str, ...]) -> tuple[str, ...]:
     return found
 
 
-def check_images(images: torch.Tensor, patch_size: int, name: str = "images") -> torch.Tensor:
-    """``images`` (N, C, H, W), when there are some and patches of this size fill them; an error otherwise."""
+def check_images(
+    images: torch.Tensor, patch_size: int, name: str = "images", limits: tuple[float, float] = (0, 1)
+) -> torch.Tensor:
+    """``images`` (N, C, H, W), when there are some, patches of this size fill them, and floats lie in ``limits``; an
+    error otherwise."""
     size = checks.whole(patch_size, "patch_size", 1)
     height, width = checks.images(images, name=name).shape[2:]
     if not len(images) or min(height, width) < size or height % size or width % size:
         raise ValueError(
             f"{name} must hold at least one image that patches of {size} fill, but this is {tuple(images.shape)}."
         )
-    if images.is_floating_point() and not images.isfinite().all():
-        raise ValueError(f"{name} must hold finite values, but there is a NaN or an infinity among them.")
-    return images
+    return checks.values(images, name, limits)
 
 
-def check_labelled(images: torch.Tensor, labels: torch.Tensor) -> None:
-    """An error unless there are images (N, C, H, W) and as many labels (N,), from 0 up."""
-    checks.labels(labels, len(checks.images(images)))
+def check_labelled(images: torch.Tensor, labels: torch.Tensor, limits: tuple[float, float] = (0, 1)) -> None:
+    """An error unless there are images (N, C, H, W), floats within ``limits``, and as many labels (N,), from 0 up."""
+    checks.labels(labels, len(checks.values(checks.images(images), limits=limits)))
     if not len(labels) or labels.min() < 0:
         raise ValueError("labels must be classes from 0 up, one for each of at least one image.")
 
@@ -86,17 +87,29 @@ def polar(matrix: np.ndarray) -> np.ndarray:
     return u @ v
 
 
+def patch_size_of(**ciphers: PatchCipher) -> int:
+    """The patch size that ciphers have in common; TypeError or ValueError where they are none, or have none."""
+    for name, value in ciphers.items():
+        if not (hasattr(value, "matrix") and hasattr(value, "block_size")):
+            raise TypeError(f"{name} must be a PatchCipher, but this is {type(value).__name__}.")
+    found = {(getattr(each, "patch_size", each.block_size), getattr(each, "channels", 3)) for each in ciphers.values()}
+    if len(found) > 1:
+        sizes = " and ".join(f"{size} pixels in {channels} channels" for size, channels in sorted(found))
+        raise ValueError(
+            f"{' and '.join(ciphers)} must be of one patch size and number of channels, not of {sizes}: give both the "
+            "same patch_size; blocks within it may be smaller."
+        )
+    return found.pop()[0]
+
+
 def share_recovered(estimate: PatchCipher, cipher: PatchCipher) -> float:
     """How much of the map was found, from 0 to 1: the share of each entry that decryption puts back in its place.
 
     With T = (estimated A)^-1 A, what encryption and then decryption with the estimate make of a patch, it is the mean
     over entries i of max(T_ii, 0)^2 / sum_j T_ij^2. For shuffles and flips: the share of entries whose position and
     sign are both right. For orthogonal maps: the share of energy that comes back to its entry; about 1 / 2n by chance.
+    ValueError where they are not of one patch size and number of channels.
     """
-    for name, value in {"estimate": estimate, "cipher": cipher}.items():
-        if not (hasattr(value, "matrix") and hasattr(value, "block_size")):
-            raise TypeError(f"{name} must be a PatchCipher, but this is {type(value).__name__}.")
-    # A patch size that both block sizes divide.
-    size = int(np.lcm(estimate.block_size, cipher.block_size))
+    size = patch_size_of(estimate=estimate, cipher=cipher)
     through = np.linalg.solve(estimate.matrix(size)[0], cipher.matrix(size)[0])
     return float(np.mean(np.maximum(np.diag(through), 0) ** 2 / np.square(through).sum(1)))

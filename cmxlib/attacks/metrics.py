@@ -6,6 +6,7 @@ Both compare pixels, not content: a low value is no proof that nothing can be re
 from typing import Any
 
 import numpy as np
+import torch
 from skimage.metrics import structural_similarity
 
 from ..lock import checks
@@ -41,4 +42,7 @@ def _values(*batches):
     if any(batch.dtype != np.uint8 and batch.dtype.kind != "f" for batch in batches):
         kinds = " and ".join(str(batch.dtype) for batch in batches)
         raise TypeError(f"Images must be uint8 (0 to 255) or floating (0 to 1), but these are {kinds}.")
-    return [batch / 255 if batch.dtype == np.uint8 else batch.astype(np.float64) for batch in batches]
+    found = [batch / 255 if batch.dtype == np.uint8 else batch.astype(np.float64, order="C") for batch in batches]
+    for batch in found:
+        checks.values(torch.from_numpy(batch))
+    return found

@@ -31,7 +31,7 @@ def patch_moments(images: torch.Tensor, patch_size: int) -> tuple[np.ndarray, np
     The covariances are of a patch with itself, with the one to its right, and with the one below it, n = C p p; those
     between neighbours are 0 where an image is a single row or column of patches.
     """
-    scale = 255 if check_images(images, patch_size).dtype == torch.uint8 else 1
+    scale = 255 if check_images(images, patch_size, limits=checks.ENCRYPTED).dtype == torch.uint8 else 1
     average = images.sum(0, keepdim=True, dtype=torch.float64) / (len(images) * scale)
     mean = to_blocks(average, patch_size)[0].mean(0)
     rows, columns = images.shape[2] // patch_size, images.shape[3] // patch_size
@@ -75,11 +75,17 @@ def ciphertext_only(
     check_steps(steps)
     checks.whole(restarts, "restarts", 1)
     encrypted_mean, encrypted_moments = patch_moments(encrypted, patch_size)
-    public_mean, public_moments = public if isinstance(public, tuple) else patch_moments(public, patch_size)
+    if not isinstance(public, tuple):
+        public = patch_moments(check_images(public, patch_size, "public"), patch_size)
+    public_mean, public_moments = public
     if public_moments.shape != encrypted_moments.shape:
         raise ValueError("Encrypted and public images must have as many channels.")
-    if (neighbours or tuple(steps) == ("orthogonal",)) and not encrypted_moments.any((1, 2)).all():
-        raise ValueError("The images have no neighbouring patches: give larger images, or neighbours=False.")
+    seen = encrypted_moments.any((1, 2)) & public_moments.any((1, 2))
+    if (neighbours or tuple(steps) == ("orthogonal",)) and not seen.all():
+        raise ValueError(
+            "The images have no neighbouring patches, or all patches are alike: give larger images, of more than one "
+            "colour, or neighbours=False."
+        )
     channels, rng = encrypted.shape[1], np.random.default_rng(seed)
     if tuple(steps) == ("orthogonal",):
         rotation = _match_axes(encrypted_moments, public_moments, rng, restarts)
@@ -104,11 +110,26 @@ def known_plaintext(
     negative, and a linear assignment takes the closest. Orthogonal: least squares over all patches, among orthogonal
     matrices (the Procrustes problem, Schönemann 1966), so that n patches in general position are enough.
     """
+    check_pairs(encrypted, plain, patch_size, steps)
+    return fitted(encrypted, plain, patch_size, steps)
+
+
+def check_pairs(encrypted: torch.Tensor, plain: torch.Tensor, patch_size: int, steps: tuple[str, ...]) -> None:
+    """An error unless these are images and their encryption, not of one value each, and steps that attacks know."""
     check_steps(steps)
-    checks.images(plain, name="plain")
-    checks.images(encrypted, name="encrypted")
+    check_images(plain, patch_size, "plain")
+    check_images(encrypted, patch_size, "encrypted", checks.ENCRYPTED)
     if plain.shape != encrypted.shape:
         raise ValueError(f"Images and encrypted images must pair up, not {plain.shape} with {encrypted.shape}.")
+    for name, images in {"encrypted": encrypted, "plain": plain}.items():
+        if images.min() == images.max():
+            raise ValueError(
+                f"{name} must hold more than one value, for one tells nothing of the key: give other images."
+            )
+
+
+def fitted(encrypted: torch.Tensor, plain: torch.Tensor, patch_size: int, steps: tuple[str, ...]) -> PatchCipher:
+    """What ``known_plaintext`` finds, with arguments as there; from images of one value, some cipher."""
     x, y = (_entries(images, patch_size) for images in (plain, encrypted))  # (n, number of patches)
     channels = plain.shape[1]
     if tuple(steps) == ("orthogonal",):
@@ -124,6 +145,8 @@ def chosen_plaintext(
     steps: tuple[str, ...] = ("shuffle", "flip"),
 ) -> PatchCipher:
     """Estimate the cipher from one image of our choice: ``encrypt`` is called once, with ``chosen_image``."""
+    if not callable(encrypt):
+        raise TypeError(f"encrypt must be a function, such as cipher.encrypt, but this is {type(encrypt).__name__}.")
     image = chosen_image(patch_size, channels, steps)
     return known_plaintext(encrypt(image), image, patch_size, steps)
 
@@ -186,5 +209,4 @@ def _whitening_axes(covariance):
 
 
 def _entries(images, patch_size):
-    values = to_values(check_images(images, patch_size), torch.float64)
-    return to_blocks(values, patch_size).flatten(0, 1).T.numpy()
+    return to_blocks(to_values(images, torch.float64), patch_size).flatten(0, 1).T.numpy()

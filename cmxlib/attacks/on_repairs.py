@@ -20,8 +20,8 @@ from ..lock.bits import from_bits
 from ..lock.patch import PatchCipher, to_blocks
 from ..lock.pixels import to_values
 from ..lock.position import PositionCipher, PositionEmbedding
-from .matching import assign, check_images, distances, polar
-from .on_images import chosen_image, ciphertext_only, known_plaintext
+from .matching import assign, check_images, distances, patch_size_of, polar
+from .on_images import check_pairs, chosen_image, ciphertext_only, fitted
 
 # -- a key for each position ---------------------------------------------------------------------------------------
 
@@ -42,7 +42,7 @@ def ciphertext_only_by_position(
     side is unknown, so that a linear assignment finds it.
     """
     check_images(public, patch_size, "public")
-    if check_images(encrypted, patch_size, "encrypted").shape[1:] != public.shape[1:]:
+    if check_images(encrypted, patch_size, "encrypted", checks.ENCRYPTED).shape[1:] != public.shape[1:]:
         raise ValueError(
             f"Encrypted and public images must have one shape, not {tuple(encrypted.shape)} and {tuple(public.shape)}."
         )
@@ -65,10 +65,9 @@ def known_plaintext_by_position(
     encrypted: torch.Tensor, plain: torch.Tensor, patch_size: int = 4, steps: tuple[str, ...] = ("shuffle", "flip")
 ) -> PositionCipher:
     """Estimate a PositionCipher from encrypted images and the same as they were: ``known_plaintext`` by position."""
-    check_images(encrypted, patch_size, "encrypted")
-    check_images(plain, patch_size, "plain")
+    check_pairs(encrypted, plain, patch_size, steps)
     pairs = zip(_patches(encrypted, patch_size), _patches(plain, patch_size), strict=True)
-    return PositionCipher.from_ciphers([known_plaintext(*pair, patch_size, steps) for pair in pairs])
+    return PositionCipher.from_ciphers([fitted(*pair, patch_size, steps) for pair in pairs])
 
 
 def chosen_image_by_position(patch_size: int = 4, channels: int = 3, image_size: int = 32) -> torch.Tensor:
@@ -94,7 +93,9 @@ def relative_cipher(
     weight, other: the same patch embedding (dim, n), or (dim, C, p, p), encrypted with either key. Where its filters
     have rank n (so dim >= n), all maps are found, shuffles and flips in general with fewer filters too.
     """
-    first, second = (_per_value(each, std, patch_size) for each in (weight, other))
+    first, second = (_per_value(each, name, std, patch_size) for name, each in (("weight", weight), ("other", other)))
+    if first.shape != second.shape:
+        raise ValueError(f"weight and other must have one shape, not {tuple(weight.shape)} and {tuple(other.shape)}.")
     if tuple(steps) == ("orthogonal",):
         rotation = polar(second.T @ first)
         return PatchCipher.from_affine(rotation, np.zeros(len(rotation)), patch_size, len(std))
@@ -182,12 +183,13 @@ def ciphertext_and_model_of_bits(
 
 
 def chained(first: PatchCipher, second: PatchCipher) -> PatchCipher:
-    """The one cipher that does what ``first`` and then ``second`` do."""
-    (a, b), (matrix, offset), size = first.matrix(), second.matrix(), first.patch_size
+    """The one cipher that does what ``first`` and then ``second`` do, on patches of one size."""
+    size = patch_size_of(first=first, second=second)
+    (a, b), (matrix, offset) = first.matrix(), second.matrix()
+    both = matrix @ a
     if first.permutation is None or second.permutation is None:
-        return PatchCipher.from_affine(matrix @ a, matrix @ b + offset, size, first.channels)
-    flips = second.flipped ^ first.flipped[second.permutation]
-    return PatchCipher.from_entries(first.permutation[second.permutation], flips, size, first.channels)
+        return PatchCipher.from_affine(both, matrix @ b + offset, size, first.channels)
+    return PatchCipher.from_entries(np.abs(both).argmax(1), both.sum(1) < 0, size, first.channels)
 
 
 def _patches(images, size):
@@ -215,6 +217,12 @@ def _closest(y, x, size, steps):
     return PatchCipher.from_entries(*assign(same, flipped, steps), size, len(x) // size**2)
 
 
-def _per_value(weight, std, patch_size):
+def _per_value(weight, name, std, patch_size):
     """An embedding's weight (dim, n) on patches that are not normalised, float64."""
+    n = len(std) * checks.whole(patch_size, "patch_size", 1) ** 2
+    if checks.tensor(weight, name).ndim < 2 or weight.shape[1:].numel() != n:
+        raise ValueError(
+            f"{name} must be filters (dim, {n}), of patches of {patch_size} pixels in {len(std)} channels, as "
+            f"patch_size and std say, but its shape is {tuple(weight.shape)}."
+        )
     return weight.detach().double().flatten(1).cpu().numpy() / np.repeat(std, patch_size**2)

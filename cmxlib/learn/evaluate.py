@@ -165,6 +165,8 @@ def key_trials(
     if not isinstance(n_wrong, Iterable):
         n_wrong = range(seed + 1, seed + 1 + checks.whole(n_wrong, "n_wrong", 0))
     wrong_seeds = [_wrong(cipher, key_seed, seed) for key_seed in n_wrong]
+    if len(set(wrong_seeds)) < len(wrong_seeds):
+        raise ValueError(f"n_wrong must name each wrong key once, but it names {wrong_seeds}.")
     locked = _locked(model, data, cipher, seed)
     rows, plain = _right(model, locked, data, cipher, n_images, seed, take)
     for key_seed in wrong_seeds:

@@ -75,14 +75,22 @@ def images(
     return value
 
 
-def values(value: "torch.Tensor", name: str = "images") -> "torch.Tensor":
-    """``value``. ValueError where floats are not finite, or hold grey levels up to 255: what an orthogonal cipher makes
-    of values in [0, 1] lies outside, but never so far."""
+ENCRYPTED = (-100.0, 100.0)  # what an orthogonal cipher makes of values in [0, 1]: never so far out as grey levels
+
+
+def values(value: "torch.Tensor", name: str = "images", limits: tuple[float, float] = ENCRYPTED) -> "torch.Tensor":
+    """``value``. ValueError where floats are not finite, or lie outside ``limits`` by more than rounding."""
+    import torch
+
     if value.is_floating_point() and value.numel():
-        if not value.isfinite().all():
-            raise ValueError(f"{name} must hold finite values, but some are NaN or infinite.")
-        if (top := value.max()) > 100:
-            raise ValueError(f"{name} as floats are values in [0, 1], but these reach {top:g}: divide them by 255.")
+        low, high = (end.item() for end in torch.aminmax(value.detach()))
+        if not (low >= limits[0] - 1e-3 and high <= limits[1] + 1e-3):  # false for NaN too
+            finite = np.isfinite(low) and np.isfinite(high)
+            found = f"these run from {low:g} to {high:g}" if finite else "some are NaN or infinite"
+            within = "[{:g}, {:g}]".format(*((0, 1) if limits == ENCRYPTED else limits))
+            raise ValueError(
+                f"Float {name} must hold values in {within}, but {found}: divide grey levels by 255, normalise later."
+            )
     return value
 
 
@@ -114,7 +122,10 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
         except (TypeError, ValueError):
             raise TypeError(f"{name} must be {channels} numbers, one a channel, but this is {value!r}.") from None
         if given.shape != (channels,):
-            raise ValueError(f"{name} must hold {channels} numbers, one a channel, but its shape is {given.shape}.")
+            raise ValueError(
+                f"{name} must hold {channels} numbers, one a channel of images (N, C, H, W), but its shape is "
+                f"{given.shape}."
+            )
         if not np.isfinite(given).all():
             raise ValueError(f"{name} must be finite, but it is {given.tolist()}.")
         found.append(given)
@@ -156,7 +167,8 @@ def whole(value: Any, name: str, low: int, high: int | None = None) -> int:
         raise TypeError(f"{name} must be a whole number, but this is {value!r}.")
     if number < low or (high is not None and number > high):
         limits = f"from {low} up" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be a whole number {limits}, but it is {number}.")
+        shown = number if abs(number) < 10**30 else "of over 30 digits"  # Python refuses to write thousands
+        raise ValueError(f"{name} must be a whole number {limits}, but it is {shown}.")
     return number
 
 

@@ -21,6 +21,7 @@ from . import checks, keyfile
 from .keyfile import SECRET_BYTES, Hidden
 
 LARGEST_SEED = 2**64 - 1
+LARGEST_MIXED = 3072  # entries of an orthogonal matrix, of a patch of 32: what takes n^3 steps is still some seconds
 _ORIGIN = re.compile("[a-z0-9 ]{1,80}")
 
 
@@ -176,9 +177,10 @@ class SecretKey:
     def orthogonal(self, n: int, *, purpose: str) -> np.ndarray:
         """A random orthogonal matrix (n, n), float64, uniform in the sense of Haar (Mezzadri, arXiv math-ph/0609050).
 
-        Its keystream is the same everywhere; the matrix is so to float64 rounding.
+        Its keystream is the same everywhere; the matrix is so to float64 rounding. n is at most 3,072, which takes some
+        ten seconds: the time grows as n^3.
         """
-        _check_draw(n, purpose, low=1)
+        _check_draw(n, purpose, low=1, high=LARGEST_MIXED)
         words = np.frombuffer(self.stream(16 * n * n, purpose=f"orthogonal/{purpose}/{n}"), "<u8").reshape(2, n, n)
         uniform = ((words >> 11) + 0.5) / 2**53  # in (0, 1), never 0 or 1
         normal = np.sqrt(-2 * np.log(uniform[0])) * np.cos(2 * np.pi * uniform[1])  # Box and Muller
@@ -191,8 +193,8 @@ class SecretKey:
         )
 
 
-def _check_draw(n, purpose, name="n", low=0):
-    checks.whole(n, name, low)
+def _check_draw(n, purpose, name="n", low=0, high=None):
+    checks.whole(n, name, low, high)
     keyfile.utf8(purpose, "purpose")  # a number would draw what its digits do
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import checks
-from .keys import SecretKey, check_key
+from .keys import LARGEST_MIXED, SecretKey, check_key
 
 if TYPE_CHECKING:  # files of images are encrypted without torch, which takes seconds to import
     import torch
@@ -27,7 +27,8 @@ class PatchCipher:
         key: the secret.
         patch_size: height and width in pixels of the patches that the model embeds.
         channels: colour channels of the images.
-        steps: any of "shuffle" and "flip", in the order in which they act, or ("orthogonal",) alone.
+        steps: any of "shuffle" and "flip", in the order in which they act, or ("orthogonal",) alone,
+            for blocks of at most 3,072 entries, as of 32 x 32 pixels in colour.
         block_size: height and width in pixels of the scrambled blocks; it must divide ``patch_size``, which is
             also its default. Blocks larger than a patch would mix patches, and no embedding could undo that.
 
@@ -55,6 +56,8 @@ class PatchCipher:
         if "orthogonal" in steps and len(steps) > 1:
             raise ValueError('"orthogonal" stands alone: it already contains every shuffle and every change of sign.')
         self._set_sizes(patch_size, channels, block_size)
+        if "orthogonal" in steps:
+            _check_mixed(self.n)
         self.steps = steps
         if steps == ("orthogonal",):
             self._set_affine(key.orthogonal(self.n, purpose="orthogonal"), np.zeros(self.n))
@@ -127,10 +130,8 @@ class PatchCipher:
         self._check(images)
         # A graph that is being recorded has no values yet: whoever runs it later sees to their range.
         recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if images.is_floating_point() and not recorded and images.numel():
-            low, high = torch.aminmax(images.detach())
-            if not (low >= -1e-3 and high <= 1 + 1e-3):  # false for NaN too
-                raise ValueError("Float images must hold values in [0, 1]; encrypt them before normalising.")
+        if not recorded:
+            checks.values(images, limits=(0, 1))
         if self.permutation is None:
             return self._mix(images, *self._affine)
         return self._rearrange(images, self.permutation, self.flipped)
@@ -242,9 +243,19 @@ def check_affine(matrix: Any, offset: Any, n: int) -> tuple[np.ndarray, np.ndarr
         raise ValueError("The cipher's matrix and offset must be finite.")
     found = only_entries(matrix)
     sizes = None if found is None else np.abs(found[1])
+    if found is None:
+        _check_mixed(n)
     if not (condition := np.linalg.cond(matrix, 1) if sizes is None else sizes.max() / sizes.min()) < 1e12:
         raise ValueError(f"The cipher's matrix is singular (condition number {condition:.1e}): nothing can undo it.")
     return matrix, offset
+
+
+def _check_mixed(n):
+    if n > LARGEST_MIXED:
+        raise ValueError(
+            f"A matrix that mixes {n:,} entries of a block, over {LARGEST_MIXED:,}, takes minutes: choose a smaller "
+            "patch_size or block_size, or shuffles and flips."
+        )
 
 
 def only_entries(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -202,8 +203,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def run(model: nn.Module, image: torch.Tensor) -> Any:
-    """What a model makes of a batch; randomness, as of paths that are dropped, is the same at each call."""
-    with torch.random.fork_rng():
+    """What a model makes of a batch; randomness, as of paths that are dropped, is the same at each call. Nothing is
+    compiled for it."""
+    # Only what is imported already can have compiled the model, and importing it takes seconds.
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
+    with torch.random.fork_rng(), eager:
         torch.manual_seed(0)
         return model(image.clone())
 

@@ -74,6 +74,11 @@ def verify(
             raise ValueError(f"The model gives {type(output).__name__}: take= must say where its logits are.")
         found.append(output.double().cpu())
     plain, locked, missing = found
+    if plain.shape != locked.shape:
+        raise ValueError(
+            f"model and encrypted must give logits of one shape, not {tuple(plain.shape)} and {tuple(locked.shape)}: "
+            "give a model and its own encrypted copy."
+        )
     before, after = model.state_dict(), encrypted.state_dict()
     changed = [n for n, v in after.items() if n not in before or not torch.equal(v.cpu(), before[n].cpu())]
     best = plain.topk(min(2, plain.shape[-1])).values

@@ -13,7 +13,7 @@ from .table import Progress, progress
 
 def run(args: argparse.Namespace) -> int:
     """Measure what is asked for, or say how far it is; the exit status, 1 where a unit failed."""
-    failures, grid = [], _grid(args)
+    failures, grid, (k, n) = [], _grid(args), _shard(args.shard or "1/1")
     if args.sweep and not args.status:
         check_data(grid)
     if args.status:
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
             failures = sweep(grid, client)
     elif args.sweep or args.shard:
         records.commit()
-        failures = share(grid, *_shard(args.shard or "1/1"))
+        failures = share(grid, k, n)
     else:
         tables.study(args.scale, args.only, seeds=args.seeds, n_keys=args.keys)
     if failures:

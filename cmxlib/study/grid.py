@@ -41,7 +41,7 @@ def read_grid(path: str | Path) -> Grid:
     """The scales of a file, and the tables to record at each. ValueError, naming the entry, where one is wrong."""
     try:
         found = tomllib.loads(regular(Path(path)).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no TOML file: {error}.") from error
     if lacking := {"base", "name", "tables"} - set(found):
         raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}.")

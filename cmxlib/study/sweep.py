@@ -46,7 +46,13 @@ def cluster(scheduler: str = "", workers: int = 1) -> Iterator["Client"]:
     if scheduler:
         if not re.fullmatch(r"([a-z]+://)?[^/\s]+:\d{1,5}", scheduler):
             raise ValueError(f"A scheduler's address is one such as tcp://node1:8786, but this is {scheduler!r}.")
-        with distributed.Client(scheduler) as client:
+        try:
+            client = distributed.Client(scheduler, timeout=10)
+        except OSError as error:
+            raise OSError(
+                f"No scheduler answers at {scheduler}: start one there, by `dask scheduler`, or use --workers instead."
+            ) from error
+        with client:
             try:
                 client.wait_for_workers(1, timeout=WAIT)
             except TimeoutError:

@@ -220,3 +220,12 @@ def test_the_model_reduces_single_bits_to_values(model):
     found = ciphertext_and_model_of_bits(seen, weight, public, restarts=3)
     assert share_recovered(found, cipher) == 1
     assert torch.equal(from_bits(found.decrypt(seen)), images)
+
+
+@pytest.mark.parametrize("steps", [("shuffle", "flip"), ("orthogonal",)])
+def test_a_chain_of_ciphers_with_smaller_blocks_does_what_both_do(steps):
+    key, images = SecretKey.for_experiment(0), noise_images(3, 0) / 255
+    small, large = (PatchCipher(key, 4, steps=steps, block_size=size) for size in (2, 4))
+    for first, second in ((small, large), (large, small)):
+        found = second.decrypt(chained(first, second).encrypt(images))
+        assert torch.allclose(found, first.encrypt(images), atol=1e-5)

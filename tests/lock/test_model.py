@@ -52,6 +52,22 @@ def test_exact_in_float64(steps, patch_and_block, mean, std, seed):
     assert (logits(decrypt_model(encrypted, cipher, **norm), x, **norm) - plain).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("part", ["whole", "stem"])
+def test_nothing_is_compiled_to_encrypt_a_compiled_model(part):
+    compiled, net, cipher, x = [], small_net(), PatchCipher(KEY), images()
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    stem, rest = torch.compile(net if part == "whole" else net[:2], backend=backend), nn.Sequential(*net[2:])
+    given = stem if part == "whole" else nn.Sequential(stem, rest)
+    encrypted = encrypt_model(given, cipher, **UNEQUAL)
+    assert not compiled and type(encrypted) is type(given)
+    found = logits(encrypted, cipher.encrypt(x), **UNEQUAL)
+    assert compiled and torch.allclose(found, logits(net, x, **UNEQUAL), 1e-9, 1e-9)  # net is as it was
+
+
 @pytest.mark.parametrize("steps", STEPS)
 def test_close_in_float32(steps):
     net = small_net(dtype=torch.float32)

@@ -123,7 +123,8 @@ REFUSING = "#!/bin/sh\necho invalid partition >&2\nexit 1"
 @pytest.mark.parametrize(
     ("command", "sbatch", "status", "words"),
     [
-        ("slurm.py", "", 2, "there is no sbatch here"),
+        ("slurm.py depths.toml", "", 2, "there is no sbatch here"),
+        ("slurm.py none.toml", "", 1, "none.toml: No such file"),
         ("slurm.py depths.toml", REFUSING, 1, "sbatch does not take the job that --script prints: invalid partition"),
         ("ssh.py", "", 2, "the following arguments are required: file, HOST"),
         ("ssh.py none.toml host", "", 1, "none.toml: No such file"),

@@ -49,6 +49,7 @@ torch.manual_seed(0)
 MODEL = ConvMixer(8, 1, 3, 4).eval()
 LOST = ConvMixer(8, 1, 3, 4)
 nn.init.constant_(LOST[0].bias, torch.nan)
+NINE = ConvMixer(8, 1, 3, 4, num_classes=9).eval()
 EIGHT = ConvMixer(8, 1, 3, 4).to(torch.float8_e4m3fn)
 SCRIPTED = torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten()))
 FROZEN = ConvMixer(8, 1, 3, 4).requires_grad_(False)
@@ -97,6 +98,8 @@ KEYS = [
     ("salt as a number", lambda: SecretKey.from_passphrase("a", salt=12345678), TypeError, "salt must be bytes"),
     ("seed too large", lambda: SecretKey.for_experiment(2**64), ValueError, "seed must be a whole number from 0 to"),
     ("seed as a text", lambda: SecretKey.for_experiment("1"), TypeError, "seed must be a whole number"),
+    ("a seed of 5,001 digits", lambda: SecretKey.for_experiment(10**5000), ValueError, "it is of over 30 digits"),
+    ("a matrix of minutes", lambda: KEY.orthogonal(3073, purpose="x"), ValueError, "from 1 to 3072"),
     ("subkey of a number", lambda: KEY.subkey(5), TypeError, "label must be a text"),
     ("subkey of half a character", lambda: KEY.subkey(HALF), ValueError, "label holds half a character"),
     ("stream of -1 bytes", lambda: KEY.stream(-1, purpose="x"), ValueError, "n_bytes must be a whole number from 0"),
@@ -130,6 +133,13 @@ CIPHERS = [
     ("a text for a key", lambda: PatchCipher("key"), TypeError, "key must be a SecretKey"),
     ("patches of a million", lambda: PatchCipher(KEY, 10**6), ValueError, "Blocks of 1000000 pixels"),
     ("channels of a billion", lambda: PatchCipher(KEY, 4, 10**9), ValueError, "1000000000 channels"),
+    ("mixing patches of 64", lambda: PatchCipher(KEY, 64, steps=("orthogonal",)), ValueError, "mixes 12,288 entries"),
+    (
+        "any matrix of 33",
+        lambda: PatchCipher.from_affine(np.ones((3267, 3267)), [0] * 3267, 33),
+        ValueError,
+        "over 3,072, takes",
+    ),
     ("no channels", lambda: PatchCipher(KEY, 4, 0), ValueError, "channels must be a whole number from 1"),
     ("steps as bytes", lambda: PatchCipher(KEY, steps=(b"flip",)), ValueError, "steps must be different ones of"),
     ("steps as a number", lambda: PatchCipher(KEY, steps=5), TypeError, "steps must be a tuple"),
@@ -279,6 +289,7 @@ MODELS = [
         TypeError,
         "model must be a torch module",
     ),
+    ("ten classes and nine", lambda: use.verify(MODEL, NINE, CIPHER, X, **NORM), ValueError, "of one shape, not"),
     ("what says no statistics", lambda: norm.statistics_of(None), ValueError, "give mean= and std="),
     ("a model of 8 bits", lambda: encrypt_model(EIGHT, CIPHER, **NORM), ValueError, "before quantising it"),
     ("a NaN in the model", lambda: encrypt_model(LOST, CIPHER, **NORM), ValueError, "weights that are not finite"),
@@ -299,8 +310,8 @@ LEARNING = [
     ("classes as a number", lambda: data(classes=4), TypeError, "classes must be a tuple of names"),
     ("labels as a list", lambda: data(train_labels=[0, 1, 2, 3]), TypeError, "train_labels must be a torch tensor"),
     ("too few labels", lambda: data(test_labels=Y[:3]), ValueError, "test_labels must have the shape"),
-    ("NaN to learn", lambda: data(train_images=NAN), ValueError, "train_images must hold finite values"),
-    ("infinite tests", lambda: data(test_images=V / 0), ValueError, "test_images must hold finite values"),
+    ("NaN to learn", lambda: data(train_images=NAN), ValueError, "train_images must hold values .* NaN"),
+    ("infinite tests", lambda: data(test_images=V / 0), ValueError, "test_images must hold values .* NaN"),
     ("images of no width", lambda: data(train_images=X[..., :0]), ValueError, "train_images must hold at least one"),
     ("no mean", lambda: data(mean=None), ValueError, "mean must hold 3"),
     ("no such data set", lambda: load_dataset("imagenet"), ValueError, 'choose "cifar10", "cifar100", "fontdigits" or'),
@@ -353,7 +364,7 @@ LEARNING = [
         ValueError,
         "crop_padding must be a whole number from 0 to 16",
     ),
-    ("grey levels as floats", lambda: data(train_images=X.float()), ValueError, "train_images as floats are values in"),
+    ("grey levels as floats", lambda: data(train_images=X.float()), ValueError, r"train_images must hold values in"),
     ("a device unknown", lambda: train(device="gpu"), ValueError, "The device 'gpu' cannot be used here"),
     ("a device elsewhere", lambda: train(device="mps:7"), ValueError, "The device 'mps:7' cannot be used"),
     ("a device of no values", lambda: train(device="meta"), ValueError, "The device 'meta' cannot be used"),
@@ -367,8 +378,13 @@ LEARNING = [
     ),
     ("labels as objects", lambda: accuracy(MODEL, X, np.array([0, 1, 2, None]), **NORM), TypeError, "this is ndarray"),
     ("means as objects", lambda: normalise(X, np.array([None] * 3), (1,) * 3), ValueError, "mean must be finite"),
-    ("statistics of floats to 255", lambda: channel_statistics(X.float()), ValueError, "these reach 25"),
-    ("logits of floats to 255", lambda: logits(MODEL, X.float(), **NORM), ValueError, "divide them by 255"),
+    (
+        "statistics of floats to 255",
+        lambda: channel_statistics(X.float()),
+        ValueError,
+        "these run from",
+    ),
+    ("logits of floats to 255", lambda: logits(MODEL, X.float(), **NORM), ValueError, "divide grey levels by 255"),
     ("a root of 3", lambda: load_dataset("folder", root=3, size=8), TypeError, "root must be the path of a folder"),
     ("a device of 3.5", lambda: train(device=3.5), ValueError, "The device '3.5' cannot be used"),
     (
@@ -388,6 +404,7 @@ LEARNING = [
     ("normalising by nothing", lambda: normalise(X, None, None), ValueError, "mean must hold 3"),
     ("normalising nothing", lambda: normalise(None, **NORM), TypeError, "images must be a torch tensor"),
     ("logits of no model", lambda: logits(None, X, **NORM), TypeError, "model must be a Module"),
+    ("channels last", lambda: logits(MODEL, X.permute(0, 2, 3, 1), **NORM), ValueError, r"of images \(N, C, H, W\)"),
     ("logits of nothing", lambda: logits(MODEL, None, **NORM), TypeError, "images must be a torch tensor"),
     ("logits of an image", lambda: logits(MODEL, X[0], **NORM), ValueError, r"\(N, C, H, W\)"),
     ("batches of 0", lambda: logits(MODEL, X, **NORM, batch_size=0), ValueError, "batch_size must be"),
@@ -401,13 +418,14 @@ LEARNING = [
     ("labels as floats", lambda: accuracy(MODEL, X, Y.float(), **NORM), TypeError, "labels must be whole numbers"),
     ("no labels", lambda: accuracy(MODEL, X, None, **NORM), TypeError, "labels must be a torch tensor"),
     ("no images at all", lambda: accuracy(MODEL, X[:0], Y[:0], **NORM), ValueError, "no images, and so no accuracy"),
-    ("NaN to classify", lambda: accuracy(MODEL, NAN, Y, **NORM), ValueError, "images must hold finite values"),
+    ("NaN to classify", lambda: accuracy(MODEL, NAN, Y, **NORM), ValueError, "images must hold values .* NaN"),
     ("trials of nothing", lambda: trials(None), TypeError, "cipher must be a mapping"),
     ("a misspelt argument", lambda: trials({"patch": 4}), TypeError, "mapping of PatchCipher's arguments"),
     ("patches that do not fit", lambda: trials({"patch_size": 5}), ValueError, "do not divide the patches of 4"),
     ("-1 wrong keys", lambda: trials({}, -1), ValueError, "n_wrong must be a whole number from 0"),
     ("1.5 wrong keys", lambda: trials({}, 1.5), TypeError, "n_wrong must be a whole number"),
     ("the right key as wrong", lambda: trials({}, [0]), ValueError, "Key 0 is the correct one"),
+    ("a wrong key twice", lambda: trials({}, [5, 5]), ValueError, "each wrong key once"),
     ("no images for keys", lambda: trials({}, 1, n_images=0), ValueError, "n_images must be"),
     ("a seed of '0'", lambda: trials({}, 1, seed="0"), TypeError, "seed must be a whole number"),
     ("wrong keys of a cipher", lambda: trials(CIPHER, 3), ValueError, "A cipher has no wrong keys"),
@@ -416,9 +434,65 @@ LEARNING = [
 ]
 
 ALL = {"trials": 1, **NORM}
+W = MODEL[0].weight
+
+
+def related(*weights, patch_size=4):
+    return on_repairs.relative_cipher(*weights, std=(0.3,) * 3, patch_size=patch_size)
+
+
+def bounded(limits):
+    return lambda: adversarial.pgd(MODEL, X, Y, **NORM, limits=limits)
+
+
+LIMITS = {(1, 0): ValueError, (0, float("nan")): ValueError, (0,): TypeError, "01": TypeError, 1: TypeError}
+F = X.float()  # grey levels, as floats
+GREY_LEVELS = {
+    "moments": lambda: on_images.patch_moments(F, 4),
+    "encrypted": lambda: on_images.ciphertext_only(F, X),
+    "public": lambda: on_images.ciphertext_only(X, F),
+    "known": lambda: on_images.known_plaintext(F, X),
+    "plain": lambda: on_images.known_plaintext(X, F),
+    "by position": lambda: on_repairs.ciphertext_only_by_position(X, F),
+    "known by position": lambda: on_repairs.known_plaintext_by_position(F, X),
+    "turned": lambda: jigsaw.jigsaw_by_position(F, X),
+    "moved": lambda: jigsaw.jigsaw_of_places(X, F),
+    "components": lambda: higher_order.independent_components(F, 4),
+    "tried": lambda: on_models.random_keys(MODEL, F, Y, **ALL),
+    "climbed": lambda: on_models.hill_climb(MODEL, F, Y, **ALL),
+    "searched": lambda: on_models.gradient_search(MODEL, F, Y, **NORM, iterations=1),
+    "compared": lambda: on_models.from_statistics(MODEL, F, **ALL),
+    "loss": lambda: on_models.key_loss(MODEL, CIPHER, F, Y, **NORM),
+    "pgd": lambda: adversarial.pgd(MODEL, F, Y, **NORM),
+    "square": lambda: adversarial.square(MODEL, F, Y, **NORM),
+    "autoattack": lambda: adversarial.autoattack(MODEL, F, Y, **NORM),
+    "noise": lambda: adversarial.noise(F),
+}
 ATTACKS = [
     ("two shapes", lambda: metrics.psnr(X, X[:2]), ValueError, r"not \(4, 3, 16, 16\) and \(2, 3, 16, 16\)"),
     ("sparse images to compare", lambda: metrics.psnr(V.to_sparse(), V.to_sparse()), TypeError, "must be an ordinary"),
+    ("bytes and grey levels", lambda: metrics.psnr(X, X.float()), ValueError, "divide grey levels by 255"),
+    ("grey levels alike", lambda: metrics.ssim(X.float(), X), ValueError, "these run from"),
+    ("an estimate of 8", lambda: matching.share_recovered(PatchCipher(KEY, 8), CIPHER), ValueError, "one patch size"),
+    ("a chain of two sizes", lambda: on_repairs.chained(CIPHER, PatchCipher(KEY, 8)), ValueError, "one patch size"),
+    (
+        "a chain of colours",
+        lambda: on_repairs.chained(CIPHER, PatchCipher(KEY, 4, 1)),
+        ValueError,
+        "one patch size",
+    ),
+    ("a chain of nothing", lambda: on_repairs.chained(None, CIPHER), TypeError, "first must be a PatchCipher"),
+    ("filters of two models", lambda: related(W, W[:5]), ValueError, "weight and other must have one shape"),
+    ("filters of 5", lambda: related(W, W, patch_size=5), ValueError, r"weight must be filters \(dim, 75\)"),
+    ("no other filters", lambda: related(W, None), TypeError, "other must be a torch tensor"),
+    ("black images", lambda: on_images.ciphertext_only(0 * X, X), ValueError, "or all patches are alike"),
+    ("black public images", lambda: on_images.ciphertext_only(X, 0 * X), ValueError, "or all patches are alike"),
+    ("black pairs", lambda: on_images.known_plaintext(0 * X, 0 * X), ValueError, "encrypted must hold more than one"),
+    ("a black answer", lambda: on_images.chosen_plaintext(lambda x: 0 * x), ValueError, "encrypted must hold more"),
+    ("a cipher for encrypt", lambda: on_images.chosen_plaintext(CIPHER), TypeError, "such as cipher.encrypt"),
+    *((f"{name} to 255", call, ValueError, "divide grey levels by 255") for name, call in GREY_LEVELS.items()),
+    *((f"limits of {given}", bounded(given), error, "limits must be") for given, error in LIMITS.items()),
+    ("beyond the limits", lambda: adversarial.pgd(MODEL, 2 * V, Y, **NORM, limits=(0, 1.5)), ValueError, "in .0, 1.5."),
     ("long numbers", lambda: metrics.psnr(X.long(), X.long()), TypeError, "these are int64 and int64"),
     ("nothing to compare", lambda: metrics.ssim(None, None), ValueError, "Compare two batches"),
     ("windows that do not fit", lambda: metrics.ssim(X[..., :6, :6], X[..., :6, :6]), ValueError, "7 x 7 pixels"),
@@ -427,8 +501,8 @@ ATTACKS = [
     ("grey public images", lambda: on_images.ciphertext_only(X, X[:, :1]), ValueError, "as many channels"),
     ("patches of 3", lambda: on_images.ciphertext_only(X, X, 3), ValueError, "patches of 3 fill"),
     ("restarts of -1", lambda: on_images.ciphertext_only(X, X, restarts=-1), ValueError, "restarts must be"),
-    ("NaN seen", lambda: on_images.ciphertext_only(NAN, X), ValueError, "finite values"),
-    ("NaN known", lambda: on_images.known_plaintext(NAN, V), ValueError, "finite values"),
+    ("NaN seen", lambda: on_images.ciphertext_only(NAN, X), ValueError, "some are NaN"),
+    ("NaN known", lambda: on_images.known_plaintext(NAN, V), ValueError, "some are NaN"),
     ("no pairs", lambda: on_images.known_plaintext(X, None), TypeError, "plain must be a torch tensor"),
     ("half the pairs", lambda: on_images.known_plaintext(X, X[:2]), ValueError, "must pair up"),
     ("a chosen patch of 0", lambda: on_images.chosen_image(0), ValueError, "patch_size must be"),
