@@ -37,8 +37,9 @@ def _cases(scale: Scale):
 
 
 def _measure(scale: Scale, unit: dict) -> Iterator[dict]:
-    """seconds_a_unit; status_seconds, to count what is recorded; of parts also bytes_a_unit; collect_seconds, to make
-    one table of all; and peak_megabytes of the process."""
+    """start_seconds, of the first units of Dask's workers, and seconds_a_unit of others; status_seconds, to count what
+    is recorded; of parts also bytes_a_unit; collect_seconds, to make one table of all; and peak_megabytes of the
+    process."""
     with tempfile.TemporaryDirectory() as folder:
         preload = Path(folder, "preload.py")  # for Dask's workers, which are processes of their own
         preload.write_text(f"import pathlib\nfrom cmxlib import paths\npaths.ROOT = pathlib.Path({folder!r})\n")
@@ -55,7 +56,7 @@ def main(folder: str, case: str, processes: int, n: int) -> None:
     paths.ROOT = Path(folder)
     scale, measure = replace(named("quick"), name="limits"), _work if case in ("work", "shards") else _one
     table = Table("empty", functools.partial(_empty, n), measure, _nothing)
-    start = time.perf_counter()
+    start, found = time.perf_counter(), {}
     if case == "shards":
         shares = [
             multiprocessing.get_context("fork").Process(
@@ -70,13 +71,17 @@ def main(folder: str, case: str, processes: int, n: int) -> None:
     elif processes:
         with cluster(workers=processes) as client:
             client.wait_for_workers(processes)
+            first = Table("first", functools.partial(_empty, 8 * processes), _one, _nothing)
+            start = time.perf_counter()  # a worker's first unit imports torch and more
+            failures = sweep([(scale, (first,))], client, _quiet)
+            found = {"start_seconds": time.perf_counter() - start}
             start = time.perf_counter()
-            failures = sweep([(scale, (table,))], client, _quiet)
+            failures += sweep([(scale, (table,))], client, _quiet)
             assert not failures, failures[0]
     else:
         for unit in table.units(scale):
             measured(table, scale, unit)
-    found = {"seconds_a_unit": (time.perf_counter() - start) / n}
+    found |= {"seconds_a_unit": (time.perf_counter() - start) / n}
     parts = list(Path(folder).rglob("*.csv"))
     start = time.perf_counter()
     assert progress(table, scale).recorded == n

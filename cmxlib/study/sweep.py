@@ -74,7 +74,7 @@ def cluster(scheduler: str = "", workers: int = 1) -> Iterator["Client"]:
     how: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "memory_limit": None, "env": env}
     with config.set(settings):
         with _ctrl_c_for_this_process():
-            made = distributed.LocalCluster(workers, threads_per_worker=1, **how)
+            made = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, **how)
         with made, distributed.Client(made) as client:
             yield client
 

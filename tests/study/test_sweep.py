@@ -62,6 +62,13 @@ def scale(request):
     return dataclasses.replace(SCALES["quick"], name=name, dataset=data, model=model, train=train, attack=ATTACK)
 
 
+def test_there_are_as_many_workers_as_were_asked_for_whatever_the_cores():
+    with cluster(workers=(os.cpu_count() or 1) + 1) as client:
+        client.wait_for_workers((os.cpu_count() or 1) + 1)
+    with cluster(workers=1) as client:
+        assert len(client.scheduler_info(n_workers=-1)["workers"]) == 1
+
+
 def test_workers_share_the_cores_and_leave_the_environment_of_others_alone(local):
     import torch
 
