@@ -131,13 +131,15 @@ def limits() -> str:
         of_measure(rows[rows.case == case], "seconds_a_unit").set_index("processes").value
         for case in ("work", "shards")
     )
+    starts = of_measure(rows, "start_seconds").value
     efficiency = []
     if len(shards):
         gains = [f"{times[1] / times[2]:.2f} times" for times in (work, shards)]
         efficiency = [
             f"Units that compute for {duration(work[0])} are done {gains[0]} as quickly by two of Dask's workers as by "
             f"one; two processes without a scheduler, by `--shard`, do them {gains[1]} as quickly as one. "
-            f"So two workers have {shards[2] / work[2]:.0%} of the speed of two such processes.",
+            f"So two workers have {shards[2] / work[2]:.0%} of the speed of two such processes, once they have begun: "
+            f"the first units of both take {duration(starts.max())}.",
             "",
         ]
     training = of_measure(read("small", "training"), "seconds")
