@@ -140,8 +140,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. The exit status is 0; 1 after a sentence on what was wrong, or where models differ; 2 where the
-    command line itself was; 130 after Ctrl-C
-    or SIGTERM; 141 where nobody reads on, as behind `| head`."""
+    command line itself was; 130 after Ctrl-C or SIGTERM; 141 where nobody reads on, as behind `| head`."""
     if sys.stdout is None:  # and the next file that is opened would take its place
         print("cmx: The output is closed: give it a place, such as /dev/null.", file=sys.stderr)
         return 1

@@ -64,7 +64,7 @@ def scale(request):
 
 def test_there_are_as_many_workers_as_were_asked_for_whatever_the_cores():
     with cluster(workers=(os.cpu_count() or 1) + 1) as client:
-        client.wait_for_workers((os.cpu_count() or 1) + 1)
+        client.wait_for_workers((os.cpu_count() or 1) + 1, timeout=30)  # an error, where they are fewer
     with cluster(workers=1) as client:
         assert len(client.scheduler_info(n_workers=-1)["workers"]) == 1
 
