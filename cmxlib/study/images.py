@@ -23,7 +23,8 @@ VISIBLE_IMAGES, SHOWN, OPENED = 1000, 100, 1000  # for likeness; of decrypted im
 
 
 def _cipher(scale: Scale, unit: dict) -> PatchCipher:
-    return ciphers(scale.channels)[unit["steps"]](SecretKey.for_experiment(0), unit["patch_size"])
+    """The cipher of a unit, under a key of its draw's own."""
+    return ciphers(scale.channels)[unit["steps"]](SecretKey.for_experiment(unit.get("draw", 0)), unit["patch_size"])
 
 
 def _options(unit: dict) -> dict:
@@ -83,7 +84,8 @@ PAIRS = Table("attack_pairs", _pair_units, _pairs, lambda scale, unit: of_attack
 
 
 # -- attack_images: ciphertext only, by public images, block size, steps and number of encrypted images ---------------
-# share_recovered; ssim and mse of decrypted images; opened_accuracy: of the encrypted model with the estimated key,
+# Each draw has victims' images and a key of its own. share_recovered; ssim and mse of decrypted images;
+# recovered_accuracy: of the plain network on them; opened_accuracy: of the encrypted model with the estimated key,
 # where the block size is that of the model.
 
 
@@ -102,9 +104,8 @@ def _counts(scale, unit):
     near = unit["public"] == NEAR  # for CIFAR-10 counted without its files, so that a status needs none
     pool = (10_000 if near else 5_000) if scale.dataset == "cifar10" else len(_pool(scale, unit["public"]))
     for count in scale.attack.victims:
-        for draw in range(scale.attack.draws if count < pool else 1):
-            if count <= pool:
-                yield {**unit, "n_encrypted": count, "draw": draw}
+        for draw in range(scale.attack.draws if count <= pool else 0):
+            yield {**unit, "n_encrypted": count, "draw": draw}
 
 
 @functools.lru_cache(maxsize=2)
@@ -137,10 +138,18 @@ def _images(scale: Scale, unit: dict):
     shown = to_bytes(estimate.decrypt(seen[:SHOWN]))
     found = {"share_recovered": share_recovered(estimate, cipher)}
     found |= {"ssim": ssim(plain[:SHOWN], shown).mean(), "mse": np.mean(10 ** (-psnr(plain[:SHOWN], shown) / 10))}
-    if near and unit["neighbours"] and size == scale.patch_sizes[0] and draw == 0:
-        norm = data.norm
-        opened = decrypt_model(encrypt_model(trained_model(scale)[0], cipher, **norm), estimate, **norm)
-        found["opened_accuracy"] = accuracy(opened, data.test_images[:OPENED], data.test_labels[:OPENED], **norm)
+    if near and unit["neighbours"]:
+        norm, model, few, labels = (
+            data.norm,
+            trained_model(scale)[0],
+            data.test_images[:OPENED],
+            data.test_labels[:OPENED],
+        )
+        back = to_bytes(estimate.decrypt(cipher.encrypt(few)))
+        found["recovered_accuracy"] = accuracy(model, back, labels, **norm)
+        if size == scale.patch_sizes[0]:
+            opened = decrypt_model(encrypt_model(model, cipher, **norm), estimate, **norm)
+            found["opened_accuracy"] = accuracy(opened, few, labels, **norm)
     return [{"measure": name, "value": value} for name, value in found.items()]
 
 

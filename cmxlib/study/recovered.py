@@ -1,8 +1,8 @@
-"""Tables `recovered` and `moved`: what ciphertext-only attacks bring back of the images, over many keys.
+"""Tables `recovered` and `moved`: `attack_images` goes on, as far as it can, and where whole patches change places.
 
-`attack_images` varies much under one key; here ten keys, each with other victims' images, say how far chance goes. An
-image is judged by its likeness (SSIM), and by what a network that was trained on plain images makes of it. `moved` asks
-the same where whole patches change places too.
+`recovered` gives the attack on an orthogonal key ten times the public images, and statistics of higher order. Both
+judge what comes back of an image by its likeness (SSIM), and by what a network that was trained on plain images makes
+of it.
 """
 
 import functools
@@ -17,31 +17,21 @@ from ..lock.blocks import BlockCipher
 from ..lock.keys import SecretKey
 from ..lock.pixels import to_bytes
 from .images import OPENED, SHOWN, drawn
-from .scales import CIPHERS, Scale, ciphers, trained_model
+from .scales import Scale, ciphers, trained_model
 from .table import Table, of_attack
 
-KEYS, FEW_KEYS = 10, 3
 COVARIANCES, COMPONENTS = "covariances", "independent components"
 
 
 def _units(scale: Scale):
-    """Attack, public images, patch size, steps, encrypted images; then each with several keys, by ``key_seed``, and
-    under each key other victims' images."""
+    """Attack and patch size, with as many public and encrypted images as there are; under each key other victims'
+    images. Smaller patches than the model's have nothing left to find."""
     attack, own = scale.attack, scale.patch_sizes[0]
-    everything, public = max(attack.victims), 10 * attack.public  # at most; at scale small, all there are
-    some = [count for count in attack.victims if 10 <= count < everything] or [everything]
-    keys, few = (KEYS, FEW_KEYS) if attack.draws > 1 else (1, 1)
-    cells = []
-    for size in (own, *(size for size in attack.patch_sizes[::-1] if size != own)):
-        counts, n_keys = (some, keys) if size == own else (some[2::2], few)
-        cells += [(COVARIANCES, attack.public, size, steps, count, n_keys) for steps in CIPHERS for count in counts]
-        if size >= own:  # smaller patches have nothing left to find
-            for kind, n_public in ((COVARIANCES, attack.public), (COVARIANCES, public), (COMPONENTS, public)):
-                cells.append((kind, n_public, size, "orthogonal", everything, few))
-    for kind, n_public, size, steps, count, n_keys in cells:
-        for seed in range(n_keys):
-            unit = {"attack": kind, "n_public": n_public, "patch_size": size, "steps": steps}
-            yield {**unit, "n_encrypted": count, "key_seed": seed}
+    for size in (own, *(size for size in attack.patch_sizes if size > own)):
+        for kind in (COVARIANCES, COMPONENTS):
+            for seed in range(attack.draws):
+                unit = {"attack": kind, "n_public": 10 * attack.public, "patch_size": size, "steps": "orthogonal"}
+                yield {**unit, "n_encrypted": max(attack.victims), "key_seed": seed}
 
 
 @functools.lru_cache(maxsize=4)
@@ -85,7 +75,7 @@ def _moved_units(scale: Scale):
     attack = scale.attack
     for steps in ("", "shuffle+flip"):
         for count in (count for count in attack.victims if 10 <= count <= 1000):
-            for seed in range(KEYS if attack.draws > 1 else 1):
+            for seed in range(attack.draws):
                 yield {"patch_size": scale.patch_sizes[0], "steps": steps, "n_encrypted": count, "key_seed": seed}
 
 

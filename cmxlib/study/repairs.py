@@ -49,12 +49,13 @@ class _Repair:
 
     name: str
     scale: Scale
+    key_seed: int
 
     def __post_init__(self):
         data, size = self.scale.data(), self.scale.patch_sizes[0]
         self.norm: dict[str, Any] = data.norm
         self.plain_norm = data.norm
-        self.model, key = trained_model(self.scale)[0], SecretKey.for_experiment(0)
+        self.model, key = trained_model(self.scale)[0], SecretKey.for_experiment(self.key_seed)
         if self.name in CIPHERS:
             self.cipher = CIPHERS[self.name](key, size)
         elif self.name.startswith("patch size"):
@@ -107,7 +108,7 @@ def _measure(scale: Scale, unit: dict):
     if unit["repair"] == NEW_KEYS:
         found = _new_keys(scale, unit["seen"], unit["draw"])
     else:
-        repair = _Repair(unit["repair"], scale)
+        repair = _Repair(unit["repair"], scale, unit["draw"])
         found = _attacked(repair, unit) if unit["attack"] else _cost(repair)
     return [{"measure": name, "value": value} for name, value in found.items()]
 
@@ -190,7 +191,7 @@ def _new_keys(scale: Scale, count: int, draw: int) -> dict[str, float]:
     """A new key for each image: one image is seen under each key, with the model of each key at hand."""
     data, size = scale.data(), scale.patch_sizes[0]
     norm, model = data.norm, trained_model(scale)[0]
-    ciphers = [PatchCipher(SecretKey.for_experiment(seed), size) for seed in range(count)]
+    ciphers = [PatchCipher(SecretKey.for_experiment(1000 * draw + i), size) for i in range(count)]
     embeddings = [encrypt_model(nn.Sequential(model[0]), cipher, **norm)[0].weight for cipher in ciphers]
     maps = [relative_cipher(embeddings[0], each, std=data.std, patch_size=size) for each in embeddings]
     plain = drawn(data.test_images, count, draw)

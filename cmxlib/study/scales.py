@@ -46,18 +46,18 @@ MOST = 10**6  # of whatever a scale counts
 class AttackSettings:
     """How much each attack gets at a scale; counts are of images unless said otherwise.
 
-    victims: encrypted images seen; public: images of the same kind that the attacker has; draws: repetitions with
-    other victims' images; patch_sizes; pairs: known plaintexts; labelled: of a stolen model's attacker; trials: keys
-    tried by random and hill climbing; iterations: of a gradient search, or batches of a training, on a stolen model;
-    retrain_steps: batches of an adversary's own model; opened: test images for the accuracy of an opened model;
-    attacked: images made adversarial; queries: of Square; repaired: encrypted images seen under the repairs; restarts:
-    of PGD, on the images that are still classified correctly; annealing: trials of each of three annealings on
-    statistics, which compute the first layer of 500 patches only.
+    victims: encrypted images seen; public: images of the same kind that the attacker has; draws: repetitions with other
+    victims' images and another key; patch_sizes; pairs: known plaintexts; labelled: of a stolen model's attacker;
+    trials: keys tried by random and hill climbing; iterations: of a gradient search, or batches of a training, on a
+    stolen model; retrain_steps: batches of an adversary's own model; opened: test images for the accuracy of an opened
+    model; attacked: images made adversarial; queries: of Square; repaired: encrypted images seen under the repairs;
+    restarts: of PGD, on the images that are still classified correctly; annealing: trials of each of three annealings
+    on statistics, which compute the first layer of 500 patches only.
     """
 
     victims: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000, 10000)
     public: int = 5000
-    draws: int = 3
+    draws: int = 10
     patch_sizes: tuple[int, ...] = (2, 4, 8)
     pairs: tuple[int, ...] = (1, 2, 5, 10, 20)
     labelled: tuple[int, ...] = (10, 100, 1000, 10000)

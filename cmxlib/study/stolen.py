@@ -25,7 +25,7 @@ from .table import Table, of_attack
 if TYPE_CHECKING:
     import pandas as pd
 
-DRAWS = 2
+DRAWS = 3  # each with a key of its own: they are trainings
 LONGER = "embedding anew", "from nothing"
 GENTLE = 0.005  # a learning rate as one takes it to go on training what is trained already
 RATES = 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32
@@ -232,17 +232,16 @@ _HELDOUT = {  # method: what is trained, whether batch normalisations keep their
 
 
 def _heldout_units(scale: Scale):
-    budget, draws = max(scale.attack.iterations // 3, 1), range(scale.attack.draws)
-    tried = [("shuffle", "embedding anew", draws), ("none", "from nothing", draws)]
-    tried += [("shuffle+flip", "embedding anew", draws)]
-    tried += [("shuffle", "embedding anew, frozen", draws[:1]), ("shuffle", "everything", draws[:1])]
-    tried += [("orthogonal", "embedding anew", draws[:1]), ("flip", "embedding anew", draws[:1])]
-    units = [
-        {"steps": steps, "method": method, "n_plain": _middle(scale.attack), "budget": budget, "draw": draw}
-        for steps, method, draws in tried
-        for draw in draws
+    budget = max(scale.attack.iterations // 3, 1)
+    tried = [("shuffle", "embedding anew", budget), ("none", "from nothing", budget)]
+    tried += [("shuffle+flip", "embedding anew", budget)]
+    tried += [("shuffle", "embedding anew, frozen", budget), ("shuffle", "everything", budget)]
+    tried += [("orthogonal", "embedding anew", budget), ("flip", "embedding anew", budget)]
+    return [
+        {"steps": steps, "method": method, "n_plain": _middle(scale.attack), "budget": spent, "draw": draw}
+        for steps, method, spent in (*tried, ("none", "from nothing", 3 * budget))
+        for draw in range(min(scale.attack.draws, DRAWS))
     ]
-    return [*units, {**units[0], "steps": "none", "method": "from nothing", "budget": 3 * budget}]
 
 
 def _heldout(scale: Scale, unit: dict):
