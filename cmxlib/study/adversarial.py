@@ -34,38 +34,39 @@ RATE = 0.08  # for a first layer, by the rows `stolen_rates` of the small scale:
 
 
 class Kind(NamedTuple):
-    """A kind of attack: its units, and the part of ``attacked`` that it is made on, by what an image costs."""
+    """A kind of attack and its units; it is made on one of ``part`` parts of ``attacked``, by what an image costs, and
+    for other patch sizes than the first, with one key and one eps, on one of ``finer`` parts, where that is not 0."""
 
     setting: str
     knowledge: str
     attack: str
     ciphers: tuple[str, ...] = ("none",)
     levels: tuple[int, ...] = (8,)
-    part: int = 10
+    part: int = 1
     keys: int = 1
-    finer: bool = False  # for patches other than the first size too, with one key and one eps
+    finer: int = 0
 
 
 BOTH = "shuffle+flip", "orthogonal"
 KINDS = (  # in the order of measuring
-    Kind("none", "plain model", "none", levels=(0,), part=1, finer=True),
-    Kind("none", "plain model", "pgd", levels=(8, 4), part=5, finer=True),
-    Kind("provider", "encrypted model", "pgd", BOTH, keys=3, finer=True),
-    Kind("provider", "answers", "square", BOTH[:1], part=5, finer=True),
-    Kind("client", "encrypted model", "pgd", BOTH, keys=3, finer=True),
-    Kind("none", "plain model", "noise", levels=(8, 4), part=5),
-    Kind("provider", "own model", "pgd", BOTH[:1], levels=(8, 4), part=5),
+    Kind("none", "plain model", "none", levels=(0,), finer=1),
+    Kind("none", "plain model", "pgd", levels=(8, 4), finer=5),
+    Kind("client", "encrypted model", "pgd", BOTH, keys=3, finer=5),
+    Kind("none", "plain model", "noise", levels=(8, 4)),
     Kind("client", "estimated key", "pgd", BOTH, keys=3),
+    Kind("provider", "encrypted model", "pgd", BOTH, keys=3, finer=5),
+    Kind("provider", "own model", "pgd", BOTH[:1], levels=(8, 4)),
     Kind("provider", "first layer retrained", "pgd", BOTH[:1]),
+    Kind("provider", "answers", "square", BOTH[:1], part=10, keys=3, finer=10),
 )
 EXTRA = (  # the same with other ciphers, sizes of change and attacks
-    Kind("client", "encrypted model", "autoattack", BOTH[:1], part=20),
-    Kind("provider", "answers", "square", BOTH[1:]),
+    Kind("client", "encrypted model", "autoattack", BOTH[:1], part=10),
+    Kind("provider", "answers", "square", BOTH[1:], part=20),
     Kind("client", "encrypted model", "pgd", BOTH, levels=(4,)),
     Kind("provider", "encrypted model", "pgd", ("shuffle",)),
     Kind("client", "encrypted model", "pgd", ("shuffle",)),
     Kind("provider", "encrypted model", "pgd", BOTH, levels=(4,)),
-    Kind("provider", "answers", "square", BOTH[:1], levels=(4,), part=20),
+    Kind("provider", "answers", "square", BOTH[:1], levels=(4,), part=40),
 )
 
 
@@ -88,13 +89,14 @@ def _of(kind: Kind, size: int, keys: int = 1):
 def _n_images(scale: Scale, unit: dict) -> int:
     for kind in KINDS + EXTRA:
         if unit in _of(kind, unit["patch_size"], kind.keys):
-            return max(scale.attack.attacked // kind.part, 1)
+            part = kind.part if unit["patch_size"] == scale.patch_sizes[0] else kind.finer
+            return max(scale.attack.attacked // part, 1)
     raise LookupError(f"No kind of attack has the unit {unit}.")
 
 
 def _measure(scale: Scale, unit: dict):
-    scale, settings = scale.at(unit["patch_size"]), scale.attack
-    data, attack, n = scale.data(), unit["attack"], _n_images(scale, unit)
+    n, scale = _n_images(scale, unit), scale.at(unit["patch_size"])
+    data, attack, settings = scale.data(), unit["attack"], scale.attack
     norm, images, labels = data.norm, data.test_images[:n], data.test_labels[:n]
     model = trained_model(scale)[0]
     cipher = (

@@ -223,7 +223,7 @@ _SCALES = {
         # not overfit in 40, so that a few more are no risk. Patches of 2 take four times as long.
         finer={2: {"epochs": 30, "n_wrong": 30}},
         compared_seeds=(0,),  # one training takes about an hour of one core
-        attack=AttackSettings(queries=5000, retrain_steps=100),
+        attack=AttackSettings(queries=5000, retrain_steps=100, attacked=1000),
     ),
 }
 SCALES: Mapping[str, Scale] = _Scales(_SCALES)
