@@ -247,12 +247,12 @@ def draw_recorded(scale: str, folder: Path | None = None) -> list[Path]:
             rows = records.read(scale, table)
             with mpl.rc_context(STYLE):
                 figure = draw(rows)
-                figure.supxlabel(measured_over(rows, table), fontsize="small", color=GREY)
+                figure.supxlabel(measured_over(rows), fontsize="small", color=GREY)
             paths += save(figure, table, folder or records.figures_dir(scale))
     return paths
 
 
-def measured_over(rows: pd.DataFrame, table: str) -> str:
+def measured_over(rows: pd.DataFrame) -> str:
     """In a line, what rows of a table were measured over: data set, scale, images, keys, draws, seeds."""
     seeds = sorted({seed for text in rows.seeds for seed in text.split()})
     names = {"cifar10": "CIFAR-10", "fontdigits": "FontDigits"}
@@ -265,13 +265,8 @@ def measured_over(rows: pd.DataFrame, table: str) -> str:
     for counts, name, between in ((images, "image", " to "), (keys, "key", " or "), ([draws], "draw", "")):
         counted = [f"{count:,}" for count in counts if count]
         parts += [f"{between.join(counted)} {name}{'' if counted == ['1'] else 's'}"] if counted else []
-        if (
-            name == "key" and draws > 1
-        ):  # tables of thefts draw a key each time, other attacks only where they take many
-            of_each = [n > 1 or table.startswith("stolen") for n in counts]
-            parts[-1] += (
-                " a draw" if all(of_each) else " for all draws" if not any(of_each) else " (many: in each draw)"
-            )
+        if name == "key" and draws > 1:  # each draw of an attack has a key of its own
+            parts[-1] += " a draw"
     return ", ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"])
 
 

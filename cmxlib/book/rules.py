@@ -214,8 +214,9 @@ def known_pairs(attack_pairs: pd.DataFrame) -> tuple[str, str]:
     enough = (worst > 0.999).T.apply(lambda column: column[column].index.min())  # NaN: never
     found = ", ".join(f"{steps} {count:.0f}" for steps, count in enough.dropna().items())
     return _all_or_some(enough.notna()), (
-        "Images whose encrypted versions the attacker has too, and that give the whole key (one key) in all "
-        f"{rows.draw.nunique()} draws and at all patch sizes: {found or 'none of the numbers tried'}."
+        "Images whose encrypted versions the attacker has too, and that give the whole key in all "
+        f"{rows.draw.nunique()} draws, each with a key of its own, and at all patch sizes: "
+        f"{found or 'none of the numbers tried'}."
     )
 
 
@@ -271,12 +272,10 @@ def _repairs_hold(repairs, attacks):
     if unmeasured := [name for name in repaired if name not in falls]:
         said.append(f"not measured: {', '.join(unmeasured)}")
     public = json.loads(seen.settings.iloc[0])["public"]
-    but = "" if attacks == IMAGES_ALONE else ", but for the new keys,"
     return _all_or_some(pd.Series([n is None for n in falls.values()])), (
         f"With up to {public:,} public images of the same data set, {FOUND:.0%} of the key found on average over "
-        f"{span(seen.groupby('repair').draw.nunique())} draws under one key{but} and with every larger number that was "
-        f"tried: "
-        f"{'; '.join(said)}."
+        f"{span(seen.groupby('repair').draw.nunique())} draws, each with a key of its own, and with every larger number "
+        f"that was tried: {'; '.join(said)}."
     )
 
 

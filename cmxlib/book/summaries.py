@@ -183,8 +183,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
-    """What each repair costs its owner and an attacker, from tables `repairs`, `attack_images`, `recovered` and
-    `attack_pairs`.
+    """What each repair costs its owner and an attacker, from tables `repairs`, `attack_images` and `attack_pairs`.
 
     patch_size: of the network without repair. A row per repair, with exact (no prediction differs), memory (numbers
     in the first layer), time (inference) and encryption (of images) as multiples of the model and cipher without
@@ -197,8 +196,7 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
 
     rows = records.read(scale, "repairs")
     pairs = of_measure(records.read(scale, "attack_pairs"), "share_recovered")
-    under_one_key = records.read(scale, "attack_images")
-    images = from_images_alone(under_one_key, records.read(scale, "recovered"))
+    images = from_images_alone(records.read(scale, "attack_images"))
     costs = {name: part.set_index("measure").value for name, part in rows[rows.attack.isna()].groupby("repair")}
     costs[NEW_KEYS], found = None, []
     for repair, part in rows.groupby("repair", sort=False):
@@ -214,7 +212,7 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
         cost = costs[repair]
         if repair == NEW_KEYS:  # the usual cipher, so that the model is encrypted anew and no key is seen twice
             cost, times = costs["shuffle+flip"], 1 + costs["shuffle+flip"]["rekey_ratio"]
-            usual = _at(_of_one_key(under_one_key), "shuffle+flip", patch_size).rename(columns={"n_encrypted": "n"})
+            usual = _at(images, "shuffle+flip", patch_size).rename(columns={"n_encrypted": "n"})
             attack["ciphertext only"] = usual[usual.n == 1]
         found.append(
             {
@@ -234,25 +232,10 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def from_images_alone(images: pd.DataFrame, recovered: pd.DataFrame) -> pd.DataFrame:
-    """Shares of the key that are found from encrypted images, with public images of the same data set.
-
-    A choice of patch size and steps has the rows of the table `recovered`, over several keys, where it is there, and
-    else those of `attack_images`, over draws under one key: a number of images is found by one way of counting.
-    """
-    import pandas as pd
-
-    one, recovered = _of_one_key(images), of_measure(recovered, "share_recovered")
-    many = recovered[(recovered.attack == "covariances") & (recovered.n_public == recovered.n_public.min())]
-    choice = ["patch_size", "steps"]
-    there = pd.MultiIndex.from_frame(many[choice])
-    return pd.concat([one[~pd.MultiIndex.from_frame(one[choice]).isin(there)], many], ignore_index=True)
-
-
-def _of_one_key(images):
-    """Of rows of `attack_images`, the shares that the attack finds with public images of the same data set."""
-    shares = of_measure(images, "share_recovered")
-    return shares[(shares.public == "same data set") & shares.neighbours]
+def from_images_alone(images: pd.DataFrame, measure: str = "share_recovered") -> pd.DataFrame:
+    """Of rows of `attack_images`, those of a measure, of the attacker with public images of the same data set."""
+    rows = of_measure(images, measure)
+    return rows[(rows.public == "same data set") & rows.neighbours]
 
 
 def needed(n: float) -> str:

@@ -35,8 +35,8 @@ def privacy(
 
     Takes rows of `attack_images`, `recovered` and `attack_pairs`. Judged for attackers with public images of the same
     kind and encrypted images alone: a service that sees its users' images is one. A choice of steps falls at N images
-    when at least nine tenths of the key (of the energy, for an orthogonal one) are found on average over draws and
-    keys, with N and all larger numbers: what is then wrong are entries that a viewer of the images hardly sees. It also
+    when at least nine tenths of the key (of the energy, for an orthogonal one) are found on average over draws, each
+    with a key of its own, with N and all larger numbers: what is then wrong are entries that a viewer of the images hardly sees. It also
     falls when the plain network reads the images that come back, with N and all larger numbers, with nine tenths of
     its accuracy above guessing: what is to be kept private is the content, and of an orthogonal key half suffices.
 
@@ -44,11 +44,11 @@ def privacy(
     larger numbers or to known plaintext. Supported: none falls, to known plaintext neither.
     """
     held = f"{json.loads(images.settings.iloc[0])['public']:,} public images of the same data set"
-    near, pairs = from_images_alone(images, recovered), of_measure(pairs, "share_recovered")
-    elsewhere = _standing(near[near.patch_size != patch_size], recovered, patch_size)
+    near, pairs = from_images_alone(images), of_measure(pairs, "share_recovered")
+    elsewhere = _standing(images, recovered, patch_size)
     near, pairs = (rows[rows.patch_size == patch_size] for rows in (near, pairs))
     keys = {steps: found_from(rows, "n_encrypted") for steps, rows in near.groupby("steps", sort=False)}
-    read = _read_from(recovered[recovered.patch_size == patch_size])
+    read = _read_from(images[images.patch_size == patch_size])
     falls = {steps: min(filter(None, (n, read.get(steps))), default=None) for steps, n in keys.items()}
     known = pairs[pairs.attack == "known plaintext"]
     paired = {steps: found_from(rows, "pairs") for steps, rows in known.groupby("steps", sort=False)}
@@ -70,7 +70,7 @@ def privacy(
     )
     return verdict, (
         f"Patches of {patch_size}: from encrypted images alone, with {held}, {_found_at(keys, 'images or more')}"
-        f"{spread and f' (mean share from there on: {spread})'}{content}; from known plaintext (one key), "
+        f"{spread and f' (mean share from there on: {spread})'}{content}; from known plaintext, "
         f"{_found_at(paired, 'image pairs')}.{elsewhere}"
     )
 
@@ -82,16 +82,14 @@ def _spread(steps, rows) -> str:
     return f"{steps} {mean}% over {over} keys, the worst {rows.value.min():.0%}"
 
 
-def _read_from(recovered) -> dict[str, int | None]:
-    """{steps: the number of images from which on the plain network reads what comes back}, by covariances and with the
-    fewest public images; what it makes of exact copies is its accuracy."""
-    recovered = recovered[(recovered.attack == "covariances") & (recovered.n_public == recovered.n_public.min())]
-    cells = ["steps", "n_encrypted", "key_seed"]
-    wide = recovered.pivot_table(index=cells, columns="measure", values="value")
-    if "recovered_accuracy" not in wide:
-        return {}
-    plain = wide.recovered_accuracy[wide.share_recovered == 1].mean()
-    left = share_left(wide.recovered_accuracy, plain).rename("value").reset_index()
+def _read_from(images) -> dict[str, int | None]:
+    """{steps: the number of images from which on the plain network reads what comes back}; what it makes of exact
+    copies is its accuracy."""
+    by = ["steps", "n_encrypted", "draw"]
+    share, read = (
+        from_images_alone(images, name).set_index(by).value for name in ("share_recovered", "recovered_accuracy")
+    )
+    left = share_left(read, read[share.reindex(read.index) == 1].mean()).reset_index()
     return {steps: found_from(rows, "n_encrypted") for steps, rows in left.groupby("steps", sort=False)}
 
 
@@ -101,17 +99,21 @@ def _listed(read) -> str:
 
 def _standing(images, recovered, own) -> str:
     """In words, what no number of images gave away at other patch sizes, and what the best attack made of it."""
-    said = []
-    for (size, steps), rows in images.groupby(["patch_size", "steps"]):
-        if not found_from(rows, "n_encrypted"):
-            tried = recovered[(recovered.patch_size == size) & (recovered.steps == steps)]
-            ways = ["measure", "attack", "n_public", "n_encrypted"]
-            means = tried.groupby(ways).value.mean()
-            (_, public, n), share = means["share_recovered"].idxmax(), means["share_recovered"].max()
+    import pandas as pd
+
+    public, said = json.loads(images.settings.iloc[0])["public"], []
+    measures = "share_recovered", "recovered_accuracy"
+    near = pd.concat([from_images_alone(images, name) for name in measures])
+    tried = pd.concat([near.assign(attack="covariances", n_public=public), recovered], ignore_index=True)
+    for (size, steps), rows in tried[tried.patch_size != own].groupby(["patch_size", "steps"]):
+        shares = rows[(rows.n_public == public) & (rows.measure == measures[0])]
+        if not found_from(shares, "n_encrypted"):
+            means = rows.groupby(["measure", "attack", "n_public", "n_encrypted"]).value.mean()
+            (_, n_public, n), share = (means[measures[0]].idxmax(), means[measures[0]].max())
             said.append(
                 f" Patches of {size}: never found: {steps}, of which {n:,} images gave {share:.0%} by the best attack "
-                f"(mean over keys, {public:,} public images); the plain network, of patches of {own}, classifies up to "
-                f"{means['recovered_accuracy'].max():.0%} of what comes back, by the best attack for that."
+                f"(mean over keys, {n_public:,} public images); the plain network, of patches of {own}, classifies up "
+                f"to {means[measures[1]].max():.0%} of what comes back, by the best attack for that."
             )
     return "".join(said)
 

@@ -65,7 +65,8 @@ def _pair_units(scale: Scale):
         for count in scale.attack.pairs:
             for draw in range(scale.attack.draws):
                 yield {"attack": "known plaintext", **where, "pairs": count, "draw": draw}
-        yield {"attack": "chosen plaintext", **where, "pairs": 1, "draw": 0}
+        for draw in range(scale.attack.draws):
+            yield {"attack": "chosen plaintext", **where, "pairs": 1, "draw": draw}
 
 
 def _pairs(scale: Scale, unit: dict):
@@ -101,8 +102,8 @@ def _image_units(scale: Scale):
 
 
 def _counts(scale, unit):
-    near = unit["public"] == NEAR  # for CIFAR-10 counted without its files, so that a status needs none
-    pool = (10_000 if near else 5_000) if scale.dataset == "cifar10" else len(_pool(scale, unit["public"]))
+    # For CIFAR-10 taken without its files, so that a status needs none: there are more than any number that is asked for.
+    pool = max(scale.attack.victims) if scale.dataset == "cifar10" else len(_pool(scale, unit["public"]))
     for count in scale.attack.victims:
         for draw in range(scale.attack.draws if count <= pool else 0):
             yield {**unit, "n_encrypted": count, "draw": draw}
@@ -110,9 +111,12 @@ def _counts(scale, unit):
 
 @functools.lru_cache(maxsize=2)
 def _pool(scale, public):
-    """The victim's images: of the attacker's classes no other, where the attacker has other classes or kinds."""
-    data = scale.data()
-    return data.test_images if public == NEAR else data.test_images[data.test_labels < len(data.classes) // 2]
+    """The victims' images: all that are not public, so that draws of many differ too; of the attacker's classes no
+    other, where the attacker has other classes or kinds."""
+    data, n = scale.data(), scale.attack.public
+    images = torch.cat([data.train_images[n:], data.test_images])
+    labels = torch.cat([data.train_labels[n:], data.test_labels])
+    return images if public == NEAR else images[labels < len(data.classes) // 2]
 
 
 @functools.lru_cache(maxsize=4)

@@ -24,14 +24,13 @@ COVARIANCES, COMPONENTS = "covariances", "independent components"
 
 
 def _units(scale: Scale):
-    """Attack and patch size, with as many public and encrypted images as there are; under each key other victims'
-    images. Smaller patches than the model's have nothing left to find."""
+    """Attack and patch size, with as many public and encrypted images as there are; under one key, for others turn the
+    same images only, and the attack with them. Smaller patches than the model's have nothing left to find."""
     attack, own = scale.attack, scale.patch_sizes[0]
     for size in (own, *(size for size in attack.patch_sizes if size > own)):
         for kind in (COVARIANCES, COMPONENTS):
-            for seed in range(attack.draws):
-                unit = {"attack": kind, "n_public": 10 * attack.public, "patch_size": size, "steps": "orthogonal"}
-                yield {**unit, "n_encrypted": max(attack.victims), "key_seed": seed}
+            unit = {"attack": kind, "n_public": 10 * attack.public, "patch_size": size, "steps": "orthogonal"}
+            yield {**unit, "n_encrypted": max(attack.victims), "key_seed": 0}
 
 
 @functools.lru_cache(maxsize=4)

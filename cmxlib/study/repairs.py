@@ -100,7 +100,7 @@ def _units(scale: Scale):
             yield {"repair": name, "attack": "", "seen": 0, "draw": 0}
         for kind, numbers in attacked.get(name, {}).items():
             for seen in numbers:
-                for draw in range(1 if kind == "chosen plaintext" else attack.draws):
+                for draw in range(attack.draws):
                     yield {"repair": name, "attack": kind, "seen": seen, "draw": draw}
 
 

@@ -120,18 +120,13 @@ def test_a_figure_says_what_it_was_measured_over():
         "seeds": ["0", "0 1"],
     }
     assert (
-        figures.measured_over(pd.DataFrame(origin), "keys")
+        figures.measured_over(pd.DataFrame(origin))
         == "CIFAR-10, scale small, 2,000 to 10,000 images, 5 keys, seeds 0, 1"
     )
     several = pd.DataFrame(origin | {"n_keys": [30, 200]})
-    assert (
-        figures.measured_over(several, "keys")
-        == "CIFAR-10, scale small, 2,000 to 10,000 images, 30 or 200 keys, seeds 0, 1"
-    )
+    assert figures.measured_over(several) == "CIFAR-10, scale small, 2,000 to 10,000 images, 30 or 200 keys, seeds 0, 1"
     drawn = pd.DataFrame(origin | {"n_keys": 1, "draw": [0, 1]})
-    for table, each in (("stolen_model", "a draw"), ("repairs", "for all draws")):
-        text = figures.measured_over(drawn, table)
-        assert text.endswith(f"2,000 to 10,000 images, 1 key {each}, 2 draws, seeds 0, 1")
+    assert figures.measured_over(drawn).endswith("2,000 to 10,000 images, 1 key a draw, 2 draws, seeds 0, 1")
 
 
 def test_the_committed_figures_are_drawn_from_the_committed_rows(tmp_path):
