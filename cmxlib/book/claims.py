@@ -136,7 +136,12 @@ CLAIMS = (
         verdicts.adversarial_defence,
         "studied to achieve adversarial defense",
     ),
-    Claim("A wrong key, or none, leaves a tenth of the accuracy above guessing at most", "book", ("keys",), locked),
+    Claim(
+        "Wrong keys on average, and no key, leave a tenth of the accuracy above guessing at most",
+        "book",
+        ("keys",),
+        locked,
+    ),
     Claim("The key is changed without training", "book", ("training", "cost"), quick_change),
     Claim("The encrypted network takes as long as the plain one", "book", ("cost",), free_inference),
     Claim("The size of the blocks costs no accuracy, the size of the patches does", "book", ("blocks",), free_blocks),

@@ -21,6 +21,7 @@ from .summaries import (
     of_measure,
     share_left,
     span,
+    with_interval,
 )
 from .verdicts import LIMITS, REFUTED, SUPPORTED
 
@@ -192,17 +193,19 @@ def slope(anatomy: pd.DataFrame) -> tuple[str, str]:
     left on average."""
     kept, sentences = [], []
     for size, rows in of_measure(anatomy, "accuracy").groupby("patch_size"):
-        mean = rows.groupby(["kind", "wrong"]).value.mean()
-        left = share_left(mean, mean["positions", 0])
-        two = left["positions", 2], left["signs", 2]
-        kept += [share > 0.5 for share in two]
+        of = rows.groupby(["kind", "wrong"]).value
+        left = share_left(of.mean(), of.mean()["positions", 0])
+        two = [share_left(of.get_group((kind, 2)), of.mean()["positions", 0]) for kind in ("positions", "signs")]
+        kept += [shares.mean() > 0.5 for shares in two]
+        places, flips = map(with_interval, two)
         sentences.append(
-            f"patches of {size}: two wrong positions leave {two[0]:.0%}, two wrong flips {two[1]:.0%}, all positions "
+            f"patches of {size}: two wrong positions leave {places}, two wrong flips {flips}, all positions "
             f"wrong {left['positions'].iloc[-1]:.0%}"
         )
     keys = of_measure(anatomy, "accuracy").groupby(["patch_size", "kind", "wrong"]).size().max()
     return _all_or_some(pd.Series(kept)), (
-        f"Of the accuracy above guessing, on {anatomy.n_images.min():,} images, mean of {keys} damaged keys: with "
+        f"Of the accuracy above guessing, on {anatomy.n_images.min():,} images, mean of {keys} damaged keys (95% "
+        f"interval): with "
         f"{'; with '.join(sentences)}."
     )
 
@@ -274,8 +277,8 @@ def _repairs_hold(repairs, attacks):
     public = json.loads(seen.settings.iloc[0])["public"]
     return _all_or_some(pd.Series([n is None for n in falls.values()])), (
         f"With up to {public:,} public images of the same data set, {FOUND:.0%} of the key found on average over "
-        f"{span(seen.groupby('repair').draw.nunique())} draws, each with a key of its own, and with every larger number "
-        f"that was tried: {'; '.join(said)}."
+        f"{span(seen.groupby('repair').draw.nunique())} draws, each with a key of its own, and with every larger "
+        f"number that was tried: {'; '.join(said)}."
     )
 
 

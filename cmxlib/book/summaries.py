@@ -37,6 +37,13 @@ def summary(values: Any) -> dict:
     return {"n": n, "mean": mean, "sd": sd, **ends}
 
 
+def with_interval(shares: Any, digits: int = 0) -> str:
+    """The mean of some shares in per cent, and its 95 % interval where they are several: 88% (82 to 94%)."""
+    found = summary(100 * np.asarray(shares, float))
+    mean, low, high = (f"{found[name]:.{digits}f}" for name in ("mean", "low", "high"))
+    return f"{mean}% ({low} to {high}%)" if found["n"] > 1 else f"{mean}%"
+
+
 def main_table(scale_name: str) -> pd.DataFrame:
     """Accuracy by steps and case from table `keys`, in per cent: n keys, mean, sd, min, max, 95 % interval."""
     import pandas as pd

@@ -102,7 +102,7 @@ def _image_units(scale: Scale):
 
 
 def _counts(scale, unit):
-    # For CIFAR-10 taken without its files, so that a status needs none: there are more than any number that is asked for.
+    # For CIFAR-10 taken without its files, so that a status needs none: there are more than any number asked for.
     pool = max(scale.attack.victims) if scale.dataset == "cifar10" else len(_pool(scale, unit["public"]))
     for count in scale.attack.victims:
         for draw in range(scale.attack.draws if count <= pool else 0):

@@ -221,39 +221,46 @@ def _methods(scale: Scale, rates):
 
 # -- stolen_heldout: what a thief gets whose images the victim never saw ----------------------------------------------
 # The victim is trained with all training images, so the thief's are the first half of the test images; the other half
-# judges. One budget for all, and three times as much for the new model, which needs no theft; by cipher and key.
+# judges. By cipher and key, with a third of the budget and with all of it; the new model, which needs no theft, also at
+# the rate that `stolen_rates` chooses for it.
 
 _HELDOUT = {  # method: what is trained, whether batch normalisations keep their statistics, whether the model is new
     "embedding anew": ("embedding", False, False),
     "embedding anew, frozen": ("embedding", True, False),
     "everything": ("everything", False, False),
     "from nothing": ("everything", False, True),
+    "from nothing, rate chosen": ("everything", False, True),
 }
 
 
 def _heldout_units(scale: Scale):
-    budget = max(scale.attack.iterations // 3, 1)
-    tried = [("shuffle", "embedding anew", budget), ("none", "from nothing", budget)]
-    tried += [("shuffle+flip", "embedding anew", budget)]
-    tried += [("shuffle", "embedding anew, frozen", budget), ("shuffle", "everything", budget)]
-    tried += [("orthogonal", "embedding anew", budget), ("flip", "embedding anew", budget)]
+    full = scale.attack.iterations
+    third = max(full // 3, 1)
+    tried = [("shuffle", "embedding anew", third), ("none", "from nothing", third)]
+    tried += [("shuffle+flip", "embedding anew", third)]
+    tried += [("shuffle", "embedding anew, frozen", third), ("shuffle", "everything", third)]
+    tried += [("orthogonal", "embedding anew", third), ("flip", "embedding anew", third)]
+    tried += [("none", "from nothing", full)]
+    tried += [(steps, "embedding anew", full) for steps in ("shuffle", "shuffle+flip", "orthogonal", "flip")]
+    tried += [("none", "from nothing, rate chosen", budget) for budget in (third, full)]
     return [
-        {"steps": steps, "method": method, "n_plain": _middle(scale.attack), "budget": spent, "draw": draw}
-        for steps, method, spent in (*tried, ("none", "from nothing", 3 * budget))
+        {"steps": steps, "method": method, "n_plain": _middle(scale.attack), "budget": budget, "draw": draw}
+        for steps, method, budget in tried
         for draw in range(min(scale.attack.draws, DRAWS))
     ]
 
 
 def _heldout(scale: Scale, unit: dict):
     data, draw, (train, frozen, new) = scale.data(), unit["draw"], _HELDOUT[unit["method"]]
-    half = len(data.test_labels) // 2
+    half, rates = len(data.test_labels) // 2, records.read(scale.name, "stolen_rates")
     theirs = dataclasses.replace(data, train_images=data.test_images[:half], train_labels=data.test_labels[:half])
     if new:
-        model, rate = new_model(scale, seed=100 + draw), scale.train.max_lr
+        model = new_model(scale, seed=100 + draw)
+        chosen = unit["method"].endswith("chosen")
+        rate = chosen_rate(rates, "from nothing") if chosen else scale.train.max_lr
     else:
         cipher = scale.ciphers[unit["steps"]](SecretKey.for_experiment(draw), scale.patch_sizes[0])
-        model = encrypt_model(trained_model(scale)[0], cipher, **data.norm)
-        rate = chosen_rate(records.read(scale.name, "stolen_rates"), train)
+        model, rate = encrypt_model(trained_model(scale)[0], cipher, **data.norm), chosen_rate(rates, train)
     how = dataclasses.replace(scale.train, seed=draw, max_lr=rate)
     held = _held(theirs, draw)
     on_models.retrain(model, held, unit["n_plain"], how, n_steps=unit["budget"], train=train, frozen=frozen)

@@ -256,7 +256,7 @@ def test_the_three_uses_are_judged_where_their_attacks_are(recorded):
     assert claims.judge(claim)[0] == UNMEASURED
     recorded["small", "keys"] = pd.concat([keys(), keys(patch_size=2).assign(value=0.99)])
     verdict, sentence, scale = claims.judge(claim)
-    assert (verdict, scale) == (SUPPORTED, "small") and "the plain one has 90.0%" in sentence
+    assert (verdict, scale) == (SUPPORTED, "small") and "the plain network has 90.0%" in sentence
 
 
 def test_a_table_that_is_half_measured_is_not_measured(recorded):
