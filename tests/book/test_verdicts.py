@@ -86,16 +86,14 @@ def test_privacy(shuffle, orthogonal, known, verdict):
 @pytest.mark.parametrize(("read", "verdict"), [(0.80, verdicts.REFUTED), (0.50, verdicts.LIMITS)])
 def test_privacy_is_lost_when_what_comes_back_is_read_though_much_of_the_key_is_wrong(read, verdict):
     found, recovered, pairs = privacy_tables({"shuffle": EARLY, "orthogonal": LATE}, {"shuffle": 1, "orthogonal": 1})
-    at = found.patch_size == 4
+    at = (found.patch_size == 4) & (found.steps == "orthogonal")
     found.loc[at & (found.n_encrypted == 10000) & (found.measure == "share_recovered"), "value"] = 1  # exact copies,
     found.loc[at & (found.n_encrypted == 10000) & (found.measure == "recovered_accuracy"), "value"] = 0.85  # as read
     found.loc[at & (found.n_encrypted == 1000) & (found.measure == "recovered_accuracy"), "value"] = read
     found, sentence = verdicts.privacy(found, recovered, pairs, patch_size=4)
     assert found == verdict
     read_from = "1,000" if read > 0.7 else "10,000"
-    then = (
-        ", then 93% (93 to 93%)" if read > 0.7 else ""
-    )  # of the accuracy above guessing, where the key comes later
+    then = ", then 93% (93 to 93%)" if read > 0.7 else ""  # of that above guessing; for the key comes later
     assert f"on average over keys, from 10 (shuffle), {read_from} (orthogonal{then}) images on" in sentence
     assert "by the key alone the verdict would be: supported with limits" in sentence
 
