@@ -61,12 +61,12 @@ KINDS = (  # in the order of measuring
 )
 EXTRA = (  # the same with other ciphers, sizes of change and attacks
     Kind("client", "encrypted model", "autoattack", BOTH[:1], part=10),
-    Kind("provider", "answers", "square", BOTH[1:], part=20),
+    Kind("provider", "answers", "square", BOTH[1:], part=10),
     Kind("client", "encrypted model", "pgd", BOTH, levels=(4,)),
     Kind("provider", "encrypted model", "pgd", ("shuffle",)),
     Kind("client", "encrypted model", "pgd", ("shuffle",)),
     Kind("provider", "encrypted model", "pgd", BOTH, levels=(4,)),
-    Kind("provider", "answers", "square", BOTH[:1], levels=(4,), part=40),
+    Kind("provider", "answers", "square", BOTH[:1], levels=(4,), part=10),
 )
 
 
