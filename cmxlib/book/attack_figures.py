@@ -23,7 +23,7 @@ PUBLIC: Looks = {  # the attacker's public images
     "other classes": (BLUE, "o", "-"),
     "100 images": (SKY, "v", "-"),
     "photos": (ORANGE, "s", "-"),
-    "fontdigits": (RED, "D", "-"),
+    "FontDigits": (RED, "D", "-"),
 }
 THEFTS = {  # what is done with a stolen model: in words, and how it is drawn
     "everything": ("fine-tune everything", BLUE, "o", "-"),
@@ -56,7 +56,7 @@ def attacks(rows: pd.DataFrame, *, patch_size: int = 4) -> Figure:
     rows = rows[rows.neighbours]
     near, at = rows[rows.public == "same data set"], rows[rows.patch_size == patch_size]
     more = near.steps.map({"shuffle+flip": "", "orthogonal": ", orthogonal"})  # of other steps: no name
-    sizes, pair = near.patch_size.astype(str), at[at.steps == "shuffle+flip"]
+    sizes, pair = near.patch_size.astype(str), at[at.steps == "shuffle+flip"].replace("fontdigits", "FontDigits")
     near = near.assign(size=sizes + " × " + sizes + more)
     figure, [axes] = subplots(1, 3, figsize=(11, 4), sharey=True)
     for axis, part, by, looks, title in (
@@ -165,7 +165,7 @@ def repairs(rows: pd.DataFrame) -> Figure:
     axes[0, 0].set(title="encrypted images alone", ylabel="share of the key found, %", ylim=(-4, 104))
     axes[0, 1].set_title("with the encrypted network")
     axes[1, 0].set_ylabel("SSIM of decrypted images × 100")
-    axes[1, 1].legend(loc="lower right", fontsize="small")
+    axes[0, 0].legend(*axes[0, 1].get_legend_handles_labels(), loc="upper left", fontsize="small")
     return figure
 
 

@@ -158,7 +158,7 @@ def anatomy(rows: pd.DataFrame) -> Figure:
         axis.axhline(10, color=GREY, linestyle=":")
         axis.set(xlabel=f"wrong entries of the key, of {3 * size**2}", ylim=(0, 100), title=title)
     panels[0].set_ylabel("accuracy, %")
-    panels[0].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
