@@ -1,6 +1,9 @@
-"""What the tests share: a way to make small notebooks, run or not."""
+"""What the tests share: a way to make small notebooks, run or not, and to run a script in this process."""
 
 import json
+import runpy
+import signal
+import sys
 
 import hypothesis
 import pytest
@@ -56,3 +59,25 @@ def book(tmp_path):
             return target
 
     return Book()
+
+
+@pytest.fixture
+def script(capsys, monkeypatch):
+    """script(path, *arguments) -> (status, standard error) of a program, without the seconds of imports that a process
+    of its own takes; an error that it does not handle is raised."""
+
+    def run(path, *arguments):
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+            status = 0
+        except SystemExit as ended:
+            status = ended.code or 0
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        said = capsys.readouterr().err
+        return (status, said) if isinstance(status, int) else (1, f"{said}{status}\n")
+
+    return run

@@ -251,7 +251,6 @@ PREDICT, SERVE, ASK = "predict.py", "serve/server.py", "serve/client.py http://1
         (f"{SERVE} bad/no-mean.onnx", 1, "no-mean.onnx has a damaged record"),
         (f"{SERVE} locked.onnx --port 99999", 1, "Port 99999 cannot be had"),
         (f"{SERVE} locked.onnx --port -1", 1, "Port -1 cannot be had"),
-        ("serve/start.py none.onnx photos --key my.key", 1, "none.onnx is no ONNX model that can be run"),
         (ASK, 1, "client: http://127.0.0.1:1 gives no answer"),
         (f"{ASK} --load -1", 2, "--load takes seconds, more than 0, not -1"),
         (f"{ASK} --load 0", 2, "--load takes seconds, more than 0, not 0"),
@@ -264,7 +263,7 @@ PREDICT, SERVE, ASK = "predict.py", "serve/server.py", "serve/client.py http://1
         *[("other_protections.py", 1, "This needs tenseal, which is not installed: pip")] * (not TENSEAL),
     ],
 )
-def test_an_example_says_what_is_wrong_with_what_it_is_given(session, cmx, monkeypatch, command, status, said):
+def test_an_example_says_what_is_wrong_with_what_it_is_given(session, cmx, script, monkeypatch, command, status, said):
     monkeypatch.chdir(session[0])
     if not os.path.exists("bad"):
         for folder in ("bad/half", "bad/large"):
@@ -273,10 +272,18 @@ def test_an_example_says_what_is_wrong_with_what_it_is_given(session, cmx, monke
         Path("bad/half/a.png").write_bytes(Path("locked/0.png").read_bytes()[:900])
         Image.new("RGB", (64, 64)).save("bad/a.bmp")
         assert cmx("encrypt-images", "bad/a.bmp", "bad/large/a.png", "--key", "my.key", "--patch", 4)[0] == 0
-    command = [sys.executable, "examples/" + command.split()[0], *command.split()[1:]]
+    program, *arguments = command.split()
+    found, told = script(f"examples/{program}", *arguments)
+    assert found == status and said in told and "Traceback" not in told, told
+
+
+def test_what_the_server_says_is_seen_where_both_are_started(session):
+    """In processes of their own, as all examples are run by the session above."""
+    command = [sys.executable, "examples/serve/start.py", "none.onnx", "photos", "--key", "my.key"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    done = subprocess.run(command, cwd=session[0], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "none.onnx is no ONNX model that can be run" in done.stderr
 
 
 def test_another_key_is_told_on_both_sides(session, client):

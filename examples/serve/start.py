@@ -41,4 +41,4 @@ if __name__ == "__main__":
             status = subprocess.call([sys.executable, str(HERE / "client.py"), url, *sys.argv[2:]])
     except KeyboardInterrupt:
         status = 130
-    sys.exit(status)
+    sys.exit(status if status >= 0 else 128 - status)  # of a client that a signal ended, as a shell says it

@@ -1,6 +1,5 @@
 """The files of sweeps/, as far as one machine can try them."""
 
-import os
 import subprocess
 import sys
 
@@ -131,16 +130,16 @@ REFUSING = "#!/bin/sh\necho invalid partition >&2\nexit 1"
         ("ssh.py depths.toml no.invalid", "", 1, "Cluster failed to start"),
     ],
 )
-def test_a_cluster_that_cannot_be_is_told_in_a_sentence(tmp_path, command, sbatch, status, words):
+def test_a_cluster_that_cannot_be_is_told_in_a_sentence(tmp_path, monkeypatch, script, command, sbatch, status, words):
     if sbatch:
         (tmp_path / "sbatch").write_text(sbatch)
         (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.chdir(SWEEPS)
     program, *arguments = command.split()
-    env = {**os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin"}
-    call = [sys.executable, program, *arguments]
-    done = subprocess.run(call, capture_output=True, text=True, cwd=SWEEPS, env=env, timeout=120)
-    assert done.returncode == status and done.stderr.splitlines()[-1].startswith(f"{program}: "), done.stderr
-    assert words in done.stderr and "Traceback" not in done.stderr
+    found, told = script(program, *arguments)
+    assert found == status and told.splitlines()[-1].startswith(f"{program}: "), told
+    assert words in told and "Traceback" not in told
 
 
 def test_the_pods_of_kubernetes_share_one_checkout_and_meet_at_the_service():

@@ -19,6 +19,8 @@ from PIL import Image, PngImagePlugin
 from safetensors.torch import save
 
 from cmxlib import SecretKey
+from cmxlib.learn import train
+from cmxlib.paths import told
 
 from ..files.test_graphs import far, model
 
@@ -527,11 +529,18 @@ def test_some_of_them_in_a_process_of_their_own(key, tmp_path):
         ("cmxlib key show none.key", 1),
         ("cmxlib study --seeds x", 2),
         ("cmxlib.learn.train --dataset nope --epochs 1 --out o", 1),
-        ("cmxlib.learn.train --dataset fontdigits --epochs 0 --out o", 1),
-        ("cmxlib.learn.train --dataset fontdigits --epochs 1 --out a.png/o", 1),
     ):
         done = subprocess.run([sys.executable, "-m", *command.split()], capture_output=True, text=True)
         assert done.returncode == status and "Traceback" not in done.stderr and done.stderr.count("cmx") <= 3
+
+
+@pytest.mark.parametrize("arguments", ["--epochs 0 --out o", "--epochs 1 --out a.png/o"])
+def test_a_training_that_cannot_be_is_told_in_a_sentence(key, monkeypatch, capsys, arguments):
+    content("a.png", b"no image")()
+    monkeypatch.setattr(sys, "argv", ["train", "--dataset", "fontdigits", *arguments.split()])
+    assert told(train.main, "cmxlib.learn.train") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("cmxlib.learn.train: ") and said.count("\n") == 1 and said.count("cmx") <= 3
 
 
 # -- what is handled right -----------------------------------------------------------------------------------------
