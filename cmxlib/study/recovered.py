@@ -24,13 +24,15 @@ COVARIANCES, COMPONENTS = "covariances", "independent components"
 
 
 def _units(scale: Scale):
-    """Attack and patch size, with as many public and encrypted images as there are; under one key, for others turn the
-    same images only, and the attack with them. Smaller patches than the model's have nothing left to find."""
+    """Attack and patch size, with as many public and encrypted images as there are: the same under each key. So
+    covariances find the same, and have one key; components are found from random starts, another one under each key.
+    Smaller patches than the model's have nothing left to find."""
     attack, own = scale.attack, scale.patch_sizes[0]
     for size in (own, *(size for size in attack.patch_sizes if size > own)):
-        for kind in (COVARIANCES, COMPONENTS):
-            unit = {"attack": kind, "n_public": 10 * attack.public, "patch_size": size, "steps": "orthogonal"}
-            yield {**unit, "n_encrypted": max(attack.victims), "key_seed": 0}
+        for kind, keys in ((COVARIANCES, 1), (COMPONENTS, attack.draws)):
+            for seed in range(keys):
+                unit = {"attack": kind, "n_public": 10 * attack.public, "patch_size": size, "steps": "orthogonal"}
+                yield {**unit, "n_encrypted": max(attack.victims), "key_seed": seed}
 
 
 @functools.lru_cache(maxsize=4)
