@@ -24,15 +24,15 @@ COVARIANCES, COMPONENTS = "covariances", "independent components"
 
 
 def _units(scale: Scale):
-    """Attack and patch size, with as many public and encrypted images as there are: the same under each key. So
-    covariances find the same, and have one key; components are found from random starts, another one under each key.
-    Smaller patches than the model's have nothing left to find."""
-    attack, own = scale.attack, scale.patch_sizes[0]
+    """Attack, patch size and key, with as many public images as there are, and under each key other ones of the test
+    images, half of CIFAR-10's: with the same images another key would change nothing. Smaller patches than the model's
+    have nothing left to find."""
+    attack, own, half = scale.attack, scale.patch_sizes[0], (max(scale.attack.victims) + 1) // 2
     for size in (own, *(size for size in attack.patch_sizes if size > own)):
-        for kind, keys in ((COVARIANCES, 1), (COMPONENTS, attack.draws)):
-            for seed in range(keys):
+        for kind in (COVARIANCES, COMPONENTS):
+            for seed in range(attack.draws):
                 unit = {"attack": kind, "n_public": 10 * attack.public, "patch_size": size, "steps": "orthogonal"}
-                yield {**unit, "n_encrypted": max(attack.victims), "key_seed": seed}
+                yield {**unit, "n_encrypted": half, "key_seed": seed}
 
 
 @functools.lru_cache(maxsize=4)
