@@ -50,7 +50,7 @@ def attacks(rows: pd.DataFrame, *, patch_size: int = 4) -> Figure:
     """Share of the key that an attacker finds from encrypted images alone, from rows of the table `attack_images`.
 
     By steps, by block size, and by the attacker's public images, all but the second for blocks of ``patch_size``; mean
-    and range over draws.
+    over draws, and twice its standard error as a band.
     """
     rows = of_measure(rows, "share_recovered")
     rows = rows[rows.neighbours]
@@ -65,7 +65,7 @@ def attacks(rows: pd.DataFrame, *, patch_size: int = 4) -> Figure:
         (axes[2], pair, "public", PUBLIC, f"by public images, shuffle+flip, blocks of {patch_size}"),
     ):
         axis.set_xscale("log")
-        curves(axis, part, "n_encrypted", by, looks)
+        curves(axis, part, "n_encrypted", by, looks, errorbar=("se", 2))  # the ranges of so many would hide one another
         axis.set(title=title, xlabel="encrypted images seen", ylim=(-4, 104))
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, fontsize="small")
     axes[0].set_ylabel("share of the key found, %")

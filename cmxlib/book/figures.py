@@ -254,7 +254,7 @@ def draw_recorded(scale: str, folder: Path | None = None) -> list[Path]:
 
 def measured_over(rows: pd.DataFrame) -> str:
     """In a line, what rows of a table were measured over: data set, scale, images, keys, draws, seeds."""
-    seeds = sorted({seed for text in rows.seeds for seed in text.split()})
+    seeds = sorted({int(seed) for text in rows.seeds for seed in text.split()})
     names = {"cifar10": "CIFAR-10", "fontdigits": "FontDigits"}
     parts = [
         f"{'/'.join(names.get(name, name) for name in rows.dataset.unique())}, scale {'/'.join(rows.scale.unique())}"
@@ -267,7 +267,9 @@ def measured_over(rows: pd.DataFrame) -> str:
         parts += [f"{between.join(counted)} {name}{'' if counted == ['1'] else 's'}"] if counted else []
         if name == "key" and draws > 1:  # each draw of an attack has a key of its own
             parts[-1] += " a draw"
-    return ", ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"])
+    run = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    named = f"{seeds[0]} to {seeds[-1]}" if run else ", ".join(map(str, seeds))
+    return ", ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {named}"])
 
 
 def claim(paths: Sequence[tuple], classes: Sequence[str]) -> Figure:

@@ -66,7 +66,8 @@ def curves(axis: Axes, rows: pd.DataFrame, x: str, by: str, looks: Looks, **opti
     colours, markers, lines = ({name: looks[name][part] for name in names} for part in range(3))
     dashes = {name: {"--": (4, 1.5), ":": (1, 1.5)}.get(line, "") for name, line in lines.items()}
     looked = {"hue_order": names, "style_order": names, "palette": colours, "markers": markers, "dashes": dashes}
-    band: dict[str, Any] = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.12, "linewidth": 0}}
+    band: dict[str, Any] = {"err_kws": {"alpha": 0.12, "linewidth": 0}}
+    options = {"errorbar": ("pi", 100), **options}
     rows = rows.assign(value=100 * rows.value)
     plain = {"legend": False, "markeredgewidth": 0}
     seaborn.lineplot(rows, x=x, y="value", hue=by, style=by, ax=axis, **looked, **band, **plain, **options)
