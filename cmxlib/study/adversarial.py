@@ -26,6 +26,7 @@ from ..learn.evaluate import accuracy, logits
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.pixels import to_bytes, to_values
+from .images import drawn
 from .scales import Scale, named, trained_model
 from .table import Table, of_attack
 
@@ -162,7 +163,9 @@ def _source(scale, unit, model, victim, cipher):
             return victim, {}
         case "estimated key":
             steps = tuple(unit["steps"].split("+"))
-            seen, public = cipher.encrypt(data.test_images[-SEEN:]), data.train_images[: settings.public]
+            # Other images under each key: with the same ones, another orthogonal key would change nothing.
+            seen = cipher.encrypt(drawn(data.test_images[settings.attacked :], SEEN, unit["key"]))
+            public = data.train_images[: settings.public]
             estimate = ciphertext_only(seen, public, size, steps)
             return decrypt_model(victim, estimate, **data.norm), {"share_recovered": share_recovered(estimate, cipher)}
         case "first layer retrained":
