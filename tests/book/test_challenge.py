@@ -18,7 +18,8 @@ FOLDER = checkout() / "notebooks" / "challenge"
 @pytest.fixture(scope="module")
 def few():
     data = SCALES["quick"].data()
-    return dataclasses.replace(data, train_images=data.train_images[:64], train_labels=data.train_labels[:64])
+    parts = ("train_images", "train_labels", "test_images", "test_labels")
+    return dataclasses.replace(data, **{name: getattr(data, name)[:64] for name in parts})
 
 
 @pytest.mark.parametrize("kind", dict.fromkeys(kind for kind, _ in LOCKS.values()))

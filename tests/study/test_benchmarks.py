@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cmxlib import ConvMixer, PatchCipher, SecretKey
-from cmxlib.study import benchmarks, records, reference
+from cmxlib.study import records, reference
 from cmxlib.study.benchmarks import BENCHMARKS, turns
 from cmxlib.study.scales import SCALES
 from cmxlib.study.table import record
@@ -21,7 +21,7 @@ def test_every_case_is_measured(toy):
     record(table, scale, lambda text: None)
     rows = records.read("quick", "benchmarks")
     assert set(rows.case) == {"rates", "start-up", "layer", "step", "evaluation", "epoch", "encryption", "memory"}
-    assert (rows.value > 0).all()
+    assert (rows.value > 0).all() and (rows[rows.measure == "seconds"].value < 30).all()
     sides = rows[~rows.case.isin(["rates", "start-up"])].groupby("case").contender.apply(set)
     assert all({"cmxlib", "stock"} <= found for found in sides)
 
@@ -53,17 +53,6 @@ def test_the_plain_encryption_shuffles_and_flips_each_block():
     values = torch.minimum(found, 1 - found).sort(dim=-1).values.sum()
     ours = cipher.encrypt(images.float() / 255)
     assert torch.isclose(values, torch.minimum(ours, 1 - ours).sum(), rtol=1e-4)
-
-
-def test_turns_are_of_processes_of_their_own_and_count_no_first_call():
-    found = turns(
-        {
-            name: (name, "step", benchmarks._cases(SCALES["quick"])["step"] | {"patch_size": 4})
-            for name in ("cmxlib", "stock")
-        },
-        2,
-    )
-    assert set(found) == {"cmxlib", "stock"} and all(0 < seconds < 30 for seconds in found.values())
 
 
 def test_a_contender_that_does_not_start_is_named(capfd):

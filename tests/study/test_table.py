@@ -3,6 +3,8 @@
 import dataclasses
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -112,30 +114,36 @@ def test_no_lock_of_a_unit_is_left_when_its_rows_are_in_the_table(toy):
     assert list((records.results_dir("toy") / ".toy.parts").iterdir()) == []
 
 
-PROCESS = """
-import dataclasses, pathlib, sys, time
-from cmxlib import paths
-from cmxlib.study import records
-from cmxlib.study.table import Table, record
-from cmxlib.study.scales import SCALES
-paths.ROOT = pathlib.Path(sys.argv[1])
-def measure(scale, unit):
+def slowly(scale, unit):
     time.sleep(0.05)
     yield {"measure": "m", "value": 1}
-over = lambda scale, unit: {"dataset": "none", "settings": {}, "seeds": 0, "n_images": 1}
-toy = dataclasses.replace(SCALES["quick"], name="toy")
-record(Table("toy", lambda scale: [{"a": a} for a in range(12)], measure, over), toy)
+
+
+def twelve():
+    return dataclasses.replace(toy_table(slowly), units=lambda scale: [{"a": a} for a in range(12)])
+
+
+PROCESS = """
+import dataclasses, pathlib, sys
+from cmxlib import paths
+from cmxlib.study.scales import SCALES
+from cmxlib.study.table import record
+from tests.study.test_table import twelve
+paths.ROOT = pathlib.Path(sys.argv[1])
+record(twelve(), dataclasses.replace(SCALES["quick"], name="toy"))
 """
 
 
-def test_two_processes_at_once_measure_each_unit_once(tmp_path, monkeypatch):
-    command = [sys.executable, "-c", PROCESS, str(tmp_path)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
+def test_two_processes_at_once_measure_each_unit_once(toy):
+    """This one, and another that has begun."""
+    command, said = [sys.executable, "-u", "-c", PROCESS, str(paths.ROOT)], []
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as other:
+        said.append(other.stdout.readline())
+        record(twelve(), toy, said.append)
+        said.append(other.communicate()[0])
+    assert other.returncode == 0
     assert sorted(records.read("toy", "toy").a) == list(range(12))
-    assert sum(text.count("toy: ") for text in said) == 12  # what the one measured, the other did not
+    assert "".join(said).count("toy: ") == 12  # what the one measured, the other did not
 
 
 def test_a_part_of_a_unit_that_is_no_longer_asked_for_is_collected_too(toy):
