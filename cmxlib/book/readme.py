@@ -15,7 +15,7 @@ from pathlib import Path
 from .. import __version__
 from ..paths import checkout, write_text
 from ..study.records import read, table_path, uninterrupted
-from . import cards, chapters, claims
+from . import cards, chapters, claims, verdicts
 from .summaries import duration, of_measure, recorded_differences, speed_table
 from .summaries import main_table as accuracies
 
@@ -77,13 +77,18 @@ def verdict() -> str:
         "protection of the model": "It protects the model",
         "defence against adversarial examples": "It defends against adversarial examples",
     }
-    found = {name: claims.judge(by_text[text])[0] for name, text in uses.items()}
-    said = _list([f"{name} is **{judged}**" for name, judged in found.items()])
+    found = {name: claims.judge(by_text[text]) for name, text in uses.items()}
+    said = _list([f"{name} is **{judged}**" for name, (judged, *_) in found.items()])
+    *_, at = found["privacy of images"]
+    stand = verdicts.never_found(read(at, "attack_images"), read(at, "recovered")) if at else {}
+    held = _list([f"{steps} with blocks of {size}" for size, steps in stand])
     return (
         "**What it gives:** that the encrypted network with the correct key performs exactly like the plain one, "
         f"without any training, is **{exact}** by the rows recorded at scale {scale}. **What it does not give:** "
         "security to rely on; of the three uses that the field has studied such encryption for, under the attacks of "
-        f"chapters 7 to 9, {said}, and all of this is a study, not protection for production."
+        f"chapters 7 to 9, on networks with patches of {claims.PATCH_SIZE}, {said}. "
+        + (f"Of the keys that were attacked, these were not found from images alone: {held}. " if held else "")
+        + "All of this is a study, not protection for production."
     )
 
 
@@ -109,7 +114,7 @@ def speed() -> str:
     return (
         f"On a CPU ({device}) a training step of the largest network is quicker than by torch's own modules, "
         f"{_list(ratios)}: the least of {steps.starts.min()} starts, the reference in a process that never imports "
-        "cmxlib. Processors without instructions for bfloat16 gain about half as much. "
+        "cmxlib. Processors without instructions for bfloat16 gain less; no row tells how much. "
         "[Chapter 2](notebooks/02_training.ipynb) shows where the time goes, `make bench` measures it anew."
     )
 
@@ -121,7 +126,8 @@ def limits() -> str:
     rows = read("paper", "limits")
     units = of_measure(rows[rows.case == "units"], "seconds_a_unit").set_index("processes").value
     parts = rows[rows.case == "parts"].set_index("measure").value
-    n_units, n_parts = (int(rows[rows.case == case].n.iloc[0]) for case in ("units", "parts"))
+    count = rows.groupby("case").n.first()
+    n_units, n_parts, n_work = (int(count.get(case, 0)) for case in ("units", "parts", "work"))
     lines = [
         f"| {n_units:,} units that compute nothing | time of each |",
         "|---|---:|",
@@ -136,15 +142,17 @@ def limits() -> str:
     if len(shards):
         gains = [f"{times[1] / times[2]:.2f} times" for times in (work, shards)]
         efficiency = [
-            f"Units that compute for {duration(work[0])} are done {gains[0]} as quickly by two of Dask's workers as by "
-            f"one; two processes without a scheduler, by `--shard`, do them {gains[1]} as quickly as one. "
-            f"So two workers have {shards[2] / work[2]:.0%} of the speed of two such processes, once they have begun: "
-            f"the first units of both take {duration(starts.max())}.",
+            f"{n_work:,} units that compute for {duration(work[0])} each, run once, are done {gains[0]} as quickly by "
+            f"two of Dask's workers as by one; two processes without a scheduler, by `--shard`, do them {gains[1]} as "
+            f"quickly as one. So two workers have {shards[2] / work[2]:.0%} of the speed of two such processes, once "
+            f"they have begun: the first units of both take {duration(starts.max())}.",
             "",
         ]
     training = of_measure(read("small", "training"), "seconds")
     seconds = training[training.seed == training.seed.min()].groupby("patch_size").value.agg(uninterrupted).min()
-    slowest = units[units.index > 0].max()
+    by_dask = units[units.index > 0]
+    slowest = by_dask.max()
+    handed = _list([f"{1 / t:.0f} (workers: {n})" for n, t in by_dask.items()])
     grid = "; ".join(f"{n}: {10_000 / n * (seconds + slowest) / 3600:,.0f} h" for n in (1, 10, 100))
     return "\n".join(
         [
@@ -155,9 +163,9 @@ def limits() -> str:
             f"{duration(parts.status_seconds)}, to make one table of them {duration(parts.collect_seconds)}, and the "
             f"process needs at most {parts.peak_megabytes:,.0f} MB.",
             "",
-            f"So the scheduler hands out {1 / slowest:.0f} units a second. If each of 10,000 units is a training of "
-            f"the small network ({duration(seconds)} on one core of the machine that recorded it), they take, by "
-            f"workers: {grid}. By the same arithmetic the scheduler would be the limit from about "
+            f"So the scheduler hands out {handed} units a second, in one run each. If each of 10,000 units is a "
+            f"training of the small network ({duration(seconds)} on one core of the machine that recorded it), they "
+            f"take, by workers: {grid}. By the same arithmetic the scheduler would be the limit from about "
             f"{float(f'{seconds / slowest:.1g}'):,.0f} workers on; then `--shard`, which needs none, or units that do "
             "more. That is computed from one machine, not measured: how many workers a scheduler can connect to "
             "was not tried.",

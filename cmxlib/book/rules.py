@@ -165,8 +165,8 @@ def free_inference(cost: pd.DataFrame) -> tuple[str, str]:
     ratio = encrypted.median() / plain.median()
     ranges = [f"{duration(times.min())} to {duration(times.max())}" for times in (encrypted, plain)]
     return SUPPORTED if ratio <= 1.05 else LIMITS if ratio <= 1.2 else REFUTED, (
-        f"{_of(cost)}: 2,000 images take {ranges[0]} encrypted and {ranges[1]} plain ({len(plain)} runs; medians "
-        f"{ratio - 1:+.1%}); "
+        f"{_of(cost)}: the arithmetic is the same, with other numbers in one layer; 2,000 images take {ranges[0]} "
+        f"encrypted and {ranges[1]} plain ({len(plain)} runs; medians {ratio - 1:+.1%}); "
         f"who sends them has to encrypt them: {duration(seconds['encrypt 2,000 images'].median())} for all, "
         f"{duration(seconds['encrypt one image'].median())} for one alone."
     )
@@ -243,7 +243,7 @@ def repairs_hold(repairs: pd.DataFrame) -> tuple[str, str]:
     Of several attacks that need no more than images, the one that needs the fewest counts.
 
     A key counts as found from the number on from which nine tenths of it are found on average over draws, with that
-    number and all larger ones that were tried.
+    number and all larger ones that were tried. What comes back is not judged here, as it is by `verdicts.privacy`.
     """
     return _repairs_hold(repairs, IMAGES_ALONE)
 

@@ -107,25 +107,34 @@ def _listed(read, keys, left) -> str:
     return f"from {', '.join(said)} images on"
 
 
-def _standing(images, recovered, own) -> str:
-    """In words, what no number of images gave away at other patch sizes, and what the best attack made of it."""
+def never_found(images: "pd.DataFrame", recovered: "pd.DataFrame") -> dict[tuple[int, str], "pd.DataFrame"]:
+    """By patch size and steps, the rows of all attacks on those keys of which no number of images gave nine tenths."""
     import pandas as pd
 
-    public, said = json.loads(images.settings.iloc[0])["public"], []
-    measures = "share_recovered", "recovered_accuracy"
-    near = pd.concat([from_images_alone(images, name) for name in measures])
+    public = json.loads(images.settings.iloc[0])["public"]
+    near = pd.concat([from_images_alone(images, name) for name in ("share_recovered", "recovered_accuracy")])
     tried = pd.concat([near.assign(attack="covariances", n_public=public), recovered], ignore_index=True)
-    for (size, steps), rows in tried[tried.patch_size != own].groupby(["patch_size", "steps"]):
-        shares = rows[(rows.n_public == public) & (rows.measure == measures[0])]
-        if not found_from(shares, "n_encrypted"):
+    return {
+        names: rows
+        for names, rows in tried.groupby(["patch_size", "steps"])
+        if not found_from(of_measure(rows[rows.n_public == public], "share_recovered"), "n_encrypted")
+    }
+
+
+def _standing(images, recovered, own) -> str:
+    """In words, what no number of images gave away at other patch sizes, and what the best attack made of it."""
+    said = ""
+    for (size, steps), rows in never_found(images, recovered).items():
+        if size != own:
             means = rows.groupby(["measure", "attack", "n_public", "n_encrypted"]).value.mean()
-            (_, n_public, n), share = (means[measures[0]].idxmax(), means[measures[0]].max())
-            said.append(
-                f" Patches of {size}: never found: {steps}, of which {n:,} images gave {share:.0%} by the best attack "
-                f"(mean over keys, {n_public:,} public images); the plain network, of patches of {own}, classifies up "
-                f"to {means[measures[1]].max():.0%} of what comes back, by the best attack for that."
+            shares, read = means["share_recovered"], means["recovered_accuracy"]
+            _, n_public, n = shares.idxmax()
+            said += (
+                f" Patches of {size}: never found: {steps}, of which {n:,} images gave {shares.max():.0%} by the best "
+                f"attack (mean over keys, {n_public:,} public images); the plain network, of patches of {own}, "
+                f"classifies up to {read.max():.0%} of what comes back, by the best attack for that."
             )
-    return "".join(said)
+    return said
 
 
 def model_protection(

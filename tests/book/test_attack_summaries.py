@@ -65,8 +65,8 @@ STRONG = {f"{setting} {knowledge}": 0.7 for setting, knowledge, _ in LEFT} | {"p
 def test_the_defence_is_as_good_as_against_its_best_attacker_without_the_key(changes, verdict):
     found, sentence = verdicts.adversarial_defence(adversarial_rows(**changes))
     assert found == verdict
-    assert "100 to 100 images, of which 85 to 85% were classified rightly before" in sentence
-    assert "leave 1.5%, noise 82.5%" in sentence and "decrypt" not in sentence and "over 2 keys" in sentence
+    assert "of images of which 85 to 85% were classified rightly before" in sentence and "decrypt" not in sentence
+    assert "leave 1.5%, noise 82.5%" in sentence and "(shuffle, 2 keys, 100 images, 95% interval" in sentence
 
 
 def test_a_half_recorded_table_gives_no_verdict():
