@@ -82,13 +82,26 @@ def verdict() -> str:
     *_, at = found["privacy of images"]
     stand = verdicts.never_found(read(at, "attack_images"), read(at, "recovered")) if at else {}
     held = _list([f"{steps} with blocks of {size}" for size, steps in stand])
+    theft = _theft(found["protection of the model"][2])
     return (
         "**What it gives:** that the encrypted network with the correct key performs exactly like the plain one, "
         f"without any training, is **{exact}** by the rows recorded at scale {scale}. **What it does not give:** "
         "security to rely on; of the three uses that the field has studied such encryption for, under the attacks of "
         f"chapters 7 to 9, on networks with patches of {claims.PATCH_SIZE}, {said}. "
         + (f"Of the keys that were attacked, these were not found from images alone: {held}. " if held else "")
-        + "All of this is a study, not protection for production."
+        + f"{theft}All of this is a study, not protection for production."
+    )
+
+
+def _theft(scale: str) -> str:
+    """In words, what a thief gets of a network, from the rows of a scale, or "" where there are none."""
+    if not scale:
+        return ""
+    rows = read(scale, "stolen_heldout")
+    by_cipher, new, _ = verdicts.from_heldout(rows, worth=0)
+    return (
+        f"Of a network of scale {scale} a thief got {min(by_cipher):.0%} to {max(by_cipher):.0%} accuracy, by cipher, "
+        f"with {rows.n_plain.max():,} images that it never saw; without a theft they gave {new:.0%}. "
     )
 
 

@@ -162,7 +162,7 @@ def model_protection(
     worth = GUESSING + FOUND * (plain - GUESSING)
     opened = best[(best.index <= MANY) & (best >= worth) & (new.reindex(best.index) < worth)]
     gain = (best - new).dropna()
-    unseen, new_of_unseen, said = _from_heldout(heldout, worth)
+    unseen, new_of_unseen, said = from_heldout(heldout, worth)
     if len(opened) and unseen.min() >= worth > new_of_unseen:
         verdict = REFUTED
     else:
@@ -182,7 +182,7 @@ def model_protection(
     )
 
 
-def _from_heldout(heldout, worth) -> tuple["pd.Series", float, str]:
+def from_heldout(heldout, worth) -> tuple["pd.Series", float, str]:
     """With the largest budget, from images that the network was not trained on: the accuracy that the best method
     reaches under each cipher, that of the better new network, and both in words."""
     rows = of_measure(heldout, "accuracy")

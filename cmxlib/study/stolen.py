@@ -25,7 +25,7 @@ from .table import Table, of_attack
 if TYPE_CHECKING:
     import pandas as pd
 
-DRAWS = 3  # each with a key of its own: they are trainings
+DRAWS, HELDOUT_DRAWS = 2, 3  # each with a key of its own; they are trainings
 LONGER = "embedding anew", "from nothing"
 GENTLE = 0.005  # a learning rate as one takes it to go on training what is trained already
 RATES = 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32
@@ -246,7 +246,7 @@ def _heldout_units(scale: Scale):
     return [
         {"steps": steps, "method": method, "n_plain": _middle(scale.attack), "budget": budget, "draw": draw}
         for steps, method, budget in tried
-        for draw in range(min(scale.attack.draws, DRAWS))
+        for draw in range(min(scale.attack.draws, HELDOUT_DRAWS))
     ]
 
 
