@@ -55,7 +55,7 @@ KINDS = (  # in the order of measuring
     Kind("client", "encrypted model", "pgd", BOTH, keys=3, finer=5),
     Kind("none", "plain model", "noise", levels=(8, 4)),
     Kind("client", "estimated key", "pgd", BOTH, keys=3),
-    Kind("provider", "encrypted model", "pgd", BOTH, keys=3, finer=5),
+    Kind("provider", "encrypted model", "pgd", BOTH, part=5, keys=3, finer=5),
     Kind("provider", "own model", "pgd", BOTH[:1], levels=(8, 4)),
     Kind("provider", "first layer retrained", "pgd", BOTH[:1]),
     Kind("provider", "answers", "square", BOTH[:1], part=10, keys=3, finer=10),
@@ -64,9 +64,9 @@ EXTRA = (  # the same with other ciphers, sizes of change and attacks
     Kind("client", "encrypted model", "autoattack", BOTH[:1], part=10),
     Kind("provider", "answers", "square", BOTH[1:], part=10),
     Kind("client", "encrypted model", "pgd", BOTH, levels=(4,)),
-    Kind("provider", "encrypted model", "pgd", ("shuffle",)),
+    Kind("provider", "encrypted model", "pgd", ("shuffle",), part=5),
     Kind("client", "encrypted model", "pgd", ("shuffle",)),
-    Kind("provider", "encrypted model", "pgd", BOTH, levels=(4,)),
+    Kind("provider", "encrypted model", "pgd", BOTH, levels=(4,), part=5),
     Kind("provider", "answers", "square", BOTH[:1], levels=(4,), part=10),
 )
 
