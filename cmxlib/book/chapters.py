@@ -127,9 +127,10 @@ def reading(notebook: dict) -> dict[str, int]:
     for cell in notebook["cells"]:
         text = source(cell)
         if cell["cell_type"] == "markdown":
-            if re.search(r"^#+ Exercises?\b", text, re.MULTILINE):
-                break
+            text, *after = re.split(r"^#+ Exercises?\b", text, maxsplit=1, flags=re.MULTILINE)
             words += len(re.sub(r"\]\([^)]*\)|<[^>]+>|\$[^$]*\$", " ", text).split())
+            if after:
+                break
         elif not {"hide-input", "parameters"} & set(tags(cell)) and not re.match(r"(import|from) ", text):
             lines += sum(bool(line.strip()) for line in text.splitlines())
         pictures += any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))

@@ -265,9 +265,12 @@ def test_counting_exercises_and_compared_cells():
 def test_reading_ends_where_exercises_begin():
     shown = [("markdown", "word " * 400, (), ""), ("code", "x = 1\n\ny = 2\n" * 10, (), "")]
     hidden = [("code", "import os\n" * 90, (), ""), ("code", "z = 3\n" * 90, ("hide-input",), "")]
-    after = [("markdown", "## Exercises\n" + "word " * 400, (), ""), ("code", "w = 4\n" * 90, (), "")]
+    after = [
+        ("markdown", "word " * 200 + "\n\n## Exercises\n\n" + "word " * 400, (), ""),
+        ("code", "w = 4\n" * 90, (), ""),
+    ]
     notebook = make_notebook([*shown, *hidden, *after])
-    assert chapters.reading(notebook) == {"words": 400, "lines": 20, "pictures": 0, "minutes": 3}
+    assert chapters.reading(notebook) == {"words": 600, "lines": 20, "pictures": 0, "minutes": 4}
 
 
 def test_minutes_are_those_of_words_and_lines():
