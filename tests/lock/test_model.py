@@ -503,7 +503,7 @@ class Paired(nn.Module):
 def test_the_report():
     net, cipher, x = small_net(), PatchCipher(KEY, 4), images()
     report = verify(net, encrypt_model(net, cipher, **UNEQUAL), cipher, x, **UNEQUAL)
-    assert report.startswith("0 of 3 predictions differ") and "changed: 0.weight, 0.bias;" in report
+    assert report.startswith("Equal: 0 of 3 predictions differ") and "changed: 0.weight, 0.bias;" in report
     pair = Paired(net), Paired(encrypt_model(net, cipher, **UNEQUAL))
     assert (
         verify(*pair, cipher, x, **UNEQUAL, take=lambda output: output[1]).splitlines()[:3] == report.splitlines()[:3]
@@ -511,4 +511,8 @@ def test_the_report():
     with pytest.raises(ValueError, match="gives tuple: take= must say where its logits are"):
         verify(*pair, cipher, x, **UNEQUAL)
     wrong = verify(net, net, cipher, x, **UNEQUAL)
-    assert "changed: nothing" in wrong and float(wrong.split("largest difference of a logit ")[1].split(",")[0]) > 1e-3
+    assert (
+        wrong.startswith("NOT EQUAL: ")
+        and "changed: nothing" in wrong
+        and float(wrong.split("largest difference of a logit ")[1].split(",")[0]) > 1e-3
+    )
