@@ -77,6 +77,8 @@ def numbers(text: str) -> tuple[int, ...]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
+        if re.search(r"required: .*\b(OUT|file|encrypted)\b", message):
+            message += " (a name that begins with a dash is given as ./-NAME)"
         super().error(printable(message))
 
 

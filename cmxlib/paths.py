@@ -185,6 +185,12 @@ def free(path: Path) -> None:
         raise FileExistsError(f"{path} exists already: give --force to replace it, or name another output.")
 
 
+def not_itself(source: Path, target: Path) -> None:
+    """ValueError where an output would take the place of its input; in place of a link, only the link is lost."""
+    if source.exists() and os.path.lexists(target) and os.path.samestat(os.stat(source), os.lstat(target)):
+        raise ValueError(f"{target} is the input itself: name another output.")
+
+
 def _link(temporary, path):
     """Give a file its name, unless that is taken."""
     free(path)

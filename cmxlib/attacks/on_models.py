@@ -120,7 +120,7 @@ def gradient_search(
     scores = (0.1 * torch.randn(n, n, generator=generator)).requires_grad_()
     leaning = 0.1 * torch.randn(n, generator=generator)
     if flipped is not None:
-        leaning = torch.where(torch.from_numpy(flipped), -10.0, 10.0)
+        leaning = torch.where(torch.tensor(flipped), -10.0, 10.0)
     learned = [scores] if flipped is not None else [scores, leaning.requires_grad_()]
     optimizer = torch.optim.Adam(learned, lr=lr)
     mu, sigma = (torch.tensor(v).repeat_interleave(size**2) for v in (mean, std))

@@ -14,7 +14,7 @@ import torch
 from ..lock.pixels import to_bytes
 from ..paths import free, out_of_memory, regular, replacing, write_text
 from .pictures import Job, newest, not_older
-from .record import LARGEST, Record, check, encrypted_already, parse
+from .record import LARGEST, Record, check, encrypted_already, exists, parse
 
 _AT_ONCE = 2**24  # values that are encrypted at once
 
@@ -41,8 +41,9 @@ def opened(path: Path) -> Any:
     except Exception as error:  # whatever the parser says of a damaged header
         if isinstance(error, OSError) or out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"{path} is no array of numbers in .npy format, or is damaged ({reason}).") from error
+        raise ValueError(
+            f"{path} is no array of numbers in .npy format, or is damaged or cut off: save it anew, by numpy.save."
+        ) from error
     if not array.size:
         raise ValueError(f"{path} holds no image: its shape is {array.shape}.")
     if array.dtype.name not in ("uint8", "float16", "float32", "float64") or array.ndim not in (3, 4):
@@ -56,13 +57,16 @@ def convert(source: Path, target: Path, job: Job) -> bool:
     """Encrypt or decrypt an array; whether there was anything to do."""
     if target.suffix != ".npy":
         raise ValueError(f"{target} is no name for an array: name a .npy.")
-    if (target.exists() or target.is_symlink()) and not job.force:
-        found = recorded(target) if target.exists() else None
-        same = found and found.settings() == replace(job.record, encrypted=not job.decrypt)
+    found = recorded(source)
+    if not job.decrypt and found and found.encrypted:
+        raise encrypted_already(source, found)
+    if os.path.lexists(target) and not job.force:
+        there = recorded(target) if target.exists() else None
+        same = there and there.settings() == replace(job.record, encrypted=not job.decrypt)
         if same and os.stat(target).st_mtime_ns >= newest(source):
             return False
-        free(target)
-    array, found = opened(source), recorded(source)
+        raise exists(target, there, job.record)
+    array = opened(source)
     if job.record.resize or job.record.crop or job.pad:
         raise ValueError(f"{source} is an array: resize, crop and pad it before.")
     if job.decrypt:
@@ -74,8 +78,6 @@ def convert(source: Path, target: Path, job: Job) -> bool:
             raise ValueError(f"{source} is decrypted already.")
         check(found, job.record, str(source))
         record = found
-    elif found and found.encrypted:
-        raise encrypted_already(source, found)
     else:
         record = replace(job.record, dtype=array.dtype.name, mode="L" if array.shape[-3] == 1 else None)
     try:

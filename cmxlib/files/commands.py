@@ -162,11 +162,10 @@ def _key_show(args):
 
 
 def _encrypt_images(args):
-    from ..lock.patch import PatchCipher
     from . import pictures, record
 
     key = load_key(args.key)
-    cipher = PatchCipher(key, args.patch, steps=args.steps or ("shuffle", "flip"))
+    cipher = record.cipher_of(key, args.patch, args.steps or ("shuffle", "flip"))
     how = {"resize": args.resize, "crop": args.crop, "resample": args.resample if args.resize else None}
     job = pictures.Job(cipher, record.of(key, cipher, **how), pad=args.pad, force=args.force)
     note = " Resizing, cropping or saving them as JPEG from here on would make them useless to model and key."
@@ -174,14 +173,13 @@ def _encrypt_images(args):
 
 
 def _decrypt_images(args):
-    from ..lock.patch import PatchCipher
     from . import folders, pictures, record
 
     key = load_key(args.key)
     found = folders.first_record(args.input)
     asked = record.Record(key.fingerprint, args.steps or found.steps, args.patch or found.patch)
     record.check(found, asked, str(args.input))
-    cipher = PatchCipher(key, found.patch, steps=found.steps)
+    cipher = record.cipher_of(key, found.patch, found.steps)
     job = pictures.Job(cipher, found.settings(), decrypt=True, force=args.force)
     return _images(args, job, "decrypted", "")
 
@@ -267,9 +265,11 @@ def load_key(path: Path) -> "SecretKey":
 
 def _ask(prompt):
     import getpass
+    import warnings
 
     try:
-        return getpass.getpass(prompt)
+        with warnings.catch_warnings(action="ignore", category=getpass.GetPassWarning):  # getpass prints it as well
+            return getpass.getpass(prompt)
     except EOFError:
         raise ValueError("No passphrase was given: type it when it is asked for.") from None
 

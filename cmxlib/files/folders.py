@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..paths import NOT_ENOUGH, need, out_of_memory, sentence, sweep
+from ..paths import NOT_ENOUGH, need, not_itself, out_of_memory, sentence, sweep
 from . import pictures
 from .pictures import Job
 from .record import Record
@@ -77,6 +77,7 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
             raise FileNotFoundError(2, "No such file or folder", str(source))
         if target.is_dir():
             target = target / _renamed(source.name)
+        not_itself(source, target)
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
         *_, changed = convert(source, target, job)

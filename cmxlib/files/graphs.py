@@ -45,7 +45,7 @@ class OnnxFile:
         except (self._onnx.checker.ValidationError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no valid ONNX model ({_short(error)}): export it again.") from error
         except Exception as error:  # whatever the parser says; its class is protobuf's own
-            if out_of_memory(error):
+            if isinstance(error, FileNotFoundError) or out_of_memory(error):
                 raise
             raise ValueError(f"{path} is no ONNX model, or is damaged: export it again.") from error
         self._graph = self._model.graph
@@ -311,7 +311,10 @@ class OnnxFile:
             if place is None or len(set(keys)) < len(keys):
                 raise ValueError(f"the place of {tensor.name} is not told, or twice")
             path = folder / place.value
-            if place.value != os.path.basename(place.value) or path.is_symlink() or not path.is_file():
+            inside = place.value and place.value == os.path.basename(place.value) and place.value.isprintable()
+            if inside and not os.path.lexists(path):
+                raise FileNotFoundError(f"The data of {self.path} is not beside it: put its file {place.value} there.")
+            if not inside or path.is_symlink() or not path.is_file():
                 raise ValueError(f"the data of {tensor.name} is not in a file of the model's own folder")
             offset, length = self._range(tensor)
             if offset < 0 or length < 0 or offset + length > path.stat().st_size:

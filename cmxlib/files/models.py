@@ -17,7 +17,7 @@ from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model
 from ..lock.patch import PatchCipher
 from ..lock.tokens import MOST_OTHERS
-from ..paths import free
+from ..paths import free, not_itself
 from . import record
 from .checkpoints import Safetensors, TorchFile, Values
 from .record import Record
@@ -111,7 +111,7 @@ def cipher_of(found: Record, key: SecretKey, asked: Asked, where: Path) -> Patch
     told = {name: getattr(asked, name) for name in ("mean", "std", "layers", "order", "image_size")}
     record.check(found, Record(key.fingerprint, steps, patch, **told), str(where))
     _check_needed(found, asked)
-    return PatchCipher(key, found.patch, steps=found.steps)
+    return record.cipher_of(key, found.patch, found.steps)
 
 
 def _check_needed(made: Record, asked: Asked) -> None:
@@ -128,6 +128,7 @@ def _check_needed(made: Record, asked: Asked) -> None:
 def _check_target(source, target, force):
     if _suffix(source) != target.suffix.lower():
         raise ValueError(f"{target} must end in {source.suffix}, as {source} does, for the file's kind stays.")
+    not_itself(source, target)
     if not force:
         free(target)
 
@@ -163,7 +164,7 @@ def _told(file, key, asked: Asked) -> tuple[PatchCipher, Record]:
     shapes = [file.shapes()[tensor_name(name)] for name in names]
     if len(sizes := set(map(_patch, shapes))) > 1:
         raise ValueError(f"The layers {', '.join(names)} have patches of several sizes: encrypt models of one size.")
-    cipher = PatchCipher(key, sizes.pop(), steps=asked.steps or DEFAULT_STEPS)
+    cipher = record.cipher_of(key, sizes.pop(), asked.steps or DEFAULT_STEPS)
     linear = any(len(shape) == 2 for shape in shapes)
     how = {"order": _order(file, asked) if linear else None, "norm": _norm(file, names), "image_size": asked.image_size}
     return cipher, record.of(key, cipher, mean=asked.mean, std=asked.std, layers=names, **how)

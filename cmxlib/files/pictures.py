@@ -20,7 +20,7 @@ import numpy as np
 
 from ..lock.patch import PatchCipher, block_entries, entry_table
 from ..paths import need, out_of_memory, regular, replacing
-from .record import NAME, Record, check, encrypted_already, parse
+from .record import NAME, Record, check, encrypted_already, exists, parse
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -89,12 +89,14 @@ def is_done(target: Path, source: Path, job: Job) -> bool:
         found = recorded(target)
     except (ValueError, OSError):
         found = None
-    if found and found.settings() == replace(job.record, encrypted=not job.decrypt):
-        if made >= newest(source):
-            return True
+    same = found and found.settings() == replace(job.record, encrypted=not job.decrypt)
+    if same and made >= newest(source):
+        return True
+    if not job.decrypt and (mine := recorded(source)) and mine.encrypted:  # no --force would help
+        raise encrypted_already(source, mine)
+    if same:
         raise FileExistsError(f"{target} is older than {source}: give --force to make it anew.")
-    how = f", encrypted with the key {found.key}" if found and found.encrypted and found.key != job.record.key else ""
-    raise FileExistsError(f"{target} exists already{how}: give --force to replace it, or name another output.")
+    raise exists(target, found, job.record)
 
 
 def newest(path: Path) -> int:
@@ -205,9 +207,10 @@ def _encrypted(image, found, path, job):
     h, w = original = pixels.shape[:2]
     if h % block or w % block:
         if not job.pad:
+            way_out = "--crop N to cut a square out of its middle" if min(h, w) >= block else "--resize N to enlarge it"
             raise ValueError(
-                f"{path} is {w} x {h}, which patches of {block} do not divide: give --crop N to cut a square out of "
-                "its middle, or --pad to add copies of its last row and column, which decryption removes."
+                f"{path} is {w} x {h}, which patches of {block} (--patch) do not fill: give {way_out}, or --pad to add "
+                "copies of its last row and column, which decryption removes."
             )
         pixels = np.pad(pixels, ((0, -h % block), (0, -w % block), (0, 0)), "edge")
     size, pixels = pixels.shape[:2], scramble(pixels, job.cipher)

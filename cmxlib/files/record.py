@@ -69,6 +69,14 @@ class Record:
         return zlib.crc32(values, so_far)
 
 
+def cipher_of(key: SecretKey, patch: int, steps: tuple[str, ...]) -> PatchCipher:
+    """The cipher of a command, whose arguments are called otherwise than those of the library."""
+    try:
+        return PatchCipher(key, patch, steps=steps)
+    except ValueError as error:
+        raise ValueError(str(error).replace("patch_size or block_size", "--patch")) from None
+
+
 def of(key: SecretKey, cipher: PatchCipher, **how: Any) -> Record:
     """The record of what this key and cipher encrypt."""
     return Record(key.fingerprint, cipher.steps, cipher.patch_size, **how)
@@ -141,6 +149,19 @@ def encrypted_already(path: Path, found: Record) -> ValueError:
 
 def check(found: Record, asked: Record, where: str) -> None:
     """ValueError that says what was used and what was asked for, where the two differ."""
+    if how := difference(found, asked):
+        raise ValueError(f"{where} was encrypted with {how}.")
+
+
+def exists(target: Path, found: Record | None, asked: Record) -> FileExistsError:
+    """What is said of an output that stands there already and is not what was asked for."""
+    how = difference(found, asked) if found and found.encrypted else ""
+    how = f", encrypted with {how}" if how else ""
+    return FileExistsError(f"{target} exists already{how}: give --force to replace it, or name another output.")
+
+
+def difference(found: Record, asked: Record) -> str:
+    """What was used, "not" what was asked for; empty where nothing differs that both tell."""
     said = {
         "key": lambda v: f"the key {v}",
         "steps": lambda v: f"--steps {','.join(v)}",
@@ -154,4 +175,5 @@ def check(found: Record, asked: Record, where: str) -> None:
     for name, say in said.items():
         one, other = getattr(found, name), getattr(asked, name)
         if one is not None and other is not None and one != other:
-            raise ValueError(f"{where} was encrypted with {say(one)}, not with {say(other)}.")
+            return f"{say(one)}, not with {say(other)}"
+    return ""

@@ -70,13 +70,25 @@ class ConvMixer(nn.Sequential):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if _is_traced(x):
             return super().forward(x)
-        if x.dim() == 4 and isinstance(self[0], nn.Conv2d) and min(x.shape[2:]) < max(self[0].kernel_size):
-            raise ValueError(
-                f"Images must be as large as a patch, {self[0].kernel_size[0]} pixels, or larger, but these are "
-                f"{x.shape[2]} x {x.shape[3]}: resize or pad them first."
-            )
+        self.check_shape(x)
+        held = next(self.parameters(), x).dtype
+        if x.dtype != held and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"The network computes in {held}, but the images are {x.dtype}: normalise them to {held}.")
         quick = _fits(x, self[0]) and _is_untouched(self, x.dtype)
         return products(self, x) if quick else super().forward(x)
+
+    def check_shape(self, x: torch.Tensor) -> None:
+        """ValueError where images (N, C, H, W) have other channels than the network, or patches do not fill them."""
+        first = self[0]
+        if x.dim() != 4 or type(first) is not nn.Conv2d or first.kernel_size != first.stride:
+            return
+        if x.shape[1] != first.in_channels:
+            raise ValueError(f"The network takes images of {first.in_channels} channels, but these have {x.shape[1]}.")
+        if any(n < size or n % size for n, size in zip(x.shape[2:], first.kernel_size, strict=True)):
+            raise ValueError(
+                f"Images must be filled by the network's patches of {first.kernel_size[0]} pixels, but these are "
+                f"{x.shape[2]} x {x.shape[3]}: crop, resize or pad them first."
+            )
 
 
 def _is_traced(x):

@@ -13,6 +13,7 @@ from ..lock.patch import PatchCipher
 from ..lock.probe import evaluating
 from ..lock.use import Take, taken
 from ..paths import need
+from .convmixer import ConvMixer
 from .data import Dataset
 from .device import memory_for
 
@@ -59,8 +60,12 @@ def logits(
     MemoryError where there is not enough for ``batch_size``.
     """
     checks.instance(model, nn.Module, "model")
-    checks.statistics(mean, std, checks.values(checks.images(images)).shape[1])
+    checks.values(checks.images(images))
+    if isinstance(model, ConvMixer):  # of other models nothing is known
+        model.check_shape(images)
+    checks.statistics(mean, std, images.shape[1])
     checks.whole(batch_size, "batch_size", 1)
+    checks.instance(autocast, bool, "autocast")
     held = (value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point())
     like = next(held, torch.empty(0))  # a model that holds nothing computes in float32, on the CPU
     found = []

@@ -124,7 +124,7 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
         if given.shape != (channels,):
             raise ValueError(
                 f"{name} must hold {channels} numbers, one a channel of images (N, C, H, W), but its shape is "
-                f"{given.shape}."
+                f"{given.shape}: give it, and images, of as many channels as the model takes."
             )
         if not np.isfinite(given).all():
             raise ValueError(f"{name} must be finite, but it is {given.tolist()}.")

@@ -187,6 +187,8 @@ def _write_new(path: Path, data: Hidden) -> None:
             file, named = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), True
         try:
             with os.fdopen(file, "wb") as handle:
+                if hasattr(os, "fchmod"):
+                    os.fchmod(file, 0o600)  # whatever the umask took away
                 handle.write(data.value)
                 handle.flush()
                 os.fsync(file)

@@ -22,6 +22,7 @@ from .keyfile import SECRET_BYTES, Hidden
 
 LARGEST_SEED = 2**64 - 1
 LARGEST_MIXED = 3072  # entries of an orthogonal matrix, of a patch of 32: what takes n^3 steps is still some seconds
+LARGEST_PERMUTATION = 10**7  # drawn one by one, in some ten seconds
 _ORIGIN = re.compile("[a-z0-9 ]{1,80}")
 
 
@@ -151,10 +152,11 @@ class SecretKey:
             raise MemoryError(f"{NOT_ENOUGH} for a keystream of {n_bytes:,} bytes: draw less.") from None
 
     def permutation(self, n: int, *, purpose: str) -> np.ndarray:
-        """A uniform permutation of 0 .. n-1 (int64), by Fisher and Yates' shuffle with unbiased draws."""
+        """A uniform permutation of 0 .. n-1 (int64), by Fisher and Yates' shuffle with unbiased draws; n is at most
+        10,000,000."""
         # A 64-bit word, reduced modulo m, is biased unless words from the incomplete last interval are rejected.
         # At m < 2^32 that happens once in 2^32 words, so the few spare words below are practically never used up.
-        _check_draw(n, purpose)
+        _check_draw(n, purpose, high=LARGEST_PERMUTATION)
         order = np.arange(n)
         words = iter(np.frombuffer(self.stream(8 * (n + 8), purpose=f"permutation/{purpose}/{n}"), "<u8").tolist())
         for i in range(n - 1, 0, -1):
@@ -171,7 +173,7 @@ class SecretKey:
 
     def half(self, n: int, *, purpose: str) -> np.ndarray:
         """A uniform choice of exactly n // 2 of n positions (bool, True where chosen)."""
-        _check_draw(n, purpose)
+        _check_draw(n, purpose, high=LARGEST_PERMUTATION)
         return self.permutation(n, purpose=f"half/{purpose}") < n // 2
 
     def orthogonal(self, n: int, *, purpose: str) -> np.ndarray:

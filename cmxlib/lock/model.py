@@ -55,8 +55,8 @@ def encrypt_model(
     embedding has no bias, as CLIP's, the offset c' - c goes into the position embeddings of the patches, so that no
     parameter is added. Raises ValueError, with the reason, where there is no such embedding, where several qualify,
     where sizes do not fit, where the weight is computed from other parameters, where there is neither a bias nor a
-    position embedding, and where a run on a probe image shows that the embedding does not see the image as it is or
-    that another layer sees it too; warns where no probe can be run.
+    position embedding, and where a run on a probe image shows that the embedding does not see the image as it is,
+    that another layer sees it too or that the weight is used elsewhere too; warns where no probe can be run.
     """
     return _fold(model, cipher, mean, std, embedding, undo=True)
 

@@ -34,7 +34,7 @@ class PatchCipher:
 
     ``permutation`` (n,) and ``flipped`` (n,) describe a cipher of shuffles and flips: entry i of an encrypted block is
     entry permutation[i] of the plain one, and 1 minus it where flipped[i]. They are None for an orthogonal cipher.
-    Write nothing into them: a cipher does not change once it is made. It can be pickled, as for the workers of a
+    They are read-only: a cipher does not change once it is made. It can be pickled, as for the workers of a
     loader; that is its map, without the key, and whoever has it can encrypt and decrypt.
     """
 
@@ -185,12 +185,14 @@ class PatchCipher:
                 f"Blocks of {self.block_size} pixels do not fit into patches of {patch_size}: the patch size must "
                 "be a multiple of the block size, for an embedding sees one patch and cannot undo what mixes patches."
             )
-        a, b = self._affine
-        m = self.channels * patch_size**2
+        m = _n_entries("A patch", patch_size, self.channels)
         matrix, offset = np.zeros((m, m)), np.zeros(m)
         for entries in block_entries(self.block_size, (self.channels, patch_size, patch_size)):
-            matrix[np.ix_(entries, entries)] = a
-            offset[entries] = b
+            if self.permutation is None:
+                matrix[np.ix_(entries, entries)], offset[entries] = self._affine
+            else:
+                matrix[entries, entries[self.permutation]] = np.where(self.flipped, -1.0, 1.0)
+                offset[entries] = self.flipped
         return matrix, offset
 
     def _set_sizes(self, patch_size, channels, block_size):
@@ -202,17 +204,12 @@ class PatchCipher:
                 "a patch embedding sees one patch only and cannot undo what mixes patches."
             )
         self.patch_size, self.channels, self.block_size = patch_size, channels, block_size
-        self.n = channels * block_size**2
-        if self.n > LARGEST:
-            raise ValueError(
-                f"Blocks of {block_size} pixels and {channels} channels have {self.n:,} entries, over {LARGEST:,}, "
-                "so that their map would take over 2 GB: choose a smaller patch_size or block_size."
-            )
+        self.n = _n_entries("A block", block_size, channels)
 
     def _set_entries(self, permutation, flipped):
+        permutation.flags.writeable = flipped.flags.writeable = False
         self.permutation, self.flipped = permutation, flipped
-        matrix = np.eye(self.n)[permutation] * np.where(flipped, -1.0, 1.0)[:, None]
-        self._affine = matrix, flipped.astype(np.float64)
+        self._affine = None  # the two say all, and a matrix of large blocks takes gigabytes
 
     def _set_affine(self, matrix, offset):
         self.permutation = self.flipped = None
@@ -248,6 +245,16 @@ def check_affine(matrix: Any, offset: Any, n: int) -> tuple[np.ndarray, np.ndarr
     if not (condition := np.linalg.cond(matrix, 1) if sizes is None else sizes.max() / sizes.min()) < 1e12:
         raise ValueError(f"The cipher's matrix is singular (condition number {condition:.1e}): nothing can undo it.")
     return matrix, offset
+
+
+def _n_entries(what, size, channels):
+    n = channels * size**2
+    if n > LARGEST:
+        raise ValueError(
+            f"{what} of {size} pixels and {channels} channels has {n:,} entries, over {LARGEST:,}, so that its map "
+            "would take over 2 GB: choose a smaller patch_size or block_size."
+        )
+    return n
 
 
 def _check_mixed(n):

@@ -1,4 +1,5 @@
-"""Run a model on a probe image: which layers see its patches, and whether the embedding alone sees the image."""
+"""Run a model on a probe image: which layers see its patches, and whether the embedding alone sees the image and uses
+its weights."""
 
 import contextlib
 import math
@@ -55,11 +56,12 @@ class _Spy(nn.Module):
 
 
 def check_sees_image(model: nn.Module, found: Embedding, channels: int) -> tuple[int, int] | None:
-    """ValueError where the embedding does not get the model's input as it is, or where another layer reads it too.
+    """ValueError where the embedding does not get the model's input as it is, or where another layer reads it too, or
+    the embedding's weights.
 
-    One probe is run with the embedding watched, and another one with the embedding's output for the first: nothing
-    may then differ. ``model`` comes back as it was. Returns the size (H, W) of the probe; None, with a warning, where
-    none can be run.
+    One probe is run with the embedding watched; then another one, and the first one with other weights, both with the
+    embedding's output for the first: nothing may then differ. ``model`` comes back as it was. Returns the size (H, W)
+    of the probe; None, with a warning, where none can be run.
     """
     twice = [name for name, module in model.named_modules(remove_duplicate=False) if module is found.layer]
     if len(twice) > 1:
@@ -79,13 +81,20 @@ def check_sees_image(model: nn.Module, found: Embedding, channels: int) -> tuple
                     continue
                 _compare(spy, found, first, model)
                 two = run(model, second)
+                with _other_weights(found.layer, *([model.get_submodule(found.norm)] if found.norm else [])):
+                    three = run(model, first)
                 if any(each.isnan().any() for each in tensors(one)):  # which no comparison would tell apart
                     continue
         finally:
             model.set_submodule(found.name, found.layer)
-        if not all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(two), strict=True)):
+        if not _same(one, two):
             raise ValueError(
                 f"Another layer than {found.name!r} reads the image as well, and would not know how to undo the cipher."
+            )
+        if not _same(one, three):
+            raise ValueError(
+                f"The weight or bias of {found.name!r} is used elsewhere in the model too, as by a decoder that is "
+                "tied to it, where it must not change: give that place a parameter of its own."
             )
         return tuple(first.shape[-2:])
     warnings.warn(
@@ -94,6 +103,25 @@ def check_sees_image(model: nn.Module, found: Embedding, channels: int) -> tuple
         stacklevel=4,
     )
     return None
+
+
+def _same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
+
+
+@contextlib.contextmanager
+def _other_weights(*layers):
+    """Random numbers in place of the layers' weights and biases; as in an encrypted model, these are new parameters, so
+    that a layer that shares an old one keeps it."""
+    make = torch.Generator().manual_seed(1)
+    kept = [(layer, n, p) for layer in layers for n in ("weight", "bias") if (p := getattr(layer, n, None)) is not None]
+    try:
+        for layer, name, old in kept:
+            setattr(layer, name, nn.Parameter(torch.randn(old.shape, generator=make).to(old)))
+        yield
+    finally:
+        for layer, name, old in kept:
+            setattr(layer, name, old)
 
 
 def _compare(spy, found, image, model):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -133,6 +134,9 @@ class Scale:
                 )
             for name, value in changes.items():
                 checks.whole(value, f"{name} in finer", lows[name], MOST)
+        known = inspect.signature(ConvMixer).parameters.keys() | {"network"}
+        if self.model.get("network", "ConvMixer") == "ConvMixer" and (wrong := self.model.keys() - known):
+            raise ValueError(f"model must hold arguments of ConvMixer, but has {', '.join(map(repr, wrong))}.")
         size = self.model.get("patch_size")
         if not self.patch_sizes or self.patch_sizes[0] != size:
             raise ValueError(

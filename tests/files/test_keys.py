@@ -1,6 +1,8 @@
 """`cmx key`: it names a key and never shows it; a file that a passphrase encrypts."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -17,6 +19,23 @@ def test_a_key_is_made_named_and_never_shown_or_replaced(key, cmx):
         assert made._secret.value.hex() not in str(found)
     assert cmx("key", "show", "a.key")[1] == f"a.key holds the key {made.fingerprint}, generated.\n"
     assert "exists already" in cmx("key", "new", "a.key")[2] and SecretKey.load("a.key") == made
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_only_its_owner_may_read_a_key_whatever_the_umask(key, cmx):
+    before = os.umask(0o777)
+    try:
+        assert cmx("key", "new", "a.key")[0] == 0
+    finally:
+        os.umask(before)
+    assert os.stat("a.key").st_mode & 0o777 == 0o600
+
+
+def test_where_nothing_can_be_typed_no_line_of_code_is_shown(key):
+    command = [sys.executable, "-m", "cmxlib", "key", "new", "a.key", "--passphrase"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True)
+    assert done.returncode == 1 and "No passphrase was given: type it" in done.stderr
+    assert "GetPassWarning" not in done.stderr and "getpass(" not in done.stderr
 
 
 def test_fingerprints_tell_keys_apart_and_stay(key):

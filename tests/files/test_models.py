@@ -353,11 +353,14 @@ def test_names_that_say_no_kind_and_outputs_that_are_there(key, cmx):
     for source, out, said in (
         ("a.bin", "b.bin", "is no .safetensors, .pt, .pth or .onnx"),
         ("a.safetensors", "b.pt", "must end in .safetensors"),
-        ("a.safetensors", "a.safetensors", "exists already"),
+        ("a.safetensors", "a.safetensors", "a.safetensors is the input itself: name another output"),
         ("model.safetensors.index.json", "b.json", "is the index of a model in parts"),
     ):
         assert said in cmx("encrypt-model", source, out, *USUAL)[2]
-    assert cmx("encrypt-model", target, target, *USUAL, "--force")[0] == 0
+    os.symlink(target, "b.safetensors")  # of a link, the link is replaced
+    assert "exists already" in cmx("encrypt-model", target, "b.safetensors", *USUAL)[2]
+    assert cmx("encrypt-model", target, "b.safetensors", *USUAL, "--force")[0] == 0
+    assert "is the input itself" in cmx("encrypt-model", target, target, *USUAL, "--force")[2]
 
 
 def test_a_shipped_model_goes_through(key, cmx):

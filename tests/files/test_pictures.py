@@ -93,7 +93,7 @@ def test_an_interrupted_job_goes_on_and_nothing_else_is_replaced(key, cmx):
     assert "exists already" in cmx(*command, "--steps", "flip")[2]
     SecretKey.for_experiment(2).save("other.key")
     of_another = cmx(*command, "--key", "other.key")[2]
-    assert f"out/a.png exists already, encrypted with the key {key.fingerprint}: give --force" in of_another
+    assert f"out/a.png exists already, encrypted with the key {key.fingerprint}, not with the key" in of_another
     Image.fromarray(noise(4, 4, 3)).save("out/c.png")  # somebody else's
     assert "out/c.png exists already: give --force" in cmx(*command)[2]
     assert cmx(*command, "--force", "--json")[1]["encrypted"] == 3

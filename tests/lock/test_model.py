@@ -13,9 +13,12 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from cmxlib import ConvMixer, PatchCipher, SecretKey, decrypt_model, encrypt_model, logits
+from cmxlib.learn.evaluate import normalise
 from cmxlib.lock.bits import bit_model
 from cmxlib.lock.embedding import find_embedding, locate
+from cmxlib.lock.patch import to_blocks
 from cmxlib.lock.position import PositionCipher, encrypt_model_by_position
+from cmxlib.lock.probe import run, tensors
 from cmxlib.lock.use import Encrypt, verify
 
 KEY = SecretKey.for_experiment(7)
@@ -257,6 +260,23 @@ class Skip(nn.Module):
         return self.embed(x).mean((2, 3)) + x.mean()
 
 
+class Uses(nn.Module):
+    """An embedding, after a LayerNorm or not, and what is made of its output and its parameters."""
+
+    def __init__(self, made, norm=False):
+        super().__init__()
+        self.made, self.norm = made, nn.LayerNorm(48) if norm else nn.Identity()
+        self.embed = nn.Linear(48, 6) if norm else nn.Conv2d(3, 6, 4, stride=4)
+
+    def forward(self, x):
+        normed = isinstance(self.norm, nn.LayerNorm)
+        return self.made(self, self.embed(self.norm(to_blocks(x, 4) if normed else x)))
+
+
+def tied(net, h):
+    return nn.functional.conv_transpose2d(h, net.embed.weight, stride=4).mean((2, 3))
+
+
 def net_of(*layers):
     return nn.Sequential(*layers, nn.Conv2d(3, 6, 4, stride=4), nn.Flatten(), nn.LazyLinear(5))
 
@@ -270,6 +290,11 @@ def net_of(*layers):
         (net_of(InPlace()), "does not see the image as it is"),
         (net_of(nn.ReflectionPad2d(2)), "does not see the image as it is"),
         (Skip(), "Another layer than 'embed' reads the image"),
+        (Uses(tied), "weight or bias of 'embed' is used elsewhere in the model too"),
+        (Uses(lambda net, h: h.mean() + net.embed.weight.sum()), "weight or bias of 'embed' is used elsewhere"),
+        (Uses(lambda net, h: {"logits": h.mean((2, 3)), "b": (net.embed.bias,)}), "weight or bias of 'embed' is used"),
+        (Uses(lambda net, h: h @ net.embed.weight, norm=True), "weight or bias of 'embed' is used elsewhere"),
+        (Uses(lambda net, h: h.mean() + net.norm(torch.ones(48)), norm=True), "weight or bias of 'embed' is used"),
         (nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)), "Several layers"),
         (nn.Sequential(nn.Conv2d(3, 4, 7, stride=2)), "7 x 7 with stride 2 overlap"),
         (nn.Sequential(nn.Conv2d(3, 4, 2, stride=4)), "leave gaps"),
@@ -283,12 +308,33 @@ def test_what_the_embedding_sees_is_checked(net, message):
     assert before == [module.training for module in net.modules()]
 
 
-@pytest.mark.parametrize("net", [net_of(nn.Conv2d(3, 3, 3, padding=1)), Skip(), parametrised("weight_norm")])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda net, h: (h.mean((2, 3)).to(net.embed.weight.dtype), list(net.embed.weight.shape)),
+        lambda net, h: {"logits": h.mean((2, 3)), "kept": net.made, "none": None},
+        lambda net, h: nn.functional.dropout(h, 0.5, training=True).mean((2, 3)),  # random in evaluation mode, too
+    ],
+)
+def test_a_model_that_gives_several_things_or_is_random_is_encrypted_as_it_is(made):
+    net, x, cipher = Uses(made).double(), images(), PatchCipher(KEY, 4)
+    before = copy.deepcopy(net.state_dict())
+    with warnings.catch_warnings(action="error"):
+        encrypted = encrypt_model(net, cipher, **UNEQUAL)
+    pairs = (run(net, normalise(x, **UNEQUAL, dtype=torch.float64)),
+             run(encrypted, normalise(cipher.encrypt(x), **UNEQUAL, dtype=torch.float64)))  # fmt: skip
+    assert all(torch.allclose(a, b, 1e-9, 1e-9) for a, b in zip(*map(tensors, pairs), strict=True))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "net", [net_of(nn.Conv2d(3, 3, 3, padding=1)), Skip(), Uses(tied), parametrised("weight_norm")]
+)
 def test_the_repairs_check_the_same(net):
     net(images(torch.float32, 32))
-    with pytest.raises(ValueError, match=r"does not see|Another layer|remove_parametrizations"):
+    with pytest.raises(ValueError, match=r"does not see|Another layer|used elsewhere|remove_parametrizations"):
         bit_model(net, **UNEQUAL)
-    with pytest.raises(ValueError, match=r"does not see|Another layer|remove_parametrizations"):
+    with pytest.raises(ValueError, match=r"does not see|Another layer|used elsewhere|remove_parametrizations"):
         encrypt_model_by_position(net, PositionCipher(KEY, 4, image_size=32), **UNEQUAL)
 
 
@@ -457,7 +503,7 @@ class Paired(nn.Module):
 def test_the_report():
     net, cipher, x = small_net(), PatchCipher(KEY, 4), images()
     report = verify(net, encrypt_model(net, cipher, **UNEQUAL), cipher, x, **UNEQUAL)
-    assert report.startswith("0 of 3 predictions differ") and "changed: 0.weight, 0.bias;" in report
+    assert report.startswith("Equal: 0 of 3 predictions differ") and "changed: 0.weight, 0.bias;" in report
     pair = Paired(net), Paired(encrypt_model(net, cipher, **UNEQUAL))
     assert (
         verify(*pair, cipher, x, **UNEQUAL, take=lambda output: output[1]).splitlines()[:3] == report.splitlines()[:3]
@@ -465,4 +511,8 @@ def test_the_report():
     with pytest.raises(ValueError, match="gives tuple: take= must say where its logits are"):
         verify(*pair, cipher, x, **UNEQUAL)
     wrong = verify(net, net, cipher, x, **UNEQUAL)
-    assert "changed: nothing" in wrong and float(wrong.split("largest difference of a logit ")[1].split(",")[0]) > 1e-3
+    assert (
+        wrong.startswith("NOT EQUAL: ")
+        and "changed: nothing" in wrong
+        and float(wrong.split("largest difference of a logit ")[1].split(",")[0]) > 1e-3
+    )

@@ -109,6 +109,8 @@ KEYS = [
     ("permutation of -1", lambda: KEY.permutation(-1, purpose="x"), ValueError, "n must be a whole number from 0"),
     ("permutation of 2.5", lambda: KEY.permutation(2.5, purpose="x"), TypeError, "n must be a whole number"),
     ("permutation of a text", lambda: KEY.permutation("3", purpose="x"), TypeError, "n must be a whole number"),
+    ("a permutation past memory", lambda: KEY.permutation(10**12, purpose="x"), ValueError, "from 0 to 10000000, but"),
+    ("half of too many", lambda: KEY.half(10**12, purpose="x"), ValueError, "n must be a whole number from 0 to 1000"),
     ("-1 bits", lambda: KEY.bits(-1, purpose="x"), ValueError, "n must be a whole number from 0"),
     ("True bits", lambda: KEY.bits(True, purpose="x"), TypeError, "n must be a whole number"),
     ("half of -5", lambda: KEY.half(-5, purpose="x"), ValueError, "n must be a whole number from 0"),
@@ -131,7 +133,7 @@ KEYS = [
 
 CIPHERS = [
     ("a text for a key", lambda: PatchCipher("key"), TypeError, "key must be a SecretKey"),
-    ("patches of a million", lambda: PatchCipher(KEY, 10**6), ValueError, "Blocks of 1000000 pixels"),
+    ("patches of a million", lambda: PatchCipher(KEY, 10**6), ValueError, "A block of 1000000 pixels"),
     ("channels of a billion", lambda: PatchCipher(KEY, 4, 10**9), ValueError, "1000000000 channels"),
     ("mixing patches of 64", lambda: PatchCipher(KEY, 64, steps=("orthogonal",)), ValueError, "mixes 12,288 entries"),
     (
@@ -207,6 +209,9 @@ CIPHERS = [
     ("decrypting long numbers", lambda: CIPHER.decrypt(X.long()), TypeError, "torch.int64"),
     ("decrypting two channels", lambda: CIPHER.decrypt(X[:, :2]), ValueError, r"\(N, 3, H, W\)"),
     ("a patch of 6", lambda: CIPHER.matrix(6), ValueError, "do not fit into patches of 6"),
+    ("a patch of 512", lambda: CIPHER.matrix(512), ValueError, "A patch of 512 .* has 786,432 entries, over 16,384"),
+    ("another permutation", lambda: CIPHER.permutation.__setitem__(0, 1), ValueError, "read-only"),
+    ("other flips", lambda: CIPHER.flipped.__setitem__(0, True), ValueError, "read-only"),
     ("a patch of '4'", lambda: CIPHER.matrix("4"), TypeError, "patch_size must be a whole number"),
     ("an image of 10", lambda: BlockCipher(KEY, 4, image_size=10), ValueError, "do not divide images of 10 x 10"),
     ("an image of one side", lambda: BlockCipher(KEY, 4, image_size=(16,)), ValueError, "image_size must be one"),
@@ -302,7 +307,14 @@ MODELS = [
     ("a patch of 0", lambda: ConvMixer(8, 1, 3, 0), ValueError, "patch_size must be a whole number from 1"),
     ("no classes", lambda: ConvMixer(8, 1, 3, 4, 0), ValueError, "num_classes must be a whole number from 1"),
     ("no colours", lambda: ConvMixer(8, 1, 3, 4, 10, 0), ValueError, "channels must be a whole number from 1"),
-    ("an image below a patch", lambda: MODEL(V[..., :2, :2]), ValueError, "as large as a patch, 4 pixels"),
+    ("an image below a patch", lambda: MODEL(V[..., :2, :2]), ValueError, "filled by the network's patches of 4"),
+    ("images that patches do not fill", lambda: MODEL(V[..., :15]), ValueError, "these are 16 x 15: crop"),
+    ("logits of the same", lambda: logits(MODEL, X[..., :15], **NORM), ValueError, "these are 16 x 15: crop"),
+    ("bytes into the network", lambda: MODEL(X), TypeError, "in torch.float32, but the images are torch.uint8: norm"),
+    ("long floats into it", lambda: MODEL(V.double()), TypeError, "but the images are torch.float64"),
+    ("grey images into it", lambda: MODEL(V[:, :1]), ValueError, "takes images of 3 channels, but these have 1"),
+    ("logits of grey images", lambda: logits(MODEL, X[:, :1], **NORM), ValueError, "images of 3 channels, but these"),
+    ("a type of 'yes'", lambda: logits(MODEL, X, **NORM, autocast="yes"), TypeError, "autocast must be a bool, but"),
 ]
 
 LEARNING = [
@@ -356,7 +368,12 @@ LEARNING = [
     ),
     ("a transform to long numbers", lambda: train(transform=lambda x: x.long()), TypeError, "torch.int64"),
     ("fewer classes", lambda: train(ConvMixer(8, 1, 3, 4, 2)), ValueError, "logits .* for at least 10 classes"),
-    ("patches larger than images", lambda: train(ConvMixer(8, 1, 3, 32)), ValueError, "as large as a patch"),
+    (
+        "patches larger than images",
+        lambda: train(ConvMixer(8, 1, 3, 32)),
+        ValueError,
+        "filled by the network's patches",
+    ),
     ("a batch of 5 of 4", lambda: train(settings=TrainSettings(1, 5)), ValueError, "fewer than one batch of 5"),
     (
         "shifts of a million pixels",
@@ -562,6 +579,12 @@ STUDY = [
     ("a model of '0'", lambda: trained_model("quick", seed="0"), TypeError, "seed must be a whole number"),
     ("a model of -1", lambda: trained_model("quick", seed=-1), ValueError, "seed must be a whole number from 0"),
     ("no patches", lambda: Scale("x", DATA, {}, SETTINGS, 1), ValueError, "patch_sizes must begin with"),
+    (
+        "a misspelt size",
+        lambda: Scale("x", DATA, P4 | {"dimm": 3}, SETTINGS, 1),
+        ValueError,
+        "ConvMixer, but has 'dimm'",
+    ),
     ("seeds twice", lambda: Scale("x", DATA, P4, SETTINGS, 1, seeds=(0, 0)), ValueError, "seeds must be different"),
     ("a seed of 0.5", lambda: Scale("x", DATA, P4, SETTINGS, 1, seeds=(0.5,)), TypeError, "seeds must be a whole"),
     ("seeds as a number", lambda: Scale("x", DATA, P4, SETTINGS, 1, seeds=3), TypeError, "seeds must be a tuple"),
