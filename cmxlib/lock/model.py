@@ -56,7 +56,9 @@ def encrypt_model(
     parameter is added. Raises ValueError, with the reason, where there is no such embedding, where several qualify,
     where sizes do not fit, where the weight is computed from other parameters, where there is neither a bias nor a
     position embedding, and where a run on a probe image shows that the embedding does not see the image as it is,
-    that another layer sees it too or that the weight is used elsewhere too; warns where no probe can be run.
+    that another layer sees it too or that the weight is used elsewhere too; warns where no probe can be run. The run is
+    one in evaluation mode, on images that patches fill: what a model does otherwise in training, with what it kept of
+    the images before, or to fill up images of other sizes, cannot be told from it.
     """
     return _fold(model, cipher, mean, std, embedding, undo=True)
 
