@@ -24,14 +24,14 @@ COVARIANCES, COMPONENTS = "covariances", "independent components"
 
 
 def _units(scale: Scale):
-    """Attack, patch size and key, with as many public images as there are, and under each key other ones of the test
+    """Attack, public images (some, and ten times as many), patch size and key, and under each key other ones of the test
     images, half of CIFAR-10's: with the same images another key would change nothing. Smaller patches than the model's
     have nothing left to find."""
     attack, own, half = scale.attack, scale.patch_sizes[0], (max(scale.attack.victims) + 1) // 2
     for size in (own, *(size for size in attack.patch_sizes if size > own)):
-        for kind in (COVARIANCES, COMPONENTS):
+        for kind, times in ((COVARIANCES, 1), (COVARIANCES, 10), (COMPONENTS, 10)):
             for seed in range(attack.draws):
-                unit = {"attack": kind, "n_public": 10 * attack.public, "patch_size": size, "steps": "orthogonal"}
+                unit = {"attack": kind, "n_public": times * attack.public, "patch_size": size, "steps": "orthogonal"}
                 yield {**unit, "n_encrypted": half, "key_seed": seed}
 
 

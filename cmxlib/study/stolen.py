@@ -221,9 +221,10 @@ def _methods(scale: Scale, rates):
 
 # -- stolen_heldout: what a thief gets whose images the victim never saw ----------------------------------------------
 # The victim is trained with all training images, so the thief's are the first half of the test images; the other half
-# judges. By cipher and key, with a third of the budget and with all of it; the new model, which needs no theft, also at
-# the rate that `stolen_rates` chooses for it.
+# judges, the plain network as well. By cipher and key, with a third of the budget and with all of it; the new model,
+# which needs no theft, also at the rate that `stolen_rates` chooses for it.
 
+PLAIN = "plain network"
 _HELDOUT = {  # method: what is trained, whether batch normalisations keep their statistics, whether the model is new
     "embedding anew": ("embedding", False, False),
     "embedding anew, frozen": ("embedding", True, False),
@@ -245,14 +246,17 @@ def _heldout_units(scale: Scale):
     tried += [("none", "from nothing, rate chosen", budget) for budget in (third, full)]
     return [
         {"steps": steps, "method": method, "n_plain": _middle(scale.attack), "budget": budget, "draw": draw}
-        for steps, method, budget in tried
-        for draw in range(min(scale.attack.draws, HELDOUT_DRAWS))
+        for steps, method, budget in (*tried, ("none", PLAIN, 0))
+        for draw in range(min(scale.attack.draws, HELDOUT_DRAWS) if budget else 1)
     ]
 
 
 def _heldout(scale: Scale, unit: dict):
-    data, draw, (train, frozen, new) = scale.data(), unit["draw"], _HELDOUT[unit["method"]]
-    half, rates = len(data.test_labels) // 2, records.read(scale.name, "stolen_rates")
+    data, draw, half = scale.data(), unit["draw"], len(scale.data().test_labels) // 2
+    judging = data.test_images[half:], data.test_labels[half:]
+    if unit["method"] == PLAIN:
+        return [{"measure": "accuracy", "value": accuracy(trained_model(scale)[0], *judging, **data.norm)}]
+    (train, frozen, new), rates = _HELDOUT[unit["method"]], records.read(scale.name, "stolen_rates")
     theirs = dataclasses.replace(data, train_images=data.test_images[:half], train_labels=data.test_labels[:half])
     if new:
         model = new_model(scale, seed=100 + draw)
@@ -264,7 +268,7 @@ def _heldout(scale: Scale, unit: dict):
     how = dataclasses.replace(scale.train, seed=draw, max_lr=rate)
     held = _held(theirs, draw)
     on_models.retrain(model, held, unit["n_plain"], how, n_steps=unit["budget"], train=train, frozen=frozen)
-    value = accuracy(model, data.test_images[half:], data.test_labels[half:], **data.norm)
+    value = accuracy(model, *judging, **data.norm)
     return [{"measure": "accuracy", "value": value}, {"measure": "learning_rate", "value": rate}]
 
 
