@@ -217,7 +217,7 @@ REFUSED = {
     "outside": (far("../secret.bin"), "is no valid ONNX model"),
     "absolute": (far(os.path.abspath(__file__)), "is no valid ONNX model"),
     "in a folder below": (far("sub/w.bin"), "is no valid ONNX model"),
-    "missing": (far("w.bin"), "is no valid ONNX model"),
+    "missing": (far("w.bin"), "is not beside it: put its file w.bin there"),
     "cut off": (far("short.bin"), "is cut off"),
     "before its beginning": (far("long.bin", offset="-8"), "is no valid ONNX model"),
     "no number": (far("long.bin", offset="x"), "is no valid ONNX model"),

@@ -234,7 +234,7 @@ def test_odd_inputs_are_treated_as_the_layers_treat_them():
     model = network(torch.float32).eval()
     torch.testing.assert_close(model(torch.ones(0, 3, 32, 32)), stock(model)(torch.ones(0, 3, 32, 32)))
     for bad in (torch.ones(2, 3, 8, 2), torch.ones(2, 4, 32, 32), torch.ones(2, 3, 30, 32)):
-        with pytest.raises(ValueError, match="filled by the network's patches of 4|takes images of 3 channels"):
+        with pytest.raises(ValueError, match=r"filled by the network's patches of 4|takes images of 3 channels"):
             model(bad)
     with pytest.raises(RuntimeError):
         model(torch.ones(3))
