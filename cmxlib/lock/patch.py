@@ -110,13 +110,13 @@ class PatchCipher:
         return f"<PatchCipher {steps}, blocks of {self.block_size}, {self.channels} channels>"
 
     @property
-    def permutation(self) -> np.ndarray | None:
-        """Entry i of an encrypted block is entry permutation[i] of the plain one."""
+    def permutation(self) -> Any:
+        """(n,): entry i of an encrypted block is entry permutation[i] of the plain one; or None."""
         return _read_only(self._entries[0])
 
     @property
-    def flipped(self) -> np.ndarray | None:
-        """Which entries of an encrypted block are 1 minus what they were."""
+    def flipped(self) -> Any:
+        """(n,): which entries of an encrypted block are 1 minus what they were; or None."""
         return _read_only(self._entries[1])
 
     def key_bits(self) -> float:
