@@ -139,7 +139,7 @@ def _results(job: Job, pairs: list, workers: int, again: bool = False) -> Iterat
     yield from _results(job, left, workers, again=True)
 
 
-_given: list[Job] = []  # of a worker process: the job, sent once, for a cipher is megabytes
+_given: list[Job] = []  # of a worker process: the job, sent once
 
 
 def _start(job):

@@ -83,7 +83,10 @@ class ConvMixer(nn.Sequential):
         if x.dim() != 4 or type(first) is not nn.Conv2d or first.kernel_size != first.stride:
             return
         if x.shape[1] != first.in_channels:
-            raise ValueError(f"The network takes images of {first.in_channels} channels, but these have {x.shape[1]}.")
+            raise ValueError(
+                f"The network takes images of {first.in_channels} channels, (N, {first.in_channels}, H, W), but the "
+                f"shape of these is {tuple(x.shape)}."
+            )
         if any(n < size or n % size for n, size in zip(x.shape[2:], first.kernel_size, strict=True)):
             raise ValueError(
                 f"Images must be filled by the network's patches of {first.kernel_size[0]} pixels, but these are "

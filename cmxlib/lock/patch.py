@@ -109,6 +109,16 @@ class PatchCipher:
         steps = "+".join(self.steps) or "identity"
         return f"<PatchCipher {steps}, blocks of {self.block_size}, {self.channels} channels>"
 
+    @property
+    def permutation(self) -> Any:
+        """(n,): entry i of an encrypted block is entry permutation[i] of the plain one; or None."""
+        return _read_only(self._entries[0])
+
+    @property
+    def flipped(self) -> Any:
+        """(n,): which entries of an encrypted block are 1 minus what they were; or None."""
+        return _read_only(self._entries[1])
+
     def key_bits(self) -> float:
         """log2 of the number of maps that the steps allow: n! shuffles, 2^n flips, infinitely many orthogonal ones.
 
@@ -132,19 +142,20 @@ class PatchCipher:
         recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
         if not recorded:
             checks.values(images, limits=(0, 1))
-        if self.permutation is None:
+        if self._affine:
             return self._mix(images, *self._affine)
-        return self._rearrange(images, self.permutation, self.flipped)
+        return self._rearrange(images, *self._entries)
 
     def decrypt(self, images: "torch.Tensor") -> "torch.Tensor":
         """Undo ``encrypt``; shapes and types as there, any values."""
         self._check(images)
-        if self.permutation is None:
+        if self._affine:
             matrix, offset = self._affine
             inverse = np.linalg.inv(matrix)
             return self._mix(images, inverse, -inverse @ offset)
-        order = np.argsort(self.permutation)
-        return self._rearrange(images, order, self.flipped[order])
+        permutation, flipped = self._entries
+        order = np.argsort(permutation)
+        return self._rearrange(images, order, flipped[order])
 
     def _rearrange(self, images, permutation, flipped):
         """Move each value within its block, and flip it where the place that it comes to is flipped."""
@@ -188,7 +199,7 @@ class PatchCipher:
         m = _n_entries("A patch", patch_size, self.channels)
         matrix, offset = np.zeros((m, m)), np.zeros(m)
         for entries in block_entries(self.block_size, (self.channels, patch_size, patch_size)):
-            if self.permutation is None:
+            if self._affine:
                 matrix[np.ix_(entries, entries)], offset[entries] = self._affine
             else:
                 matrix[entries, entries[self.permutation]] = np.where(self.flipped, -1.0, 1.0)
@@ -207,12 +218,11 @@ class PatchCipher:
         self.n = _n_entries("A block", block_size, channels)
 
     def _set_entries(self, permutation, flipped):
-        permutation.flags.writeable = flipped.flags.writeable = False
-        self.permutation, self.flipped = permutation, flipped
+        self._entries = permutation, flipped
         self._affine = None  # the two say all, and a matrix of large blocks takes gigabytes
 
     def _set_affine(self, matrix, offset):
-        self.permutation = self.flipped = None
+        self._entries = None, None
         self._affine = matrix, offset
 
     def _check(self, images):
@@ -245,6 +255,14 @@ def check_affine(matrix: Any, offset: Any, n: int) -> tuple[np.ndarray, np.ndarr
     if not (condition := np.linalg.cond(matrix, 1) if sizes is None else sizes.max() / sizes.min()) < 1e12:
         raise ValueError(f"The cipher's matrix is singular (condition number {condition:.1e}): nothing can undo it.")
     return matrix, offset
+
+
+def _read_only(values):
+    """A view that nobody writes into by mistake; torch, which takes none of those, is given the array itself."""
+    if values is not None:
+        values = values.view()
+        values.flags.writeable = False
+    return values
 
 
 def _n_entries(what, size, channels):

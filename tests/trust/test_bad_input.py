@@ -312,8 +312,8 @@ MODELS = [
     ("logits of the same", lambda: logits(MODEL, X[..., :15], **NORM), ValueError, "these are 16 x 15: crop"),
     ("bytes into the network", lambda: MODEL(X), TypeError, "in torch.float32, but the images are torch.uint8: norm"),
     ("long floats into it", lambda: MODEL(V.double()), TypeError, "but the images are torch.float64"),
-    ("grey images into it", lambda: MODEL(V[:, :1]), ValueError, "takes images of 3 channels, but these have 1"),
-    ("logits of grey images", lambda: logits(MODEL, X[:, :1], **NORM), ValueError, "images of 3 channels, but these"),
+    ("grey images into it", lambda: MODEL(V[:, :1]), ValueError, r"3 channels, \(N, 3, H, W\), but"),
+    ("logits of grey images", lambda: logits(MODEL, X[:, :1], **NORM), ValueError, "takes images of 3 channels"),
     ("a type of 'yes'", lambda: logits(MODEL, X, **NORM, autocast="yes"), TypeError, "autocast must be a bool, but"),
 ]
 
@@ -421,7 +421,7 @@ LEARNING = [
     ("normalising by nothing", lambda: normalise(X, None, None), ValueError, "mean must hold 3"),
     ("normalising nothing", lambda: normalise(None, **NORM), TypeError, "images must be a torch tensor"),
     ("logits of no model", lambda: logits(None, X, **NORM), TypeError, "model must be a Module"),
-    ("channels last", lambda: logits(MODEL, X.permute(0, 2, 3, 1), **NORM), ValueError, r"of images \(N, C, H, W\)"),
+    ("channels last", lambda: logits(MODEL, X.permute(0, 2, 3, 1), **NORM), ValueError, r"\(N, 3, H, W\)"),
     ("logits of nothing", lambda: logits(MODEL, None, **NORM), TypeError, "images must be a torch tensor"),
     ("logits of an image", lambda: logits(MODEL, X[0], **NORM), ValueError, r"\(N, C, H, W\)"),
     ("batches of 0", lambda: logits(MODEL, X, **NORM, batch_size=0), ValueError, "batch_size must be"),
