@@ -21,6 +21,7 @@ from .summaries import (
     of_measure,
     share_left,
     span,
+    summary,
     with_interval,
 )
 from .verdicts import LIMITS, REFUTED, SUPPORTED
@@ -190,20 +191,21 @@ def free_blocks(blocks: pd.DataFrame) -> tuple[str, str]:
 
 def slope(anatomy: pd.DataFrame) -> tuple[str, str]:
     """Supported: with two wrong positions, and with two wrong flips, more than half of the accuracy above guessing is
-    left on average."""
-    kept, sentences = [], []
+    left on average, and the 95 % interval over keys lies above a half; with limits: on average only, or not of all."""
+    kept, sure, sentences = [], [], []
     for size, rows in of_measure(anatomy, "accuracy").groupby("patch_size"):
         of = rows.groupby(["kind", "wrong"]).value
         left = share_left(of.mean(), of.mean()["positions", 0])
         two = [share_left(of.get_group((kind, 2)), of.mean()["positions", 0]) for kind in ("positions", "signs")]
         kept += [shares.mean() > 0.5 for shares in two]
+        sure += [summary(shares)["low"] > 0.5 for shares in two]
         places, flips = map(with_interval, two)
         sentences.append(
             f"patches of {size}: two wrong positions leave {places}, two wrong flips {flips}, all positions "
             f"wrong {left['positions'].iloc[-1]:.0%}"
         )
     keys = of_measure(anatomy, "accuracy").groupby(["patch_size", "kind", "wrong"]).size().max()
-    return _all_or_some(pd.Series(kept)), (
+    return SUPPORTED if all(sure) else LIMITS if any(kept) else REFUTED, (
         f"Of the accuracy above guessing, on {anatomy.n_images.min():,} images, mean of {keys} damaged keys (95% "
         f"interval): with "
         f"{'; with '.join(sentences)}."

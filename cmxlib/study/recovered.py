@@ -24,9 +24,9 @@ COVARIANCES, COMPONENTS = "covariances", "independent components"
 
 
 def _units(scale: Scale):
-    """Attack, public images (some, and ten times as many), patch size and key, and under each key other ones of the test
-    images, half of CIFAR-10's: with the same images another key would change nothing. Smaller patches than the model's
-    have nothing left to find."""
+    """Attack, public images (some, and ten times as many), patch size and key; under each key other ones of the test
+    images, half of CIFAR-10's, for with the same ones another key would change nothing. Smaller patches than the
+    model's have nothing left to find."""
     attack, own, half = scale.attack, scale.patch_sizes[0], (max(scale.attack.victims) + 1) // 2
     for size in (own, *(size for size in attack.patch_sizes if size > own)):
         for kind, times in ((COVARIANCES, 1), (COVARIANCES, 10), (COMPONENTS, 10)):

@@ -140,15 +140,16 @@ def test_model_protection(everything, new, unseen, verdict):
         *stolen_rows({"embedding anew": {1000: 0.3}, "from nothing": {1000: 0.2}}, budget=100),  # less than all of it
         *stolen_rows({"embedding anew": {1000: unseen}, "from nothing": {1000: 0.3}}),
         *stolen_rows({"embedding anew": {1000: 0.84}, "from nothing, rate chosen": {1000: 0.4}}),
+        *stolen_rows({"plain network": {1000: 0.9}}, budget=0),  # on the images that judge
     ]
-    heldout = pd.DataFrame(heldout).assign(steps=["shuffle", "none", "shuffle", "none", "flip", "none"])
+    heldout = pd.DataFrame(heldout).assign(steps=["shuffle", "none", "shuffle", "none", "flip", "none", "none"])
     if verdict == verdicts.SUPPORTED:
         heldout = heldout[heldout.steps != "flip"]  # which the thief opens
     found, sentence = verdicts.model_protection(pd.DataFrame(rows), heldout, keys, patch_size=4)
     assert found == verdict
     assert f"shuffle {unseen:.1%} over 1 keys" in sentence
     assert "a new network 40.0%, by the best of 2 learning rates" in sentence
-    assert "13.0%" in sentence and "above guessing are 82.0%" in sentence
+    assert "13.0%" in sentence and "above guessing are 82.0%" in sentence and "images 82.0% (plain 90.0%)" in sentence
 
 
 def test_privacy_takes_the_mean_over_draws_and_no_other_attack_for_the_patches_of_the_network():
