@@ -140,7 +140,7 @@ def repairs(differ=0, positions=0.5, bits=0.2, with_model=1.0):
         (claims.free_blocks, [blocks()], SUPPORTED),
         (claims.free_blocks, [blocks(larger=0.85)], LIMITS),
         (claims.free_blocks, [blocks(correct=0.79)], REFUTED),
-        (claims.slope, [pd.concat([anatomy(), anatomy(signs=0.62)])], SUPPORTED),
+        (claims.slope, [pd.concat([anatomy(), anatomy(signs=0.605)])], SUPPORTED),
         (claims.slope, [pd.concat([anatomy(), anatomy(signs=0.9)])], LIMITS),  # two keys so far apart tell little
         (claims.slope, [anatomy()], LIMITS),  # one key, and so no interval
         (claims.slope, [anatomy(signs=0.48)], LIMITS),  # more than half of 0.9, but not above guessing
