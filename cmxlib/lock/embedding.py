@@ -100,7 +100,9 @@ def checked_copy(model: nn.Module, channels: int, name: str | None = None) -> tu
     check_own_weights(found.name, found.layer)
     copied = copy.deepcopy(model)
     found = replace(found, layer=copied.get_submodule(found.name))
-    return copied, replace(found, image_size=check_sees_image(copied, found, channels))
+    # On another copy, for a model may keep something of an image that it sees.
+    size = check_sees_image(*copy.deepcopy((copied, found)), channels)
+    return copied, replace(found, image_size=size)
 
 
 def _has_stem(model: nn.Module, channels: int) -> bool:

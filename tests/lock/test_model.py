@@ -516,3 +516,23 @@ def test_the_report():
         and "changed: nothing" in wrong
         and float(wrong.split("largest difference of a logit ")[1].split(",")[0]) > 1e-3
     )
+
+
+class _StartsWithItsData(nn.Sequential):
+    """Its first run sets an offset by the images that it sees, as ActNorm does."""
+
+    offset = None
+
+    def forward(self, x):
+        found = super().forward(x)
+        self.offset = found.mean().item() if self.offset is None else self.offset
+        return found - self.offset
+
+
+def test_the_probe_leaves_nothing_in_a_model_that_keeps_what_it_sees():
+    plain = _StartsWithItsData(nn.Conv2d(3, 8, 4, 4), nn.Flatten()).eval()
+    cipher, images, norm = PatchCipher(KEY), torch.rand(3, 3, 8, 8), {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    encrypted = encrypt_model(plain, cipher, **norm)
+    assert encrypted.offset is None and plain.offset is None
+    expected = logits(plain, images, **norm)
+    assert torch.allclose(logits(encrypted, cipher.encrypt(images), **norm), expected, atol=1e-5)
