@@ -184,7 +184,7 @@ def model_protection(
     )
 
 
-def from_heldout(heldout) -> tuple["pd.Series", float, float, str]:
+def from_heldout(heldout: "pd.DataFrame") -> tuple["pd.Series", float, float, str]:
     """With the largest budget, from images that the network was not trained on: the accuracy that the best method
     reaches under each cipher, that of the better new network, nine tenths of the plain network's on the same images,
     counted above guessing, and all of it in words."""
