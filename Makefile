@@ -47,7 +47,7 @@ lab: setup ## open JupyterLab at the first chapter
 test: export OMP_NUM_THREADS ?= 1
 test: setup ## lint, then the unit tests, chapters and solutions, in two processes of one thread each
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
-	.venv/bin/pytest tests notebooks --nbval -n 2 --dist loadfile --no-loadscope-reorder
+	.venv/bin/pytest tests notebooks --nbval -n 2 --dist loadfile
 
 site: setup ## build the web edition from the saved notebooks, in build/site (seconds)
 	.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -c site notebooks build/site
