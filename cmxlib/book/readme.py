@@ -98,8 +98,8 @@ def _theft(scale: str) -> str:
     if not scale:
         return ""
     rows = read(scale, "stolen_heldout")
-    by_cipher, new, *_ = verdicts.from_heldout(rows)
-    plain, locked = rows[rows.method == "plain network"].value.mean(), rows[rows.method == "embedding anew"]
+    by_cipher, new, plain, _ = verdicts.from_heldout(rows)
+    locked = rows[rows.method == "embedding anew"]
     return (
         f"Of a network of scale {scale}, with a plain accuracy of {plain:.0%}, a thief got {min(by_cipher):.0%} to "
         f"{max(by_cipher):.0%}, by cipher ({locked.draw.nunique()} keys each), with {rows.n_plain.max():,} images that "

@@ -195,8 +195,9 @@ def slope(anatomy: pd.DataFrame) -> tuple[str, str]:
     kept, sure, sentences = [], [], []
     for size, rows in of_measure(anatomy, "accuracy").groupby("patch_size"):
         of = rows.groupby(["kind", "wrong"]).value
-        left = share_left(of.mean(), of.mean()["positions", 0])
-        two = [share_left(of.get_group((kind, 2)), of.mean()["positions", 0]) for kind in ("positions", "signs")]
+        whole = of.mean()["positions", 0]
+        left = share_left(of.mean(), whole)
+        two = [share_left(of.get_group((kind, 2)), whole) for kind in ("positions", "signs")]
         kept += [shares.mean() > 0.5 for shares in two]
         sure += [summary(shares)["low"] > 0.5 for shares in two]
         places, flips = map(with_interval, two)
@@ -207,8 +208,7 @@ def slope(anatomy: pd.DataFrame) -> tuple[str, str]:
     keys = of_measure(anatomy, "accuracy").groupby(["patch_size", "kind", "wrong"]).size().max()
     return SUPPORTED if all(sure) else LIMITS if any(kept) else REFUTED, (
         f"Of the accuracy above guessing, on {anatomy.n_images.min():,} images, mean of {keys} damaged keys (95% "
-        f"interval): with "
-        f"{'; with '.join(sentences)}."
+        f"interval): with {'; with '.join(sentences)}."
     )
 
 

@@ -159,12 +159,12 @@ def model_protection(
     new = means["from nothing"]
     thieves = means.drop(["from nothing", "no key"], level="method")
     best = thieves.groupby("n_plain").max()
-    worth = GUESSING + FOUND * (plain - GUESSING)
+    worth = _nine_tenths(plain)
     opened = best[(best.index <= MANY) & (best >= worth) & (new.reindex(best.index) < worth)]
     gain = (best - new).dropna()
-    unseen, new_of_unseen, bar, said = from_heldout(heldout)
+    unseen, new_of_unseen, plain_there, said = from_heldout(heldout)
     by_training = REFUTED if len(opened) else SUPPORTED if gain.max() <= 0.05 else LIMITS
-    if by_training == REFUTED and unseen.min() >= bar > new_of_unseen:
+    if by_training == REFUTED and unseen.min() >= _nine_tenths(plain_there) > new_of_unseen:
         verdict = REFUTED
     else:
         vain = max(gain.max(), unseen.max() - new_of_unseen) <= 0.05
@@ -186,13 +186,12 @@ def model_protection(
 
 def from_heldout(heldout: "pd.DataFrame") -> tuple["pd.Series", float, float, str]:
     """With the largest budget, from images that the network was not trained on: the accuracy that the best method
-    reaches under each cipher, that of the better new network, nine tenths of the plain network's on the same images,
-    counted above guessing, and all of it in words."""
+    reaches under each cipher, that of the better new network, that of the plain network on the same images, and all of
+    it in words."""
     rows = of_measure(heldout, "accuracy")
     (n,), budget = set(rows.n_plain), rows[rows.method == "embedding anew"].budget.max()
     plain = rows[rows.method == "plain network"].value.mean()
-    bar = GUESSING + FOUND * (plain - GUESSING)
-    rows = rows[rows.budget == budget]
+    bar, rows = _nine_tenths(plain), rows[rows.budget == budget]
     locked = rows[rows.method == "embedding anew"].groupby("steps", sort=False).value
     new, of = rows[rows.steps == "none"].groupby("method").value.mean(), locked.mean()
     each = "; ".join(f"{steps} {with_interval(values, 1)} over {len(values)} keys" for steps, values in locked)
@@ -201,7 +200,12 @@ def from_heldout(heldout: "pd.DataFrame") -> tuple["pd.Series", float, float, st
         f"{(of >= bar).sum()} of {len(of)} reach nine tenths, on these test images {bar:.1%} (plain {plain:.1%}); "
         f"a new network {new.max():.1%}, by the best of {len(new)} learning rates."
     )
-    return of, new.max(), bar, words
+    return of, new.max(), plain, words
+
+
+def _nine_tenths(plain: float) -> float:
+    """The accuracy at which nine tenths of a plain one, counted above guessing, are reached."""
+    return GUESSING + FOUND * (plain - GUESSING)
 
 
 def adversarial_defence(adversarial: "pd.DataFrame", *, patch_size: int = 4) -> tuple[str, str]:

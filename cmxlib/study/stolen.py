@@ -225,12 +225,13 @@ def _methods(scale: Scale, rates):
 # which needs no theft, also at the rate that `stolen_rates` chooses for it.
 
 PLAIN = "plain network"
-_HELDOUT = {  # method: what is trained, whether batch normalisations keep their statistics, whether the model is new
-    "embedding anew": ("embedding", False, False),
-    "embedding anew, frozen": ("embedding", True, False),
-    "everything": ("everything", False, False),
-    "from nothing": ("everything", False, True),
-    "from nothing, rate chosen": ("everything", False, True),
+_HELDOUT = {  # method: what is trained, whether batch normalisations keep their statistics, whether the model is new,
+    # and whose rate of `stolen_rates` it takes; None: that of the recipe
+    "embedding anew": ("embedding", False, False, "embedding"),
+    "embedding anew, frozen": ("embedding", True, False, "embedding"),
+    "everything": ("everything", False, False, "everything"),
+    "from nothing": ("everything", False, True, None),
+    "from nothing, rate chosen": ("everything", False, True, "from nothing"),
 }
 
 
@@ -252,19 +253,19 @@ def _heldout_units(scale: Scale):
 
 
 def _heldout(scale: Scale, unit: dict):
-    data, draw, half = scale.data(), unit["draw"], len(scale.data().test_labels) // 2
+    data, draw = scale.data(), unit["draw"]
+    half = len(data.test_labels) // 2
     judging = data.test_images[half:], data.test_labels[half:]
     if unit["method"] == PLAIN:
         return [{"measure": "accuracy", "value": accuracy(trained_model(scale)[0], *judging, **data.norm)}]
-    (train, frozen, new), rates = _HELDOUT[unit["method"]], records.read(scale.name, "stolen_rates")
+    train, frozen, new, whose = _HELDOUT[unit["method"]]
     theirs = dataclasses.replace(data, train_images=data.test_images[:half], train_labels=data.test_labels[:half])
     if new:
         model = new_model(scale, seed=100 + draw)
-        chosen = unit["method"].endswith("chosen")
-        rate = chosen_rate(rates, "from nothing") if chosen else scale.train.max_lr
     else:
         cipher = scale.ciphers[unit["steps"]](SecretKey.for_experiment(draw), scale.patch_sizes[0])
-        model, rate = encrypt_model(trained_model(scale)[0], cipher, **data.norm), chosen_rate(rates, train)
+        model = encrypt_model(trained_model(scale)[0], cipher, **data.norm)
+    rate = chosen_rate(records.read(scale.name, "stolen_rates"), whose) if whose else scale.train.max_lr
     how = dataclasses.replace(scale.train, seed=draw, max_lr=rate)
     held = _held(theirs, draw)
     on_models.retrain(model, held, unit["n_plain"], how, n_steps=unit["budget"], train=train, frozen=frozen)
