@@ -98,11 +98,11 @@ def checked_copy(model: nn.Module, channels: int, name: str | None = None) -> tu
     """A copy of ``model``, and its embedding, which alone sees the image and has a weight of its own."""
     found = locate(model, channels, name)
     check_own_weights(found.name, found.layer)
+    probed = copy.deepcopy(model)  # and given away, for a model may keep something of an image that it sees
+    size = check_sees_image(probed, replace(found, layer=probed.get_submodule(found.name)), channels)
+    del probed
     copied = copy.deepcopy(model)
-    found = replace(found, layer=copied.get_submodule(found.name))
-    # On another copy, for a model may keep something of an image that it sees.
-    size = check_sees_image(*copy.deepcopy((copied, found)), channels)
-    return copied, replace(found, image_size=size)
+    return copied, replace(found, layer=copied.get_submodule(found.name), image_size=size)
 
 
 def _has_stem(model: nn.Module, channels: int) -> bool:
