@@ -182,7 +182,12 @@ def replacing(path: str | os.PathLike, *, one_of_many: bool = False, over: bool 
 def free(path: Path) -> None:
     """FileExistsError where something stands at ``path``, be it a link to nowhere."""
     if os.path.lexists(path):
-        raise FileExistsError(f"{path} exists already: give --force to replace it, or name another output.")
+        raise exists(path)
+
+
+def exists(path: Path, how: str = "") -> FileExistsError:
+    """What is said of an output that stands there already; how: what is known of it."""
+    return FileExistsError(f"{path} exists already{how}: give --force to replace it, or name another output.")
 
 
 def not_itself(source: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .. import paths
 from ..lock.keys import SecretKey
 from ..lock.patch import STEPS, PatchCipher
 
@@ -156,8 +157,7 @@ def check(found: Record, asked: Record, where: str) -> None:
 def exists(target: Path, found: Record | None, asked: Record) -> FileExistsError:
     """What is said of an output that stands there already and is not what was asked for."""
     how = difference(found, asked) if found and found.encrypted else ""
-    how = f", encrypted with {how}" if how else ""
-    return FileExistsError(f"{target} exists already{how}: give --force to replace it, or name another output.")
+    return paths.exists(target, how and f", encrypted with {how}")
 
 
 def difference(found: Record, asked: Record) -> str:

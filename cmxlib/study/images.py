@@ -1,6 +1,7 @@
 """Tables of the attacks on images: `visibility`, `attack_pairs` (known and chosen plaintext), `attack_images`."""
 
 import functools
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,18 +144,20 @@ def _images(scale: Scale, unit: dict):
     found = {"share_recovered": share_recovered(estimate, cipher)}
     found |= {"ssim": ssim(plain[:SHOWN], shown).mean(), "mse": np.mean(10 ** (-psnr(plain[:SHOWN], shown) / 10))}
     if near and unit["neighbours"]:
-        norm, model, few, labels = (
-            data.norm,
-            trained_model(scale)[0],
-            data.test_images[:OPENED],
-            data.test_labels[:OPENED],
-        )
-        back = to_bytes(estimate.decrypt(cipher.encrypt(few)))
-        found["recovered_accuracy"] = accuracy(model, back, labels, **norm)
+        found["recovered_accuracy"] = come_back(scale, estimate, cipher)[1]
         if size == scale.patch_sizes[0]:
-            opened = decrypt_model(encrypt_model(model, cipher, **norm), estimate, **norm)
-            found["opened_accuracy"] = accuracy(opened, few, labels, **norm)
+            norm = data.norm
+            opened = decrypt_model(encrypt_model(trained_model(scale)[0], cipher, **norm), estimate, **norm)
+            found["opened_accuracy"] = accuracy(opened, data.test_images[:OPENED], data.test_labels[:OPENED], **norm)
     return [{"measure": name, "value": value} for name, value in found.items()]
+
+
+def come_back(scale: Scale, estimate: Any, cipher: Any) -> tuple[torch.Tensor, float]:
+    """The first test images, encrypted with the cipher and decrypted with its estimate, in bytes, and the accuracy of
+    the plain network on them."""
+    data = scale.data()
+    shown = to_bytes(estimate.decrypt(cipher.encrypt(data.test_images[:OPENED])))
+    return shown, accuracy(trained_model(scale)[0], shown, data.test_labels[:OPENED], **data.norm)
 
 
 def photo_tiles() -> torch.Tensor:

@@ -12,12 +12,10 @@ from ..attacks.jigsaw import jigsaw_of_places
 from ..attacks.matching import share_recovered
 from ..attacks.metrics import ssim
 from ..attacks.on_images import ciphertext_only, patch_moments
-from ..learn.evaluate import accuracy
 from ..lock.blocks import BlockCipher
 from ..lock.keys import SecretKey
-from ..lock.pixels import to_bytes
-from .images import OPENED, SHOWN, drawn
-from .scales import Scale, ciphers, trained_model
+from .images import SHOWN, come_back, drawn
+from .scales import Scale, ciphers
 from .table import Table, of_attack
 
 COVARIANCES, COMPONENTS = "covariances", "independent components"
@@ -55,13 +53,11 @@ def _measure(scale: Scale, unit: dict):
 
 
 def _worth(scale, estimate, cipher):
-    data = scale.data()
-    plain, labels = data.test_images[:OPENED], data.test_labels[:OPENED]
-    shown = to_bytes(estimate.decrypt(cipher.encrypt(plain)))
+    shown, read = come_back(scale, estimate, cipher)
     found = {
         "share_recovered": share_recovered(estimate, cipher),
-        "ssim": ssim(plain[:SHOWN], shown[:SHOWN]).mean(),
-        "recovered_accuracy": accuracy(trained_model(scale)[0], shown, labels, **data.norm),
+        "ssim": ssim(scale.data().test_images[:SHOWN], shown[:SHOWN]).mean(),
+        "recovered_accuracy": read,
     }
     return [{"measure": name, "value": value} for name, value in found.items()]
 
