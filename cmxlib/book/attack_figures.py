@@ -151,13 +151,14 @@ def repairs(rows: pd.DataFrame) -> Figure:
     """What attackers find under the repairs, by number of encrypted images, from rows of the table `repairs`.
 
     Left: encrypted images alone; right: with the encrypted model too. Above: share of the key; below: SSIM of what
-    decryption with the estimate shows. Mean and range over draws.
+    decryption with the estimate shows. Mean over draws, and twice its standard error as a band.
     """
     figure, axes = subplots(2, 2, figsize=(9, 5.4), sharex=True, sharey="row")
     for column, attack in zip(axes.T, ("ciphertext only", "ciphertext and model"), strict=True):
         for axis, measure in zip(column, ("share_recovered", "ssim"), strict=True):
             axis.set_xscale("log")
-            curves(axis, of_measure(rows[rows.attack == attack], measure), "seen", "repair", REPAIRS)
+            part = of_measure(rows[rows.attack == attack], measure)
+            curves(axis, part, "seen", "repair", REPAIRS, errorbar=("se", 2))
             for line in axis.lines:  # where lines lie on one another, each can still be seen
                 size = 13 - 3 * list(REPAIRS).index(line.get_label())
                 line.set(markersize=size, linewidth=size / 3)
