@@ -94,7 +94,7 @@ NOT_ENOUGH = "There is not enough memory"  # how the library's own sentences on 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, as Python, NumPy, torch and decoders do; so it tells of no damage."""
-    said = ("Cannot allocate memory", "DefaultCPUAllocator", "std::bad_alloc", "out of memory")
+    said = ("Cannot allocate memory", "DefaultCPUAllocator", "std::bad_alloc", "out of memory", "Storage size")
     return isinstance(error, MemoryError) or any(text in str(error) for text in said)
 
 

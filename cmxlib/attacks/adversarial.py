@@ -36,6 +36,8 @@ from .matching import check_labelled
 EPS = 8 / 255
 
 
+@torch.inference_mode(False)  # wherever it is called from, it needs gradients
+@torch.enable_grad()
 def pgd(
     model: nn.Module,
     images: torch.Tensor,
@@ -58,8 +60,8 @@ def pgd(
     _check(model, images, labels, eps, limits, batch_size)
     checks.whole(steps, "steps", 1)
     classes = int(labels.max()) + 1
-    generator = torch.Generator().manual_seed(seed)
-    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(checks.seed(seed))
+    device, dtype = (like := next(model.parameters(), torch.empty(0))).device, like.dtype
     found = []
     with evaluating(model):
         for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
@@ -67,7 +69,7 @@ def pgd(
             plain, truth = to_values(batch).to(device), truth.to(device)
             for _ in range(steps):
                 tried = (plain + change).clamp(*limits).requires_grad_()
-                output = logits_of(model(normalise(tried, mean, std)), classes)
+                output = logits_of(model(normalise(tried, mean, std, dtype)), classes).float()
                 loss = F.cross_entropy(output, truth, reduction="sum")
                 (gradient,) = torch.autograd.grad(loss, tried)
                 change = (tried.detach() + 2.5 * eps / steps * gradient.sign() - plain).clamp(-eps, eps)
@@ -96,6 +98,7 @@ def square(
     from art.attacks.evasion import SquareAttack
 
     checks.whole(queries, "queries", 1)
+    checks.whole(batch_size, "batch_size", 1)
     with _classifier(model, images, labels, eps, mean, std, (0, 1), seed) as classifier:
         attack = SquareAttack(classifier, eps=eps, max_iter=queries, batch_size=batch_size, verbose=False)
         return torch.from_numpy(attack.generate(to_values(images).numpy(), labels.numpy()))
@@ -124,6 +127,8 @@ def autoattack(
     """
     from art.attacks.evasion import AutoProjectedGradientDescent, DeepFool, SquareAttack
 
+    for value, name in ((queries, "queries"), (starts, "starts"), (batch_size, "batch_size")):
+        checks.whole(value, name, 1)
     with _classifier(model, images, labels, eps, mean, std, limits, seed) as classifier:
         truth = labels.numpy()
         of = {"eps": eps, "batch_size": batch_size, "verbose": False}
@@ -156,8 +161,8 @@ def _classifier(model, images, labels, eps, mean, std, limits, seed):
             super().__init__()
             self.model = model
 
-        def forward(self, values):
-            return self.model(values)
+        def forward(self, values):  # ART computes in float32
+            return self.model(values.to(parameter.dtype)).float()
 
     class Remembering(PyTorchClassifier):
         """Asks nothing twice: Square asks again in each step what it was told in the one before, thrice."""
@@ -175,10 +180,16 @@ def _classifier(model, images, labels, eps, mean, std, limits, seed):
             return np.stack([known[name] for name in names])
 
     _check(model, images, labels, eps, limits)
-    parameter, state = next(model.parameters()), np.random.get_state()  # noqa: NPY002 (ART draws from this generator)
+    checks.seed(seed)
+    checks.number(eps, "eps", 1e-6, 1)  # ART takes no 0
+    if images.shape[2] != images.shape[3] or images.shape[2] < 5:
+        raise ValueError(
+            f"images must be square, of 5 pixels a side at least, for Square to draw on, not {tuple(images.shape)}."
+        )
+    parameter, state = next(model.parameters(), torch.empty(0)), np.random.get_state()  # noqa: NPY002 (ART draws from this generator)
     with evaluating(model), torch.no_grad():
         n_classes = logits_of(model(to_values(images[:1]).to(parameter)), int(labels.max()) + 1).shape[1]
-    with evaluating(model):
+    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         np.random.seed(seed)  # noqa: NPY002
         try:
             yield Remembering(
@@ -198,7 +209,7 @@ def noise(images: torch.Tensor, *, eps: float = EPS, seed: int = 0) -> torch.Ten
     """The control: each value changed by eps up or down at random, as much as any attack here may change it."""
     checks.values(checks.images(images))
     checks.number(eps, "eps", 0, 1)
-    signs = torch.randint(0, 2, images.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    signs = torch.randint(0, 2, images.shape, generator=torch.Generator().manual_seed(checks.seed(seed))) * 2 - 1
     return (to_values(images) + eps * signs).clamp(0, 1)
 
 
@@ -210,6 +221,9 @@ class Pipeline(nn.Module):
 
     def __init__(self, encrypted_model, cipher, *, mean, std):
         super().__init__()
+        checks.instance(encrypted_model, nn.Module, "encrypted_model")
+        checks.cipher(cipher, "encrypt")
+        checks.statistics(mean, std, np.size(mean))
         self.model, self.cipher, self.norm = encrypted_model, cipher, (mean, std)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ def independent_components(
     an orthogonal matrix, or from a random one; their order and signs stay those of ``start``.
     """
     check_images(images, patch_size, limits=checks.ENCRYPTED)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checks.seed(seed))
     per_image = images.shape[2] * images.shape[3] // patch_size**2
     share = _PATCHES / (len(images) * per_image)  # of each image's patches, so that many images are seen
     patches = []

@@ -16,7 +16,7 @@ from ..lock.conventional import turns
 from ..lock.patch import PatchCipher, to_blocks
 from ..lock.pixels import to_values
 from ..lock.position import PositionCipher, etc_variants
-from .matching import check_images, match_moments
+from .matching import check_images, check_steps, check_tell, match_moments
 from .on_images import ciphertext_only
 from .on_repairs import chained
 
@@ -29,8 +29,7 @@ def jigsaw_by_position(encrypted: torch.Tensor, public: torch.Tensor, patch_size
     The borders tell the turns of all patches at once, but for what can be done to the whole image: its negative, and
     the order of its colours. These are told by public images: by the covariances of colours, and by brightness.
     """
-    check_images(public, patch_size, "public")
-    channels, height, width = check_images(encrypted, patch_size, "encrypted", checks.ENCRYPTED).shape[1:]
+    channels, height, width = _checked(encrypted, public, patch_size)
     grid, variants = (height // patch_size, width // patch_size), etc_variants(patch_size, channels)
     costs = _border_costs(encrypted, patch_size, grid, variants)
     # A whole variant would be guessed at the first patch; its way to lie is, and the rest is the same for all patches.
@@ -40,6 +39,19 @@ def jigsaw_by_position(encrypted: torch.Tensor, public: torch.Tensor, patch_size
     upright = PositionCipher.from_ciphers(turned).decrypt(encrypted)
     whole = _whole(upright, public, variants[::8])  # those that do not turn
     return PositionCipher.from_ciphers([chained(whole, each) for each in turned])
+
+
+def _checked(encrypted, public, patch_size):
+    """The shape (C, H, W) of encrypted images: several patches each, as of the public ones; an error otherwise."""
+    check_images(public, patch_size, "public")
+    shape = check_images(encrypted, patch_size, "encrypted", checks.ENCRYPTED).shape[1:]
+    if public.shape[1:] != shape or shape[1] * shape[2] == patch_size**2:
+        raise ValueError(
+            "Encrypted and public images must have one shape, of several patches, whose borders can be compared, not "
+            f"{tuple(encrypted.shape)} and {tuple(public.shape)}."
+        )
+    check_tell(encrypted=encrypted, public=public)
+    return shape
 
 
 def _border_costs(images, size, grid, variants):
@@ -101,7 +113,7 @@ def _whole(upright, public, changes) -> PatchCipher:
 def _colours(images):
     """Mean (C,) of the colours, from mid grey, and their covariances (C, C), of trace 1."""
     values = (to_values(images).double() - 0.5).transpose(0, 1).flatten(1).numpy()
-    covariance = np.cov(values)
+    covariance = np.atleast_2d(np.cov(values))  # of one colour, NumPy makes a number
     return values.mean(1), covariance / np.trace(covariance)
 
 
@@ -119,10 +131,11 @@ def jigsaw_of_places(
     then; and the places of the patches, which begin as those whose brightness goes together as that of the public
     images' places does, and change in pairs as long as borders become likelier.
     """
-    shape = check_images(encrypted, patch_size, "encrypted", checks.ENCRYPTED).shape
-    check_images(public, patch_size, "public")
-    rng, known = np.random.default_rng(seed), _brightness(public, patch_size)
-    stays = PatchCipher.from_entries(np.arange(n := shape[1] * patch_size**2), np.zeros(n), patch_size, shape[1])
+    channels, height, width = _checked(encrypted, public, patch_size)
+    if checks.steps(steps, ("shuffle", "flip", "orthogonal")):
+        check_steps(steps)
+    rng, known = np.random.default_rng(checks.seed(seed)), _brightness(public, patch_size)
+    stays = PatchCipher.from_entries(np.arange(n := channels * patch_size**2), np.zeros(n), patch_size, channels)
     inside, upright = stays, encrypted
     for turn in range(2):
         if steps:
@@ -130,9 +143,9 @@ def jigsaw_of_places(
         seen = inside.decrypt(encrypted)
         places, _ = match_moments(_brightness(seen, patch_size), known, ("shuffle",), rng, 10)
         right, below = _borders(seen[:_SOLVED], patch_size)
-        places = _swapped(places, right, below, shape[2] // patch_size)
-        upright = BlockCipher.from_places(stays, places, tuple(shape[2:])).decrypt(encrypted)
-    return BlockCipher.from_places(inside, places, tuple(shape[2:]))
+        places = _swapped(places, right, below, height // patch_size)
+        upright = BlockCipher.from_places(stays, places, (height, width)).decrypt(encrypted)
+    return BlockCipher.from_places(inside, places, (height, width))
 
 
 def _brightness(images, size):

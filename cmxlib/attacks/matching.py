@@ -10,11 +10,12 @@ from ..lock.patch import PatchCipher
 STEPS = (("shuffle",), ("flip",), ("shuffle", "flip"), ("flip", "shuffle"), ("orthogonal",))  # that attacks know
 
 
-def check_steps(steps: tuple[str, ...]) -> tuple[str, ...]:
+def check_steps(steps: tuple[str, ...], orthogonal: bool = True) -> tuple[str, ...]:
     """``steps``, when they are those of a cipher that an attack knows; TypeError or ValueError otherwise."""
     found = checks.steps(steps, ("shuffle", "flip", "orthogonal"))
-    if found not in STEPS:
-        raise ValueError(f'steps must be "shuffle", "flip", both, or ("orthogonal",) alone, not {found}.')
+    if found not in STEPS[: 5 if orthogonal else 4]:
+        alone = ', both, or ("orthogonal",) alone' if orthogonal else " or both, which this attack knows"
+        raise ValueError(f'steps must be "shuffle", "flip"{alone}, not {found}.')
     return found
 
 
@@ -30,6 +31,15 @@ def check_images(
             f"{name} must hold at least one image that patches of {size} fill, but this is {tuple(images.shape)}."
         )
     return checks.values(images, name, limits)
+
+
+def check_tell(**batches: torch.Tensor) -> None:
+    """ValueError where all values of images are one: they tell nothing of a key."""
+    for name, images in batches.items():
+        if images.min() == images.max():
+            raise ValueError(
+                f"{name} must hold more than one value, for one tells nothing of the key: give other images."
+            )
 
 
 def check_labelled(images: torch.Tensor, labels: torch.Tensor, limits: tuple[float, float] = (0, 1)) -> None:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from ..lock import checks
-from ..lock.patch import PatchCipher, to_blocks
+from ..lock.patch import PatchCipher, n_entries, to_blocks
 from ..lock.pixels import to_values
-from .matching import assign, check_images, check_steps, distances, leading, match_moments, polar
+from .matching import assign, check_images, check_steps, check_tell, distances, leading, match_moments, polar
 
 # How much a neighbour's covariance counts beside that within the patch, to its right and below it. Different numbers,
 # for natural images look nearly alike when mirrored or transposed, and the two directions must not be exchanged.
@@ -74,19 +74,18 @@ def ciphertext_only(
     """
     check_steps(steps)
     checks.whole(restarts, "restarts", 1)
+    rng = np.random.default_rng(checks.seed(seed))
     encrypted_mean, encrypted_moments = patch_moments(encrypted, patch_size)
     if not isinstance(public, tuple):
         public = patch_moments(check_images(public, patch_size, "public"), patch_size)
-    public_mean, public_moments = public
-    if public_moments.shape != encrypted_moments.shape:
-        raise ValueError("Encrypted and public images must have as many channels.")
+    public_mean, public_moments = _checked_moments(public, encrypted_moments.shape)
     seen = encrypted_moments.any((1, 2)) & public_moments.any((1, 2))
     if (neighbours or tuple(steps) == ("orthogonal",)) and not seen.all():
         raise ValueError(
             "The images have no neighbouring patches, or all patches are alike: give larger images, of more than one "
             "colour, or neighbours=False."
         )
-    channels, rng = encrypted.shape[1], np.random.default_rng(seed)
+    channels = encrypted.shape[1]
     if tuple(steps) == ("orthogonal",):
         rotation = _match_axes(encrypted_moments, public_moments, rng, restarts)
         rotation *= 1 if encrypted_mean @ rotation @ public_mean > 0 else -1
@@ -99,6 +98,18 @@ def ciphertext_only(
         # What is left is whether all entries are flipped: real images are not as bright as their negatives are dark.
         signs *= 1 if (signs * (encrypted_mean - 0.5)) @ (public_mean[permutation] - 0.5) >= 0 else -1
     return PatchCipher.from_entries(permutation, signs < 0, patch_size, channels)
+
+
+def _checked_moments(public, shape):
+    """What ``patch_moments`` made of public images, when covariances have the ``shape`` of those that are seen."""
+    wanted = [shape[1:2], shape]
+    found = [checks.array(each, "public") for each in public]
+    if [each.shape for each in found] != wanted or not all(np.isfinite(each).all() for each in found):
+        raise ValueError(
+            "Encrypted and public images must have as many channels, and moments of public images be what "
+            f"patch_moments makes of them: finite arrays of the shapes {wanted[0]} and {wanted[1]}."
+        )
+    return found
 
 
 def known_plaintext(
@@ -121,11 +132,7 @@ def check_pairs(encrypted: torch.Tensor, plain: torch.Tensor, patch_size: int, s
     check_images(encrypted, patch_size, "encrypted", checks.ENCRYPTED)
     if plain.shape != encrypted.shape:
         raise ValueError(f"Images and encrypted images must pair up, not {plain.shape} with {encrypted.shape}.")
-    for name, images in {"encrypted": encrypted, "plain": plain}.items():
-        if images.min() == images.max():
-            raise ValueError(
-                f"{name} must hold more than one value, for one tells nothing of the key: give other images."
-            )
+    check_tell(encrypted=encrypted, plain=plain)
 
 
 def fitted(encrypted: torch.Tensor, plain: torch.Tensor, patch_size: int, steps: tuple[str, ...]) -> PatchCipher:
@@ -159,7 +166,7 @@ def chosen_image(patch_size: int = 4, channels: int = 3, steps: tuple[str, ...] 
     column i of the matrix (float32).
     """
     check_steps(steps)
-    n = checks.whole(channels, "channels", 1) * checks.whole(patch_size, "patch_size", 1) ** 2
+    n = n_entries("A patch", checks.whole(patch_size, "patch_size", 1), checks.whole(channels, "channels", 1))
     if tuple(steps) == ("orthogonal",):
         patches = torch.eye(n)
     else:

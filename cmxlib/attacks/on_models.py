@@ -10,7 +10,6 @@ a key, as the attacks on images do: ``decrypt_model(encrypted_model, estimate, .
     retrain                     train the embedding, everything, or a new model, on the labelled images
 """
 
-import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -27,10 +26,11 @@ from ..learn.data import Dataset
 from ..learn.evaluate import logits, logits_of, normalise
 from ..learn.train import TrainSettings, fit
 from ..lock import checks
+from ..lock.embedding import copied
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, find_embedding
 from ..lock.patch import PatchCipher, to_blocks
-from .matching import check_images, check_labelled, match_moments
+from .matching import check_images, check_labelled, check_steps, match_moments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +49,8 @@ def random_keys(
 ) -> PatchCipher:
     """The best of ``trials`` random ciphers, by the loss of the encrypted model on labelled plain images."""
     checks.whole(trials, "trials", 1)
+    checks.seed(seed)
+    check_steps(steps)
     check_labelled(images, labels)
     size = find_embedding(model)[1].kernel_size[0]
     ciphers = (PatchCipher(SecretKey.for_experiment(seed + trial), size, steps=steps) for trial in range(trials))
@@ -74,9 +76,13 @@ def hill_climb(
     images through the network. Returns the cipher and its loss after each trial.
     """
     checks.whole(trials, "trials", 1)
+    check_steps(steps, orthogonal=False)
     check_labelled(images, labels)
-    size, rng = find_embedding(model)[1].kernel_size[0], np.random.default_rng(seed)
+    size, rng = find_embedding(model)[1].kernel_size[0], np.random.default_rng(checks.seed(seed))
     start = start or PatchCipher(SecretKey.for_experiment(10_000 + seed), size, steps=steps)
+    checks.instance(start, PatchCipher, "start")
+    if start.permutation is None or (start.n, start.channels) != (3 * size**2, 3):
+        raise ValueError(f"start must be a cipher of shuffles and flips, in blocks of {size} pixels and 3 channels.")
     best, losses = start, [key_loss(model, start, images, labels, mean=mean, std=std)]
     for _ in range(trials):
         permutation, flipped = best.permutation.copy(), best.flipped.copy()
@@ -92,6 +98,8 @@ def hill_climb(
     return best, losses
 
 
+@torch.inference_mode(False)  # wherever it is called from, it needs gradients
+@torch.enable_grad()
 def gradient_search(
     model: nn.Module,
     images: torch.Tensor,
@@ -113,19 +121,25 @@ def gradient_search(
     permutation is learned. Returns the cipher and the (relaxed) loss of each iteration.
     """
     checks.whole(iterations, "iterations", 1)
+    checks.whole(batch_size, "batch_size", 1)
+    checks.number(lr, "lr", 0)
+    checks.seed(seed)
     check_labelled(images, labels)
-    name, conv = find_embedding(model)
+    # In float32, wherever the model computes and in whatever type.
+    name, conv = find_embedding(model := copied(model).float().eval().requires_grad_(False))
     size, n = conv.kernel_size[0], conv.weight[0].numel()
     generator = torch.Generator().manual_seed(seed)
     scores = (0.1 * torch.randn(n, n, generator=generator)).requires_grad_()
     leaning = 0.1 * torch.randn(n, generator=generator)
     if flipped is not None:
+        flipped = checks.array(flipped, "flipped")
+        if flipped.shape != (n,) or flipped.dtype != bool:
+            raise ValueError(f"flipped must be {n} truth values, one for each entry of a patch.")
         leaning = torch.where(torch.tensor(flipped), -10.0, 10.0)
     learned = [scores] if flipped is not None else [scores, leaning.requires_grad_()]
     optimizer = torch.optim.Adam(learned, lr=lr)
     mu, sigma = (torch.tensor(v).repeat_interleave(size**2) for v in (mean, std))
     (weight, bias), losses = _about_the_middle(conv, mean, std), []
-    model = copy.deepcopy(model).eval().requires_grad_(False)
     for iteration in range(iterations):
         permutation, signs = _relaxed(scores, leaning, temperature=0.1 ** (iteration / iterations))
         folded = weight @ (signs[:, None] * permutation)  # what the embedding does with plain patches
@@ -166,10 +180,13 @@ def from_statistics(
     deviations, plus that of the logarithms of the standard deviations.
     """
     checks.whole(trials, "trials", 1)
+    checks.whole(n_patches, "n_patches", 2)
+    checks.seed(seed)
+    check_steps(steps, orthogonal=False)
     conv = find_embedding(model)[1]
     check_images(images, conv.kernel_size[0])
     layers = [module for module in model.modules() if not list(module.children())]
-    activation, norm = layers[layers.index(conv) + 1 :][:2]
+    activation, norm, *_ = [*layers[layers.index(conv) + 1 :], None, None]
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
         raise ValueError("The embedding must be followed by an activation and a batch normalisation that keeps means.")
     weight, offset = _about_the_middle(conv, mean, std)
@@ -217,10 +234,12 @@ def from_filters(
     Trained filters are smooth: the products of their columns, W^T W, are alike from model to model, and encryption
     rearranges them as it does a covariance of patches. A flip of all entries cannot be told from none.
     """
+    check_steps(steps, orthogonal=False)
+    checks.whole(restarts, "restarts", 1)
     encrypted, plain = (_products(net, std) for net in (model, other))
     if encrypted.shape != plain.shape:
         raise ValueError("Both models must have patches of one size and number of channels.")
-    permutation, signs = match_moments(encrypted, plain, steps, np.random.default_rng(seed), restarts)
+    permutation, signs = match_moments(encrypted, plain, steps, np.random.default_rng(checks.seed(seed)), restarts)
     return PatchCipher.from_entries(permutation, signs < 0, find_embedding(model)[1].kernel_size[0])
 
 
@@ -298,5 +317,8 @@ def _about_the_middle(conv, mean, std):
 
 def _products(model, std):
     conv = find_embedding(model)[1]
-    weight = conv.weight.detach().double().flatten(1).cpu().numpy() / np.repeat(std, conv.kernel_size[0] ** 2)
+    sigma = np.repeat(checks.statistics((0,) * 3, std, 3)[1], conv.kernel_size[0] ** 2)
+    weight = conv.weight.detach().double().flatten(1).cpu().numpy() / sigma
+    if not (np.isfinite(weight).all() and weight.any()):
+        raise ValueError("The filters of both models must be finite, and not all of them 0.")
     return weight.T @ weight / np.trace(weight.T @ weight)

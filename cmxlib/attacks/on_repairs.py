@@ -17,10 +17,10 @@ import torch
 
 from ..lock import checks
 from ..lock.bits import from_bits
-from ..lock.patch import PatchCipher, to_blocks
+from ..lock.patch import PatchCipher, n_entries, to_blocks
 from ..lock.pixels import to_values
 from ..lock.position import PositionCipher, PositionEmbedding
-from .matching import assign, check_images, distances, patch_size_of, polar
+from .matching import assign, check_images, check_steps, check_tell, distances, patch_size_of, polar
 from .on_images import check_pairs, chosen_image, ciphertext_only, fitted
 
 # -- a key for each position ---------------------------------------------------------------------------------------
@@ -46,7 +46,11 @@ def ciphertext_only_by_position(
         raise ValueError(
             f"Encrypted and public images must have one shape, not {tuple(encrypted.shape)} and {tuple(public.shape)}."
         )
+    check_tell(encrypted=encrypted, public=public)
     count = (encrypted.shape[2] // patch_size) * (encrypted.shape[3] // patch_size)
+    if count < 2:
+        raise ValueError("The images are one patch each, and no position could help another: use ciphertext_only.")
+    checks.whole(rounds, "rounds", 0)
     estimates = [
         ciphertext_only(*patches, patch_size, steps, neighbours=False, restarts=restarts)
         for patches in zip(_patches(encrypted, patch_size), _patches(public, patch_size), strict=True)
@@ -73,7 +77,7 @@ def known_plaintext_by_position(
 def chosen_image_by_position(patch_size: int = 4, channels: int = 3, image_size: int = 32) -> torch.Tensor:
     """One image (1, C, S, S) that shows every position's shuffle and flips: ``chosen_image`` at each of them."""
     one = chosen_image(patch_size, channels)
-    if checks.whole(image_size, "image_size", 1) % patch_size:
+    if checks.whole(image_size, "image_size", 1, 10_000) % patch_size:
         raise ValueError(f"Patches of {patch_size} pixels do not divide images of {image_size} x {image_size}.")
     if one.shape[-1] != patch_size:
         raise ValueError(f"A patch of {patch_size} has more entries than one image can number; choose 6 or less.")
@@ -93,6 +97,7 @@ def relative_cipher(
     weight, other: the same patch embedding (dim, n), or (dim, C, p, p), encrypted with either key. Where its filters
     have rank n (so dim >= n), all maps are found, shuffles and flips in general with fewer filters too.
     """
+    check_steps(steps)
     first, second = (_per_value(each, name, std, patch_size) for name, each in (("weight", weight), ("other", other)))
     if first.shape != second.shape:
         raise ValueError(f"weight and other must have one shape, not {tuple(weight.shape)} and {tuple(other.shape)}.")
@@ -112,6 +117,7 @@ def ciphertext_and_model_by_position(
     **options: Any,
 ) -> PositionCipher:
     """Estimate a PositionCipher from encrypted images and the encrypted embedding: first to one key, then that key."""
+    checks.instance(embedding, PositionEmbedding, "embedding")
     size, first = embedding.patch_size, embedding.weight[0]
     maps = [relative_cipher(first, each, std=std, patch_size=size, steps=steps) for each in embedding.weight]
     under_one_key = PositionCipher.from_ciphers(maps).decrypt(encrypted)
@@ -128,7 +134,7 @@ def chosen_image_of_bits(patch_size: int = 4, channels: int = 3) -> torch.Tensor
     Bit i of a patch spells the number i, one binary digit a patch, after a digit 0 that tells a number from its
     negative.
     """
-    n = 8 * checks.whole(channels, "channels", 1) * checks.whole(patch_size, "patch_size", 1) ** 2
+    n = n_entries("A patch", checks.whole(patch_size, "patch_size", 1), 8 * checks.whole(channels, "channels", 1))
     digits = n.bit_length() + 1
     side = int(np.ceil(np.sqrt(digits)))
     patches = torch.arange(n) >> torch.arange(side**2)[:, None].clamp(max=digits) & 1
@@ -225,4 +231,7 @@ def _per_value(weight, name, std, patch_size):
             f"{name} must be filters (dim, {n}), of patches of {patch_size} pixels in {len(std)} channels, as "
             f"patch_size and std say, but its shape is {tuple(weight.shape)}."
         )
-    return weight.detach().double().flatten(1).cpu().numpy() / np.repeat(std, patch_size**2)
+    values = weight.detach().double().flatten(1).cpu().numpy()
+    if not (np.isfinite(values).all() and values.any()):
+        raise ValueError(f"{name} must be finite filters, one at least, and not all of them 0.")
+    return values / np.repeat(checks.statistics((0,) * len(std), std, len(std))[1], patch_size**2)

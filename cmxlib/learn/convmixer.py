@@ -8,6 +8,7 @@ from torch.autograd import forward_ad
 from torch.nn.modules import module as hooks
 
 from ..lock import checks
+from .device import memory_for
 from .engine import products
 
 
@@ -38,29 +39,30 @@ class ConvMixer(nn.Sequential):
         sizes = {"dim": dim, "kernel_size": kernel_size, "patch_size": patch_size}
         for name, size in {**sizes, "num_classes": num_classes, "channels": channels}.items():
             checks.whole(size, name, 1)
-        super().__init__(
-            nn.Conv2d(channels, dim, patch_size, stride=patch_size),
-            nn.GELU(),
-            nn.BatchNorm2d(dim),
-            *[
-                nn.Sequential(
-                    Residual(
-                        nn.Sequential(
-                            nn.Conv2d(dim, dim, kernel_size, groups=dim, padding="same"),
-                            nn.GELU(),
-                            nn.BatchNorm2d(dim),
-                        )
-                    ),
-                    nn.Conv2d(dim, dim, 1),
-                    nn.GELU(),
-                    nn.BatchNorm2d(dim),
-                )
-                for _ in range(depth)
-            ],
-            nn.AdaptiveAvgPool2d((1, 1)),
-            nn.Flatten(),
-            nn.Linear(dim, num_classes),
-        )
+        with memory_for("a network of these sizes"):
+            super().__init__(
+                nn.Conv2d(channels, dim, patch_size, stride=patch_size),
+                nn.GELU(),
+                nn.BatchNorm2d(dim),
+                *[
+                    nn.Sequential(
+                        Residual(
+                            nn.Sequential(
+                                nn.Conv2d(dim, dim, kernel_size, groups=dim, padding="same"),
+                                nn.GELU(),
+                                nn.BatchNorm2d(dim),
+                            )
+                        ),
+                        nn.Conv2d(dim, dim, 1),
+                        nn.GELU(),
+                        nn.BatchNorm2d(dim),
+                    )
+                    for _ in range(depth)
+                ],
+                nn.AdaptiveAvgPool2d((1, 1)),
+                nn.Flatten(),
+                nn.Linear(dim, num_classes),
+            )
         self._sizes = dim, depth, kernel_size, patch_size  # for _is_untouched
 
     def __getitem__(self, index):
@@ -68,6 +70,8 @@ class ConvMixer(nn.Sequential):
         return nn.Sequential(*list(self)[index]) if isinstance(index, slice) else super().__getitem__(index)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not hasattr(x, "dim"):  # a list, an array
+            checks.tensor(x, "images")
         if _is_traced(x):
             return super().forward(x)
         self.check_shape(x)
@@ -78,10 +82,12 @@ class ConvMixer(nn.Sequential):
         return products(self, x) if quick else super().forward(x)
 
     def check_shape(self, x: torch.Tensor) -> None:
-        """ValueError where images (N, C, H, W) have other channels than the network, or patches do not fill them."""
+        """ValueError where these are no images (N, C, H, W) of the network's channels that its patches fill."""
         first = self[0]
-        if x.dim() != 4 or type(first) is not nn.Conv2d or first.kernel_size != first.stride:
+        if type(first) is not nn.Conv2d or first.kernel_size != first.stride:
             return
+        if x.dim() != 4:
+            raise ValueError(f"images must have the shape (N, C, H, W), but this is {tuple(x.shape)}.")
         if x.shape[1] != first.in_channels:
             raise ValueError(
                 f"The network takes images of {first.in_channels} channels, (N, {first.in_channels}, H, W), but the "

@@ -14,16 +14,15 @@ from ..paths import NOT_ENOUGH, out_of_memory
 
 
 @contextmanager
-def memory_for(what: str, batch_size: int) -> Iterator[None]:
+def memory_for(what: str, batch_size: int | None = None) -> Iterator[None]:
     """MemoryError, with the way out, where memory runs out in the block."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error) or str(error).startswith(NOT_ENOUGH):  # said already
             raise
-        raise MemoryError(
-            f"{NOT_ENOUGH} for {what}: lower batch_size, which is {batch_size}, or choose a smaller model or scale."
-        ) from error
+        lower = "" if batch_size is None else f"lower batch_size, which is {batch_size}, or "
+        raise MemoryError(f"{NOT_ENOUGH} for {what}: {lower}choose a smaller model or scale.") from error
 
 
 def default_device() -> torch.device:

@@ -1,5 +1,6 @@
 """Logits, accuracies, and what they become under correct, wrong and missing keys."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,11 @@ def logits(
             batch = normalise(batch.to(like.device), mean, std, like.dtype)
             output = model(batch.contiguous(memory_format=torch.channels_last))
             found.append(logits_of(output, take=take).to(like.dtype))
+            if found[-1].shape != (len(batch), found[0].shape[1]):
+                raise ValueError(
+                    f"The model must give logits (N, classes), of as many classes for each batch, but for {len(batch)} "
+                    f"images gave {tuple(found[-1].shape)}: a function take= may say where in its output they are."
+                )
     return torch.cat(found)[: len(images)].cpu()
 
 
@@ -123,6 +129,8 @@ def _share(found: torch.Tensor, labels: torch.Tensor) -> float:
 
 # -- trials of keys ---------------------------------------------------------------------------------------------------
 
+_MOST_KEYS = 1_000_000  # of one call, which keeps the rows of all in memory
+
 Cipher = Mapping | Callable[[SecretKey], object] | object
 
 
@@ -168,8 +176,10 @@ def key_trials(
     if n_wrong is None:
         n_wrong = 0 if _is_cipher(cipher) else 10
     if not isinstance(n_wrong, Iterable):
-        n_wrong = range(seed + 1, seed + 1 + checks.whole(n_wrong, "n_wrong", 0))
-    wrong_seeds = [_wrong(cipher, key_seed, seed) for key_seed in n_wrong]
+        n_wrong = range(seed + 1, seed + 1 + checks.whole(n_wrong, "n_wrong", 0, _MOST_KEYS))
+    wrong_seeds = [_wrong(cipher, key_seed, seed) for key_seed in itertools.islice(n_wrong, _MOST_KEYS + 1)]
+    if len(wrong_seeds) > _MOST_KEYS:
+        raise ValueError(f"n_wrong names over {_MOST_KEYS:,} keys: try them in several calls.")
     if len(set(wrong_seeds)) < len(wrong_seeds):
         raise ValueError(f"n_wrong must name each wrong key once, but it names {wrong_seeds}.")
     locked = _locked(model, data, cipher, seed)

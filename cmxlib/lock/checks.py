@@ -172,6 +172,11 @@ def whole(value: Any, name: str, low: int, high: int | None = None) -> int:
     return number
 
 
+def seed(value: Any) -> int:
+    """``value`` as an int, when it is a whole number that any generator takes for its seed."""
+    return whole(value, "seed", 0, 2**32 - 1)
+
+
 def wholes(value: Any, name: str, low: int, high: int | None = None) -> tuple[int, ...]:
     """``value`` as a tuple of different whole numbers in [low, high], one at least."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):

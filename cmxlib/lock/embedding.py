@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from ..paths import out_of_memory, sentence
+from . import checks
 from .probe import Embedding, check_sees_image, linear_embeddings
 
 
@@ -67,6 +69,8 @@ def _why_not(module, channels) -> str | None:
         return f"its patches of {kernel[0]} x {kernel[1]} with stride {stride[0]} {kind}"
     if module.padding not in ("valid", 0, (0, 0)):
         return f"its padding of {module.padding} shifts the patches"
+    if not module.out_channels:
+        return "it has no filters"
     if module.dilation != (1, 1) or module.groups != 1:
         return "it has dilation or groups"
     return None
@@ -81,11 +85,13 @@ def locate(model: nn.Module, channels: int, name: str | None) -> Embedding:
             size = layer.kernel_size[0]
             return Embedding(name, layer, size, np.arange(channels * size**2))
     except ValueError:
-        found = [] if name is not None or _has_stem(model, channels) else linear_embeddings(model, channels, None)
+        if name is not None or _has_stem(model, channels):
+            raise
+        found = linear_embeddings(copied(model), channels, None)
         if len(found) != 1:
             raise
         return found[0]
-    found = linear_embeddings(model, channels, name)
+    found = linear_embeddings(copied(model), channels, name)
     if len(found) != 1:
         raise ValueError(
             f"The Linear {name!r} does not get the flat patches of the image, as far as a run on a probe tells: "
@@ -98,11 +104,28 @@ def checked_copy(model: nn.Module, channels: int, name: str | None = None) -> tu
     """A copy of ``model``, and its embedding, which alone sees the image and has a weight of its own."""
     found = locate(model, channels, name)
     check_own_weights(found.name, found.layer)
-    probed = copy.deepcopy(model)  # and given away, for a model may keep something of an image that it sees
+    probed = copied(model)  # and given away, for a model may keep something of an image that it sees
     size = check_sees_image(probed, replace(found, layer=probed.get_submodule(found.name)), channels)
     del probed
-    copied = copy.deepcopy(model)
-    return copied, replace(found, layer=copied.get_submodule(found.name), image_size=size)
+    model = copied(model)
+    return model, replace(found, layer=model.get_submodule(found.name), image_size=size)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of ``model``. TypeError where it cannot be copied, or says of itself that it is its copy."""
+    checks.instance(model, nn.Module, "model")
+    try:
+        made = copy.deepcopy(model)
+    except Exception as error:  # whatever its parts, or its own __deepcopy__, say
+        if out_of_memory(error):
+            raise
+        raise TypeError(
+            f"model cannot be copied ({sentence(error)}): take out what cannot be, such as a lock, a generator, an "
+            "open file or an activation that it keeps."
+        ) from error
+    if made is model:
+        raise TypeError("model cannot be copied: its __deepcopy__ gives the model itself, which must stay as it is.")
+    return made
 
 
 def _has_stem(model: nn.Module, channels: int) -> bool:

@@ -82,7 +82,7 @@ def decrypt_model(
 @torch.no_grad()
 def _fold(model, cipher, mean, std, embedding, undo):
     checks.cipher(cipher, "encrypt", "decrypt", "matrix")
-    channels = getattr(cipher, "channels", 3)
+    channels = checks.whole(getattr(cipher, "channels", 3), "cipher.channels", 1)
     folded, found = checked_copy(model, channels, embedding)
     layer = found.layer
     size, block = found.size, getattr(cipher, "block_size", 1)
@@ -93,7 +93,10 @@ def _fold(model, cipher, mean, std, embedding, undo):
         )
     norm = statistics_or(model, mean, std)
     mu, sigma = (np.repeat(values, size * size) for values in checks.statistics(**norm, channels=channels))
-    matrix, offset = cipher.matrix(size)
+    affine = cipher.matrix(size)
+    if not isinstance(affine, (tuple, list)) or len(affine) != 2:
+        raise TypeError(f"cipher.matrix must give a matrix and an offset, but it gave {type(affine).__name__}.")
+    matrix, offset = affine
     if not isinstance(cipher, PatchCipher):  # which was checked when it was made
         matrix, offset = check_affine(matrix, offset, len(mu))
     if undo:  # from here on, the embedding's patches are put through z -> matrix z + offset first

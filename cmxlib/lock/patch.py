@@ -196,7 +196,7 @@ class PatchCipher:
                 f"Blocks of {self.block_size} pixels do not fit into patches of {patch_size}: the patch size must "
                 "be a multiple of the block size, for an embedding sees one patch and cannot undo what mixes patches."
             )
-        m = _n_entries("A patch", patch_size, self.channels)
+        m = n_entries("A patch", patch_size, self.channels)
         matrix, offset = np.zeros((m, m)), np.zeros(m)
         for entries in block_entries(self.block_size, (self.channels, patch_size, patch_size)):
             if self._affine:
@@ -215,7 +215,7 @@ class PatchCipher:
                 "a patch embedding sees one patch only and cannot undo what mixes patches."
             )
         self.patch_size, self.channels, self.block_size = patch_size, channels, block_size
-        self.n = _n_entries("A block", block_size, channels)
+        self.n = n_entries("A block", block_size, channels)
 
     def _set_entries(self, permutation, flipped):
         self._entries = permutation, flipped
@@ -265,7 +265,7 @@ def _read_only(values):
     return values
 
 
-def _n_entries(what, size, channels):
+def n_entries(what, size, channels):
     n = channels * size**2
     if n > LARGEST:
         raise ValueError(

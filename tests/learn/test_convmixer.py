@@ -236,8 +236,10 @@ def test_odd_inputs_are_treated_as_the_layers_treat_them():
     for bad in (torch.ones(2, 3, 8, 2), torch.ones(2, 4, 32, 32), torch.ones(2, 3, 30, 32)):
         with pytest.raises(ValueError, match=r"filled by the network's patches of 4|takes images of 3 channels"):
             model(bad)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match=r"must have the shape \(N, C, H, W\)"):
         model(torch.ones(3))
+    with pytest.raises(TypeError, match="images must be a torch tensor"):
+        model([1])
 
 
 def test_bfloat16_as_near_to_float64_as_the_stock_modules_are_without_autocast():

@@ -1,0 +1,257 @@
+"""Wrong arguments of attacks: each gives one sentence of ours, and not what a library below says midway."""
+
+import contextlib
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cmxlib import ConvMixer, Dataset, PatchCipher, SecretKey, encrypt_model, key_trials, logits
+from cmxlib.attacks import adversarial, higher_order, jigsaw, on_images, on_models, on_repairs
+from cmxlib.lock.position import PositionCipher, PositionEmbedding
+
+KEY = SecretKey.for_experiment(1)
+CIPHER, MIXING = PatchCipher(KEY), PatchCipher(KEY, steps=("orthogonal",))
+X = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+Y, GREY, ONE = torch.arange(4), X[:, :1], X[..., :4, :4]
+W = torch.randn(60, 48, generator=torch.Generator().manual_seed(0))
+STD = {"std": (0.3,) * 3}
+NORM = {"mean": (0.5,) * 3, **STD}
+ALL = {**NORM, "trials": 3}
+torch.manual_seed(0)
+MODEL, BLANK = ConvMixer(8, 1, 3, 4).eval(), ConvMixer(8, 1, 3, 4)
+nn.init.zeros_(BLANK[0].weight)
+BARE = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+FORGETFUL = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.GELU(), nn.BatchNorm2d(8, track_running_stats=False))
+MOMENTS = on_images.patch_moments(X, 4)
+LOST = (np.full(48, np.nan), np.full((3, 48, 48), np.nan))
+DATA = Dataset("toy", X, Y, X, Y, tuple("0123456789"), **NORM)
+
+
+class Wavering(nn.Module):
+    """Gives as many classes as there are images."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, : len(x)]
+
+
+class Keeping(nn.Sequential):
+    """Keeps something that cannot be copied."""
+
+    def __init__(self, kept):
+        super().__init__(nn.Conv2d(3, 8, 4, 4))
+        self.kept = kept
+
+
+class Itself(nn.Sequential):
+    def __deepcopy__(self, memo):
+        return self
+
+
+class Odd:
+    """A cipher whose matrix, or channels, are as they are given."""
+
+    def __init__(self, matrix, channels=3):
+        self.found, self.channels = matrix, channels
+
+    def encrypt(self, images):
+        return images
+
+    decrypt = encrypt
+
+    def matrix(self, size):
+        return self.found
+
+
+def search(**options):
+    return on_models.gradient_search(MODEL, X, Y, **NORM, iterations=1, **options)
+
+
+def climb(**options):
+    return on_models.hill_climb(MODEL, X, Y, **ALL, **options)
+
+
+def statistics(model=MODEL, **options):
+    return on_models.from_statistics(model, X, **ALL, **options)
+
+
+def found(public, **options):
+    return on_images.ciphertext_only(X, public, **options)
+
+
+SEEDED = {
+    "ciphertext_only": lambda seed: found(X, seed=seed),
+    "components": lambda seed: higher_order.independent_components(X, 4, seed=seed),
+    "places": lambda seed: jigsaw.jigsaw_of_places(X, X, seed=seed),
+    "random keys": lambda seed: on_models.random_keys(MODEL, X, Y, **ALL, seed=seed),
+    "climb": lambda seed: climb(seed=seed),
+    "search": lambda seed: search(seed=seed),
+    "statistics": lambda seed: statistics(seed=seed),
+    "filters": lambda seed: on_models.from_filters(MODEL, MODEL, **STD, seed=seed),
+    "pgd": lambda seed: adversarial.pgd(MODEL, X, Y, **NORM, seed=seed),
+    "square": lambda seed: adversarial.square(MODEL, X, Y, **NORM, seed=seed),
+    "autoattack": lambda seed: adversarial.autoattack(MODEL, X, Y, **NORM, seed=seed),
+    "noise": lambda seed: adversarial.noise(X, seed=seed),
+}
+
+
+@pytest.mark.parametrize("attack", SEEDED)
+def test_a_seed_is_a_whole_number_that_every_generator_takes(attack):
+    for seed, error in {None: TypeError, "a": TypeError, 1.5: TypeError, -1: ValueError, 2**32: ValueError}.items():
+        with pytest.raises(error, match="seed must be a whole number"):
+            SEEDED[attack](seed)
+
+
+ROWS = {
+    "numbers for moments": (lambda: found((1, 2)), ValueError, "be what patch_moments makes"),
+    "three moments": (lambda: found((*MOMENTS, 0)), ValueError, "be what patch_moments makes"),
+    "moments of patches of 2": (lambda: found(on_images.patch_moments(X, 2)), ValueError, r"the shapes \(48,\) and"),
+    "moments of nothing": (lambda: found(LOST), ValueError, "finite arrays of"),
+    "a chosen patch of 10**9": (lambda: on_images.chosen_image(10**9), ValueError, "over 16,384"),
+    "10**9 colours": (lambda: on_images.chosen_image(4, 10**9), ValueError, "over 16,384"),
+    "bits of 10**5": (lambda: on_repairs.chosen_image_of_bits(10**5), ValueError, "over 16,384"),
+    "10**6 pixels": (lambda: on_repairs.chosen_image_by_position(4, 3, 10**6), ValueError, "image_size must be"),
+    "climbing mixed": (lambda: climb(steps=("orthogonal",)), ValueError, "which this attack knows"),
+    "climbing nothing": (lambda: climb(steps=()), ValueError, "steps must be"),
+    "a mixed start": (lambda: climb(start=MIXING), ValueError, "start must be a cipher of shuffles and flips"),
+    "a start of 2": (lambda: climb(start=PatchCipher(KEY, 2)), ValueError, "in blocks of 4 pixels"),
+    "a key to start": (lambda: climb(start=KEY), TypeError, "start must be a PatchCipher"),
+    "random, of no steps": (
+        lambda: on_models.random_keys(MODEL, X, Y, **ALL, steps=("no",)),
+        ValueError,
+        "steps must be",
+    ),
+    "5 flips": (lambda: search(flipped=np.zeros(5, bool)), ValueError, "flipped must be 48 truth values"),
+    "flips as floats": (lambda: search(flipped=np.zeros(48)), ValueError, "flipped must be 48 truth values"),
+    "searched by none": (lambda: search(batch_size=0), ValueError, "batch_size must be"),
+    "searched at NaN": (lambda: search(lr=float("nan")), ValueError, "lr must be"),
+    "no batch normalisation": (lambda: statistics(BARE), ValueError, "must be followed by an activation"),
+    "one that forgets": (lambda: statistics(FORGETFUL), ValueError, "a batch normalisation that keeps means"),
+    "nothing behind it": (lambda: statistics(BARE[:1]), ValueError, "must be followed by an activation"),
+    "one patch of means": (lambda: statistics(n_patches=1), ValueError, "n_patches must be"),
+    "statistics, mixed": (lambda: statistics(steps=("orthogonal",)), ValueError, "which this attack knows"),
+    "filters by 0": (lambda: on_models.from_filters(MODEL, MODEL, std=(0, 0, 0)), ValueError, "Every std must be"),
+    "filters of 0": (lambda: on_models.from_filters(BLANK, MODEL, **STD), ValueError, "not all of them 0"),
+    "square, on one pixel": (
+        lambda: adversarial.square(MODEL, X[..., :1, :1], Y, **NORM),
+        ValueError,
+        "must be square, of 5",
+    ),
+    "square, on a strip": (
+        lambda: adversarial.square(MODEL, X[..., :8], Y, **NORM),
+        ValueError,
+        "must be square, of 5 pixels",
+    ),
+    "square, of nothing": (lambda: adversarial.square(MODEL, X, Y, **NORM, eps=0), ValueError, "eps must be"),
+    "no starts": (lambda: adversarial.autoattack(MODEL, X, Y, **NORM, starts=0), ValueError, "starts must be"),
+    "a pipeline of a key": (lambda: adversarial.Pipeline(MODEL, KEY, **NORM), TypeError, "cipher must be"),
+    "one piece": (lambda: jigsaw.jigsaw_by_position(ONE, ONE), ValueError, "of several patches"),
+    "a wall": (lambda: jigsaw.jigsaw_by_position(0 * X, X), ValueError, "encrypted must hold more than one"),
+    "pieces of two sizes": (lambda: jigsaw.jigsaw_of_places(X, X[..., :8]), ValueError, "must have one shape"),
+    "one patch": (
+        lambda: on_repairs.ciphertext_only_by_position(ONE, ONE),
+        ValueError,
+        "use ciphertext_only",
+    ),
+    "a wall by position": (
+        lambda: on_repairs.ciphertext_only_by_position(X, 0 * X),
+        ValueError,
+        "public must hold more than one",
+    ),
+    "filters of NaN": (
+        lambda: on_repairs.relative_cipher(W, W * torch.nan, **STD, patch_size=4),
+        ValueError,
+        "other must be finite filters",
+    ),
+    "no filters": (
+        lambda: on_repairs.relative_cipher(W[:0], W[:0], **STD, patch_size=4),
+        ValueError,
+        "weight must be finite filters, one at least",
+    ),
+    "black filters": (
+        lambda: on_repairs.relative_cipher(0 * W, W, **STD, patch_size=4),
+        ValueError,
+        "not all of them 0",
+    ),
+    "a convolution by position": (
+        lambda: on_repairs.ciphertext_and_model_by_position(X, MODEL[0], X, **STD),
+        TypeError,
+        "embedding must be a PositionEmbedding",
+    ),
+    "a lock in the model": (
+        lambda: encrypt_model(Keeping(threading.Lock()), CIPHER, **NORM),
+        TypeError,
+        "model cannot be copied",
+    ),
+    "a generator in it": (
+        lambda: encrypt_model(Keeping(iter(range(3)) and (i for i in ())), CIPHER, **NORM),
+        TypeError,
+        "model cannot be copied",
+    ),
+    "an activation in it": (
+        lambda: encrypt_model(Keeping(MODEL[0].weight * 2), CIPHER, **NORM),
+        TypeError,
+        "model cannot be copied",
+    ),
+    "a copy that is none": (
+        lambda: encrypt_model(Itself(nn.Conv2d(3, 8, 4, 4)), CIPHER, **NORM),
+        TypeError,
+        "gives the model itself",
+    ),
+    "no matrix": (lambda: encrypt_model(MODEL, Odd(None), **NORM), TypeError, "cipher.matrix must give"),
+    "channels of '3'": (lambda: encrypt_model(MODEL, Odd(None, "3"), **NORM), TypeError, "cipher.channels must be"),
+    "no filters at all": (
+        lambda: encrypt_model(nn.Sequential(nn.Conv2d(3, 0, 4, 4)), CIPHER, **NORM),
+        ValueError,
+        "it has no filters",
+    ),
+    "as many classes as images": (
+        lambda: logits(Wavering(), X, **NORM, batch_size=3),
+        ValueError,
+        "of as many classes for each batch",
+    ),
+    "a network of 10**9": (lambda: ConvMixer(10**9, 1), MemoryError, "not enough memory for a network"),
+    "10**30 wrong keys": (lambda: key_trials(MODEL, DATA, {}, 10**30), ValueError, "n_wrong must be"),
+    "keys without an end": (
+        lambda: key_trials(MODEL, DATA, {}, itertools.count(1)),
+        ValueError,
+        "over 1,000,000 keys",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "words"), ROWS.values(), ids=ROWS)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_wrong_argument_is_refused_in_a_sentence(call, error, words, limit):
+    with pytest.raises(error, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, contextlib.nullcontext])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_attacks_that_need_gradients_have_them_wherever_they_are_called_from(mode, dtype):
+    model = ConvMixer(8, 1, 3, 4).eval().to(dtype)
+    with mode():
+        cipher, losses = on_models.gradient_search(model, X, Y, **NORM, iterations=3)
+        changed = adversarial.pgd(model, X, Y, **NORM, steps=2)
+        asked = adversarial.square(model, X, Y, **NORM, queries=2)
+    assert cipher.n == 48 and np.isfinite(losses).all() and next(model.parameters()).dtype == dtype
+    assert 0 < (changed - X / 255).abs().max() <= adversarial.EPS + 1e-6 and asked.isfinite().all()
+
+
+def test_pieces_of_one_colour_are_solved_as_those_of_three_are():
+    rough = torch.rand(60, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 200
+    images = nn.functional.interpolate(rough, 16, mode="bilinear").to(torch.uint8)
+    cipher = PositionCipher.etc(KEY, 4, 1, image_size=16)
+    estimate = jigsaw.jigsaw_by_position(cipher.encrypt(images), images)
+    assert torch.equal(estimate.decrypt(cipher.encrypt(images)), images)
+
+
+def test_an_embedding_by_position_is_what_the_attack_on_it_takes():
+    embedding = PositionEmbedding(W.repeat(16, 1, 1), torch.zeros(16, 60), 4)
+    estimate = on_repairs.ciphertext_and_model_by_position(X, embedding, X, **STD)
+    assert len(estimate.ciphers) == 16
