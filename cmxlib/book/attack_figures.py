@@ -165,7 +165,7 @@ def repairs(rows: pd.DataFrame) -> Figure:
         column[-1].set_xlabel("encrypted images seen")
     axes[0, 0].set(title="encrypted images alone", ylabel="share of the key found, %", ylim=(-4, 104))
     axes[0, 1].set_title("with the encrypted network")
-    axes[1, 0].set_ylabel("SSIM of decrypted images × 100")
+    axes[1, 0].set(ylabel="SSIM of decrypted images × 100", ylim=(None, 104))
     axes[0, 0].legend(*axes[0, 1].get_legend_handles_labels(), loc="upper left", fontsize="small")
     return figure
 

@@ -122,7 +122,8 @@ WORDS, LINES = 200, 20  # that are read in a minute: of prose without links and 
 
 
 def reading(notebook: dict) -> dict[str, int]:
-    """Words, lines of code that are shown, pictures and minutes to read all that stands before the exercises."""
+    """Words, lines of code that are shown, pictures and minutes to read all that stands before the exercises; tables
+    that a cell writes as Markdown are words like others."""
     words = lines = pictures = 0
     for cell in notebook["cells"]:
         text = source(cell)
@@ -133,6 +134,8 @@ def reading(notebook: dict) -> dict[str, int]:
                 break
         elif not {"hide-input", "parameters"} & set(tags(cell)) and not re.match(r"(import|from) ", text):
             lines += sum(bool(line.strip()) for line in text.splitlines())
+        written = (output.get("data", {}).get("text/markdown", "") for output in cell.get("outputs", []))
+        words += sum(len("".join(each).split()) for each in written)
         pictures += any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
     return {"words": words, "lines": lines, "pictures": pictures, "minutes": round(words / WORDS + lines / LINES)}
 

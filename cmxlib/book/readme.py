@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..paths import checkout, write_text
@@ -18,6 +19,9 @@ from ..study.records import read, table_path, uninterrupted
 from . import cards, chapters, claims, verdicts
 from .summaries import duration, of_measure, recorded_differences, speed_table
 from .summaries import main_table as accuracies
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 README = checkout() / "README.md"
 MODEL_CARDS = checkout() / "models" / "README.md"
@@ -78,18 +82,36 @@ def verdict() -> str:
         "defence against adversarial examples": "It defends against adversarial examples",
     }
     found = {name: claims.judge(by_text[text]) for name, text in uses.items()}
-    said = _list([f"{name} is **{judged}**" for name, (judged, *_) in found.items()])
+    said = _list([f"{name} (scale {at or 'none'}) is **{judged}**" for name, (judged, _, at) in found.items()])
     *_, at = found["privacy of images"]
-    stand = verdicts.never_found(read(at, "attack_images"), read(at, "recovered")) if at else {}
-    held = _list([f"{steps} with blocks of {size}" for size, steps in stand])
+    held = _never_found(read(at, "attack_images"), read(at, "recovered")) if at else ""
     theft = _theft(found["protection of the model"][2])
     return (
         "**What it gives:** that the encrypted network with the correct key performs exactly like the plain one, "
         f"without any training, is **{exact}** by the rows recorded at scale {scale}. **What it does not give:** "
         "security to rely on; of the three uses that the field has studied such encryption for, under the attacks of "
         f"chapters 7 to 9, on networks with patches of {claims.PATCH_SIZE}, {said}. "
-        + (f"Of the keys of the four ciphers, these were not found from images alone: {held}. " if held else "")
-        + f"{theft}All of this is a study, not protection for production."
+        f"{held}{theft}All of this is a study, not protection for production."
+    )
+
+
+def _never_found(images: "pd.DataFrame", recovered: "pd.DataFrame") -> str:
+    """In words, which keys no attack found from images alone, and how far it was tried; or "" where all were found."""
+    stand = verdicts.never_found(images, recovered)
+    if not stand:
+        return ""
+    of, said = ["attack", "n_public", "n_encrypted"], []
+    for (size, steps), rows in stand.items():
+        means = of_measure(rows, "share_recovered").groupby(of).value.mean()
+        _, n_public, _ = means.idxmax()
+        most = f"the most was {means.max():.0%} of it, with {n_public:,} public images"
+        said.append(f"{steps} with blocks of {size} ({most})")
+    public = json.loads(images.settings.iloc[0])["public"]
+    sizes = _list([str(size) for size in sorted(images.patch_size.unique())])
+    return (
+        f"From images alone (at most {images.n_encrypted.max():,} encrypted ones, and {public:,} public ones of the "
+        f"same data set) the keys of {images.steps.nunique()} ciphers with blocks of {sizes} were found, by the rule "
+        f"of chapter 7, but for these: {_list(said)}. "
     )
 
 
@@ -101,9 +123,10 @@ def _theft(scale: str) -> str:
     by_cipher, new, plain, _ = verdicts.from_heldout(rows)
     locked = rows[rows.method == "embedding anew"]
     return (
-        f"Of a network of scale {scale}, with a plain accuracy of {plain:.0%}, a thief got {min(by_cipher):.0%} to "
-        f"{max(by_cipher):.0%}, by cipher ({locked.draw.nunique()} keys each), with {rows.n_plain.max():,} images that "
-        f"it never saw and {locked.budget.max():,} steps; without a theft they gave {new:.0%}. "
+        f"Of a network of scale {scale}, which reads {plain:.0%} of the {rows.n_images.max():,} test images that judge "
+        f"the thief, a thief got {min(by_cipher):.0%} to {max(by_cipher):.0%}, by cipher ({locked.draw.nunique()} keys "
+        f"each), with {rows.n_plain.max():,} images that it never saw and {locked.budget.max():,} steps; "
+        f"without a theft they gave {new:.0%}. "
     )
 
 

@@ -26,7 +26,8 @@ from .summaries import (
 )
 from .verdicts import LIMITS, REFUTED, SUPPORTED
 
-POINT = 0.01  # of accuracy: above the sampling error of 10,000 images
+POINT = 0.01  # of accuracy: above the sampling error of 10,000 images; on fewer, the same images are compared
+BITS_PUBLIC = 2000  # public images that table `repairs` gives to who has images of shuffled or flipped bits alone
 # The network of ConvMixer's authors on CIFAR-10, its accuracy and its epochs: README of their CIFAR-10 repository.
 PUBLISHED_NETWORK = {"dim": 256, "depth": 8, "kernel_size": 5, "patch_size": 2}
 PUBLISHED_ACCURACY, PUBLISHED_EPOCHS = 0.926, 25
@@ -43,6 +44,7 @@ def exact(keys: pd.DataFrame) -> tuple[str, str]:
     plain = of_measure(keys[keys.case == "plain"], "accuracy").groupby("patch_size").value.mean()
     encrypted = right.accuracy.groupby(level="patch_size").mean()
     n_images, differ = int(keys.n_images.min()), int(right.differ.max())
+    sizes, steps = right.index.levels[0], right.index.get_level_values("steps")
     verdict = SUPPORTED if differ == 0 else LIMITS if differ <= n_images / 1000 else REFUTED
     accuracies = "; ".join(
         f"patches of {size}: accuracy {value:.2%} plain, {encrypted[size]:.2%} encrypted"
@@ -52,8 +54,8 @@ def exact(keys: pd.DataFrame) -> tuple[str, str]:
         f"At most {differ} of {n_images:,} predictions change" if differ else f"No prediction of {n_images:,} changes"
     )
     return verdict, (
-        f"{changed}, under each of {len(right)} ciphers, with one key each; {accuracies}; "
-        f"the largest difference of a logit is {right.max_logit_difference.max():.0e}."
+        f"{changed}, under each of {steps.nunique()} ciphers with patches of {' and of '.join(map(str, sizes))}, with "
+        f"one key each; {accuracies}; the largest difference of a logit is {right.max_logit_difference.max():.0e}."
     )
 
 
@@ -73,8 +75,8 @@ def only_with_the_key(keys: pd.DataFrame, anatomy: pd.DataFrame) -> tuple[str, s
         which = ", ".join(f"{row['sum']} of {row['size']} with {n} wrong {kind}" for (kind, n), row in close.iterrows())
         found.append(
             f"Patches of {size}: plain {plain:.1%}, the highest of {len(wrong)} random wrong keys "
-            f"{wrong.value.max():.1%}, with no key up to {none.value.max():.1%}; of keys with some wrong entries, on "
-            f"{damaged.n_images.min():,} images, {which or 'none'} come within a point."
+            f"{wrong.value.max():.1%}, with no key {_each(none)}up to {none.value.max():.1%}; of keys with some "
+            f"wrong entries, on {damaged.n_images.min():,} images, {which or 'none'} come within a point."
         )
     return SUPPORTED if all(far) and not any(near) else LIMITS if all(far) else REFUTED, " ".join(found)
 
@@ -133,8 +135,8 @@ def locked(keys: pd.DataFrame) -> tuple[str, str]:
         means = ", ".join(f"{steps} {value:.1%}" for steps, value in wrong.mean().items())
         found.append(
             f"Patches of {size}, mean accuracy over {wrong.size().min()} wrong keys: {means}, the highest of all "
-            f"{wrong.max().max():.1%}; with no key up to {none.max().max():.1%}; plain {plain:.1%}, guessing "
-            f"{GUESSING:.0%}."
+            f"{wrong.max().max():.1%}; with no key {_each(cases[1])}up to {none.max().max():.1%}; plain {plain:.1%}, "
+            f"guessing {GUESSING:.0%}."
         )
     each = pd.concat(kept)
     holds = f"It holds in {each.sum()} of {len(each)} (size of patches and cipher)."
@@ -167,7 +169,8 @@ def free_inference(cost: pd.DataFrame) -> tuple[str, str]:
     ranges = [f"{duration(times.min())} to {duration(times.max())}" for times in (encrypted, plain)]
     return SUPPORTED if ratio <= 1.05 else LIMITS if ratio <= 1.2 else REFUTED, (
         f"{_of(cost)}: the arithmetic is the same, with other numbers in one layer; 2,000 images take {ranges[0]} "
-        f"encrypted and {ranges[1]} plain ({len(plain)} runs; medians {ratio - 1:+.1%}); "
+        f"encrypted and {ranges[1]} plain ({len(plain)} runs; medians {ratio - 1:+.1%}, where single runs differ by "
+        f"{plain.max() / plain.min() - 1:.0%}); "
         f"who sends them has to encrypt them: {duration(seconds['encrypt 2,000 images'].median())} for all, "
         f"{duration(seconds['encrypt one image'].median())} for one alone."
     )
@@ -277,8 +280,9 @@ def _repairs_hold(repairs, attacks):
     if unmeasured := [name for name in repaired if name not in falls]:
         said.append(f"not measured: {', '.join(unmeasured)}")
     public = json.loads(seen.settings.iloc[0])["public"]
+    few = f" ({BITS_PUBLIC:,} for repairs of bits)" if attacks == IMAGES_ALONE else ""
     return _all_or_some(pd.Series([n is None for n in falls.values()])), (
-        f"With up to {public:,} public images of the same data set, {FOUND:.0%} of the key found on average over "
+        f"With {public:,} public images of the same data set{few}, {FOUND:.0%} of the key found on average over "
         f"{span(seen.groupby('repair').draw.nunique())} draws, each with a key of its own, and with every larger "
         f"number that was tried: {'; '.join(said)}."
     )
@@ -306,6 +310,12 @@ def _without_key(keys):
     for size, rows in of_measure(keys, "accuracy").groupby("patch_size"):
         cases = dict(list(rows.groupby("case")))
         yield size, cases["plain"].value.mean(), cases["wrong key"], cases["no key"]
+
+
+def _each(none: pd.DataFrame) -> str:
+    """In words, how many encrypted networks stand behind the rows of no key."""
+    n = none.groupby("steps").size().max()
+    return "(one key for each cipher) " if n == 1 else f"({n} keys for each cipher) "
 
 
 def _all_or_some(kept: pd.Series) -> str:

@@ -18,7 +18,6 @@ from .summaries import (
     from_images_alone,
     of_measure,
     share_left,
-    span,
     with_interval,
 )
 
@@ -57,7 +56,7 @@ def privacy(
     paired = {steps: found_from(rows, "pairs") for steps, rows in known.groupby("steps", sort=False)}
     verdict, by_keys = (_fallen(numbers, any(paired.values())) for numbers in (falls, keys))
     spread = "; ".join(
-        _spread(steps, near[(near.steps == steps) & (near.n_encrypted >= n)]) for steps, n in keys.items() if n
+        _spread(steps, near[(near.steps == steps) & (near.n_encrypted >= n)], n) for steps, n in keys.items() if n
     )
     content = (
         f"; the plain network reads what comes back, with {FOUND:.0%} of its accuracy above guessing on average over "
@@ -67,7 +66,7 @@ def privacy(
     )
     return verdict, (
         f"Patches of {patch_size}: from encrypted images alone, with {held}, {_found_at(keys, 'images or more')}"
-        f"{spread and f' (mean share from there on: {spread})'}{content}; from known plaintext, "
+        f"{spread and f' (share of the key then, and its 95% interval: {spread})'}{content}; from known plaintext, "
         f"{_found_at(paired, 'image pairs')}.{elsewhere}"
     )
 
@@ -79,11 +78,11 @@ def _fallen(numbers, paired) -> str:
     return LIMITS if any(numbers.values()) or paired else SUPPORTED
 
 
-def _spread(steps, rows) -> str:
-    """In words, what an attack found with each number of images: shuffle 93 to 100% over 10 keys, the worst 33%."""
-    means, keys = rows.groupby("n_encrypted").value.mean(), rows.groupby("n_encrypted").value.size()
-    mean, over = span(f"{100 * share:.0f}" for share in means), span(keys)
-    return f"{steps} {mean}% over {over} keys, the worst {rows.value.min():.0%}"
+def _spread(steps, rows, n) -> str:
+    """In words, what an attack found with ``n`` images, or more: shuffle 93% (76 to 100%) over 10 keys, the worst, with
+    that number or more, 33%."""
+    then = rows[rows.n_encrypted == n].value
+    return f"{steps} {with_interval(then)} over {len(then)} keys, the worst from there on {rows.value.min():.0%}"
 
 
 def _left_of_content(images) -> "pd.DataFrame":
@@ -197,8 +196,8 @@ def from_heldout(heldout: "pd.DataFrame") -> tuple["pd.Series", float, float, st
     each = "; ".join(f"{steps} {with_interval(values, 1)} over {len(values)} keys" for steps, values in locked)
     words = (
         f"With {n:,} images that it never saw and {budget:,} steps, {WAYS['embedding anew']}: {each}; "
-        f"{(of >= bar).sum()} of {len(of)} reach nine tenths, on these test images {bar:.1%} (plain {plain:.1%}); "
-        f"a new network {new.max():.1%}, by the best of {len(new)} learning rates."
+        f"{(of >= bar).sum()} of {len(of)} means reach nine tenths, on these test images {bar:.1%} (plain "
+        f"{plain:.1%}); a new network {new.max():.1%}, by the best of {len(new)} learning rates."
     )
     return of, new.max(), plain, words
 
@@ -234,10 +233,14 @@ def adversarial_defence(adversarial: "pd.DataFrame", *, patch_size: int = 4) -> 
     else:
         held = min(least.values()) > clean / 2 and naive >= noise - 0.05
         verdict = SUPPORTED if held else LIMITS
+    had = {  # what each of them had, as its newest row was measured
+        names: json.loads(of_one.settings.iloc[-1]) for names, of_one in rows.groupby(["setting", "knowledge"])
+    }
     ways = {
         place: "; ".join(
-            f"{MEANS[names]} {row.accuracy:.1f}% ({row.steps}, {row['keys']} key{'s' * int(row['keys'] > 1)}, "
-            f"{row.images:,} images, 95% interval {row.low:.1f} to {row.high:.1f}%)"
+            f"{MEANS[names].format(**had[names])} {row.accuracy:.1f}% ({row.steps}, {row['keys']} "
+            f"key{'s' * int(row['keys'] > 1)}, {row.images:,} images attacked, 95% interval {row.low:.1f} to "
+            f"{row.high:.1f}%)"
             for names, row in sorted(others.items(), key=lambda item: item[1].accuracy)
             if names[0] == place
         )
@@ -259,10 +262,13 @@ def adversarial_defence(adversarial: "pd.DataFrame", *, patch_size: int = 4) -> 
 
 MEANS = {
     ("provider", "encrypted model"): "the encrypted network taken as it is",
-    ("provider", "first layer retrained"): "its first layer retrained",
+    ("provider", "first layer retrained"): "its first layer retrained, {retrain_steps} steps on labelled images,",
     ("provider", "own model"): "a network of their own",
-    ("provider", "answers"): "answers to questions, the same under every key",
-    ("client", "estimated key"): "a key estimated from encrypted images",
+    ("provider", "answers"): "answers to up to {queries:,} questions, logits, the same under every key,",
+    (
+        "client",
+        "estimated key",
+    ): "a key estimated from 1,000 encrypted images and {public:,} public ones of the same data set",
     ("client", "encrypted model"): "changing encrypted images",
 }
 WAYS = {

@@ -168,7 +168,7 @@ def _encrypt_images(args):
     cipher = record.cipher_of(key, args.patch, args.steps or ("shuffle", "flip"))
     how = {"resize": args.resize, "crop": args.crop, "resample": args.resample if args.resize else None}
     job = pictures.Job(cipher, record.of(key, cipher, **how), pad=args.pad, force=args.force)
-    note = " Resizing, cropping or saving them as JPEG from here on would make them useless to model and key."
+    note = " Resized, cropped or saved as JPEG from here on, they are not exact any more, and much can be lost."
     return _images(args, job, "encrypted", note)
 
 

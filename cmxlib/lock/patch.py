@@ -265,7 +265,8 @@ def _read_only(values):
     return values
 
 
-def n_entries(what, size, channels):
+def n_entries(what: str, size: int, channels: int) -> int:
+    """How many entries a patch or block has. ValueError where a map of them would not fit into memory."""
     n = channels * size**2
     if n > LARGEST:
         raise ValueError(

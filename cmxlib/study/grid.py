@@ -121,7 +121,7 @@ def _grid(found) -> Grid:
             with torch.device("meta"):  # a network of sizes that cannot be is told before anything is measured
                 for each in _networks(scale):
                     new_model(each)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise ValueError(f"scale.model makes no network: {error}") from error
         grid.append((scale, tuple(table for name in found["tables"] for table in asked(scale, name))))
     return grid

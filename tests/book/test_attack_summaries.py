@@ -1,5 +1,7 @@
 """The tables of attacks say what their rows say, and the verdict follows them; all rows are made by hand."""
 
+import json
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -44,7 +46,7 @@ def adversarial_rows(**changes):
                 measures = {"accuracy": found + 0.01 * key, "unchanged": 0.85, "differ": 0}
                 measures |= {"max_change": at["eps"], "rms_change": at["eps"]}
                 rows += [{**at, "measure": name, "value": number} for name, number in measures.items()]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(settings=json.dumps({"queries": 7000, "retrain_steps": 50, "public": 3000}))
 
 
 STRONG = {f"{setting} {knowledge}": 0.7 for setting, knowledge, _ in LEFT} | {"provider encrypted model": 0.8}
@@ -66,7 +68,8 @@ def test_the_defence_is_as_good_as_against_its_best_attacker_without_the_key(cha
     found, sentence = verdicts.adversarial_defence(adversarial_rows(**changes))
     assert found == verdict
     assert "of images of which 85 to 85% were classified rightly before" in sentence and "decrypt" not in sentence
-    assert "leave 1.5%, noise 82.5%" in sentence and "(shuffle, 2 keys, 100 images, 95% interval" in sentence
+    assert "leave 1.5%, noise 82.5%" in sentence and "(shuffle, 2 keys, 100 images attacked, 95%" in sentence
+    assert "up to 7,000 questions" in sentence and ", 50 steps" in sentence and "3,000 public ones" in sentence
 
 
 def test_a_half_recorded_table_gives_no_verdict():
