@@ -1,6 +1,7 @@
 """What the tests share: a way to make small notebooks, run or not, and to run a script in this process."""
 
 import json
+import os
 import runpy
 import signal
 import sys
@@ -41,6 +42,20 @@ def make_notebook(cells=GOOD) -> dict:
         made.append(cell)
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     return {"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+
+
+@pytest.fixture(autouse=True)
+def what_other_tests_inherit():
+    """No test leaves the environment changed: processes of later ones would be told so many threads, or other folders,
+    and run many times slower, or elsewhere."""
+
+    def told():
+        mine = ("CMX_", "JUPYTER_", "PYTHON", "PATH", "HOME")
+        return {name: value for name, value in os.environ.items() if "THREADS" in name or name.startswith(mine)}
+
+    before = told()
+    yield
+    assert told() == before
 
 
 @pytest.fixture

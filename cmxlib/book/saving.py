@@ -25,38 +25,47 @@ def save(only: str = "", folder: Path = chapters.FOLDER) -> None:
     version of Python: JupyterLab would add it when it opens the notebook, and mark that as unsaved. ValueError where no
     notebook's name begins with ``only``.
     """
+    before = dict(os.environ)  # a process that saves may go on to other things, and with other threads
+    os.environ.update(environment(THREADS))
+    try:
+        for path in chapters.chapters(only, folder, solutions=True):
+            _save(path)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _save(path: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    os.environ.update(environment(THREADS))
-    for path in chapters.chapters(only, folder, solutions=True):
-        chapters.load(path)  # ValueError, a sentence, where it is no notebook
-        notebook = nbformat.read(path, as_version=4)
-        notebook.metadata["kernelspec"] = KERNEL.copy()
-        notebook.metadata.pop("widgets", None)
-        client = NotebookClient(
-            notebook,
-            timeout=LIMITS["quick"][0],
-            record_timing=False,
-            coalesce_streams=True,
-            extra_arguments=["--log-level=ERROR"],
-            resources={"metadata": {"path": str(path.parent)}},
-        )
-        with ThreadPoolExecutor(1) as pool:  # in the main thread it would answer Ctrl-C itself, and go on
-            try:
-                pool.submit(client.execute).result()
-            except KeyboardInterrupt:
-                end_family(os.getpid())
-                raise
-            except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-                reason = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else error
-                raise ValueError(f"{path.name} did not come to its end, and is left as it was: {reason}") from error
-        for cell in chapters.code_cells(notebook):
-            for output in cell["outputs"]:
-                _in_fewer_colours(output.get("data", {}))
-        write_text(path, _named_in_order(nbformat.writes(notebook)) + "\n")
-        print(f"saved {os.path.relpath(path)}")
+    chapters.load(path)  # ValueError, a sentence, where it is no notebook
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["kernelspec"] = KERNEL.copy()
+    notebook.metadata.pop("widgets", None)
+    client = NotebookClient(
+        notebook,
+        timeout=LIMITS["quick"][0],
+        record_timing=False,
+        coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    with ThreadPoolExecutor(1) as pool:  # in the main thread it would answer Ctrl-C itself, and go on
+        try:
+            pool.submit(client.execute).result()
+        except KeyboardInterrupt:
+            end_family(os.getpid())
+            raise
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            reason = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else error
+            raise ValueError(f"{path.name} did not come to its end, and is left as it was: {reason}") from error
+    for cell in chapters.code_cells(notebook):
+        for output in cell["outputs"]:
+            _in_fewer_colours(output.get("data", {}))
+    write_text(path, _named_in_order(nbformat.writes(notebook)) + "\n")
+    print(f"saved {os.path.relpath(path)}")
 
 
 def _named_in_order(text: str) -> str:

@@ -262,7 +262,10 @@ def adversarial_defence(adversarial: "pd.DataFrame", *, patch_size: int = 4) -> 
 
 MEANS = {
     ("provider", "encrypted model"): "the encrypted network taken as it is",
-    ("provider", "first layer retrained"): "its first layer retrained, {retrain_steps} steps on labelled images,",
+    (
+        "provider",
+        "first layer retrained",
+    ): "its first layer retrained, {retrain_steps} steps on the test images that are not attacked,",
     ("provider", "own model"): "a network of their own",
     ("provider", "answers"): "answers to up to {queries:,} questions, logits, the same under every key,",
     (

@@ -46,8 +46,8 @@ def check_target(path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix in (".jpg", ".jpeg"):
         raise ValueError(
-            f"{path} would be a JPEG, which changes the values of pixels: neither the model nor decryption could make "
-            "sense of them. Name a .png."
+            f"{path} would be a JPEG, which changes the values of pixels: neither predictions nor decrypted images "
+            "would be exact. Name a .png."
         )
     if suffix != ".png":
         raise ValueError(f"{path} is no name of an output: images are written as .png, arrays as .npy.")

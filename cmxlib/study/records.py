@@ -18,6 +18,7 @@ import re
 import statistics
 import subprocess
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -159,10 +160,16 @@ def move_into(path: Path, parts: list[Path]) -> None:
         rows += [row for found in new if tuple(found[0].items()) not in there for row in found]
         _save(path, rows)
         left = {name for folder in {part.parent for part in parts} for name in os.listdir(folder)}
-        for part in parts:
-            part.unlink(missing_ok=True)
-            if _lock_name(part.name) in left:
-                unlock_for_good(part)
+        with ThreadPoolExecutor(64) as pool:  # a disk that waits for each file forgets many in the time of one
+            for _ in pool.map(lambda part: _forget(part, left), parts):
+                pass  # an error of one is raised here
+
+
+def _forget(part, left):
+    """Delete a part, and its lock if that is among the names ``left`` in the folder."""
+    part.unlink(missing_ok=True)
+    if _lock_name(part.name) in left:
+        unlock_for_good(part)
 
 
 def _full(row, rows):

@@ -69,7 +69,7 @@ def test_the_defence_is_as_good_as_against_its_best_attacker_without_the_key(cha
     assert found == verdict
     assert "of images of which 85 to 85% were classified rightly before" in sentence and "decrypt" not in sentence
     assert "leave 1.5%, noise 82.5%" in sentence and "(shuffle, 2 keys, 100 images attacked, 95%" in sentence
-    assert "up to 7,000 questions" in sentence and ", 50 steps" in sentence and "3,000 public ones" in sentence
+    assert "up to 7,000 questions" in sentence and "retrained, 50 steps" in sentence and "3,000 public ones" in sentence
 
 
 def test_a_half_recorded_table_gives_no_verdict():
