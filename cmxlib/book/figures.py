@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS: Looks = {  # of wrong entries in a key
-    "wrong positions": (BLUE, "o", "-"),
+    "wrong places": (BLUE, "o", "-"),
     "wrong flips": (ORANGE, "s", "-"),
     "both": (GREEN, "^", "-"),
 }
@@ -184,7 +184,7 @@ def conventional(rows: pd.DataFrame) -> Figure:
         part = of_measure(rows[rows.case == case], "accuracy")
         places = part.method.map(place) + shift
         axis.plot(100 * part.value, places, color=colour, marker=marker, linestyle="", label=case)
-    words = {row.method: f"{row.loss:z.1f} points, n = {row.seeds}" for row in table[table.loss.notna()].itertuples()}
+    words = {row.method: f"{row.loss:z.2f} points, n = {row.seeds}" for row in table[table.loss.notna()].itertuples()}
     beside(axis, [(words | {"plain": "loss; n: seeds"}).get(method, "") for method in place])
     guide(axis, table.correct[place["plain"]], line="--")
     guide(axis, 10)

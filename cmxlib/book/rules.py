@@ -27,6 +27,7 @@ from .summaries import (
 from .verdicts import LIMITS, REFUTED, SUPPORTED
 
 POINT = 0.01  # of accuracy: above the sampling error of 10,000 images; on fewer, the same images are compared
+DAMAGED = {"positions": "places", "signs": "flips", "both": "places and flips"}  # kinds of the table `anatomy`
 BITS_PUBLIC = 2000  # public images that table `repairs` gives to who has images of shuffled or flipped bits alone
 # The network of ConvMixer's authors on CIFAR-10, its accuracy and its epochs: README of their CIFAR-10 repository.
 PUBLISHED_NETWORK = {"dim": 256, "depth": 8, "kernel_size": 5, "patch_size": 2}
@@ -72,7 +73,10 @@ def only_with_the_key(keys: pd.DataFrame, anatomy: pd.DataFrame) -> tuple[str, s
         close = by_damage[by_damage["sum"] > 0]
         far.append(max(wrong.value.max(), none.value.max()) < plain - POINT)
         near.append(len(close))
-        which = ", ".join(f"{row['sum']} of {row['size']} with {n} wrong {kind}" for (kind, n), row in close.iterrows())
+        which = ", ".join(
+            f"{row['sum']} of {row['size']} with {n} wrong {DAMAGED.get(kind, kind)}"
+            for (kind, n), row in close.iterrows()
+        )
         found.append(
             f"Patches of {size}: plain {plain:.1%}, the highest of {len(wrong)} random wrong keys "
             f"{wrong.value.max():.1%}, with no key {_each(none)}up to {none.value.max():.1%}; of keys with some "
@@ -205,7 +209,7 @@ def slope(anatomy: pd.DataFrame) -> tuple[str, str]:
         sure += [summary(shares)["low"] > 0.5 for shares in two]
         places, flips = map(with_interval, two)
         sentences.append(
-            f"patches of {size}: two wrong positions leave {places}, two wrong flips {flips}, all positions "
+            f"patches of {size}: two wrong places leave {places}, two wrong flips {flips}, all places "
             f"wrong {left['positions'].iloc[-1]:.0%}"
         )
     keys = of_measure(anatomy, "accuracy").groupby(["patch_size", "kind", "wrong"]).size().max()
@@ -238,8 +242,8 @@ def exact_repairs(repairs: pd.DataFrame) -> tuple[str, str]:
     rest = f"; not measured: {', '.join(unmeasured)}" if unmeasured else ""
     n_images, largest = of_measure(rows, "differ").n_images.min(), of_measure(rows, "max_logit_difference").value.max()
     return _all_or_some(differ == 0), (
-        f"Under {(differ == 0).sum()} of {len(differ)} repairs ({', '.join(differ.index)}) no prediction of "
-        f"{n_images:,} changes, with one network and one key; the largest difference of a logit is {largest:.0e}{rest}."
+        f"Under {(differ == 0).sum()} of the {len(differ)} that were measured ({', '.join(differ.index)}) no "
+        f"prediction of {n_images:,} changes, with one network and one key; the largest difference of a logit is {largest:.0e}{rest}."
     )
 
 

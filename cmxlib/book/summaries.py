@@ -40,7 +40,7 @@ def summary(values: Any) -> dict:
 def with_interval(shares: Any, digits: int = 0) -> str:
     """The mean of some shares in per cent, and its 95 % interval where they are several: 88% (82 to 94%)."""
     found = summary(100 * np.asarray(shares, float))
-    mean, low, high = (f"{np.clip(found[name], 0, 100):.{digits}f}" for name in ("mean", "low", "high"))
+    mean, low, high = (f"{np.clip(found[name], 0, 100) + 1e-9:.{digits}f}" for name in ("mean", "low", "high"))
     return f"{mean}% ({low} to {high}%)" if found["n"] > 1 else f"{mean}%"
 
 

@@ -88,9 +88,14 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     write_bytes(folder / name, data)
     found = {**state, "tensors": name, "sha256": _sum(data, {**state, "tensors": name})}
     write_text(folder / "state.json", json.dumps(found, indent=1))
+    _drop_others(folder, name)
+
+
+def _drop_others(folder: Path, name: str) -> None:
+    """Delete the tensors of other epochs than the one that ``state.json`` names."""
     for old in folder.glob("epoch-*.safetensors"):
         if old.name != name:
-            old.unlink()
+            old.unlink(missing_ok=True)
 
 
 def _sum(data: bytes, state: dict) -> str:
@@ -131,6 +136,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
                 tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
             per_parameter.setdefault(int(index), {})[what] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": per_parameter})
+    _drop_others(folder, found["tensors"])  # those that a writer left who was killed just before it did this
     return found
 
 
