@@ -243,7 +243,8 @@ def exact_repairs(repairs: pd.DataFrame) -> tuple[str, str]:
     n_images, largest = of_measure(rows, "differ").n_images.min(), of_measure(rows, "max_logit_difference").value.max()
     return _all_or_some(differ == 0), (
         f"Under {(differ == 0).sum()} of the {len(differ)} that were measured ({', '.join(differ.index)}) no "
-        f"prediction of {n_images:,} changes, with one network and one key; the largest difference of a logit is {largest:.0e}{rest}."
+        f"prediction of {n_images:,} changes, with one network and one key; the largest difference of a logit is "
+        f"{largest:.0e}{rest}."
     )
 
 

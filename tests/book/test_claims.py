@@ -188,9 +188,7 @@ def test_the_sentences_name_the_figures():
     found = claims.quick_change(training(), cost())[1]
     assert "10 ms (median of 1, 2 threads) against 3.33 min of training (7 threads): more than 10,000 times" in found
     found = claims.exact_repairs(repairs())[1]
-    assert found.startswith(
-        "Under 2 of the 2 that were measured (by position, single bits) no prediction of 500 changes"
-    )
+    assert found.startswith("Under 2 of the 2 that were measured (by position, single bits) no prediction of 500")
     assert found.endswith("not measured: new key.")
     found = claims.repairs_hold(repairs(positions=0.95, bits=0.2))[1]
     assert found.startswith(
