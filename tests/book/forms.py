@@ -40,7 +40,7 @@ def saved_problems(notebook: dict) -> list[str]:
             problems.append(f"code cell {number} uses {used[0]}, which can hang a batch: set a widget's value instead")
         if "hide-input" in tags(cell) and not cell["metadata"].get("jupyter", {}).get("source_hidden"):
             problems.append(
-                f"code cell {number} is tagged hide-input, and stands open in JupyterLab: say source_hidden"
+                f"code cell {number} is tagged hide-input, and open in JupyterLab: say source_hidden"
             )
         if "raises-exception" in tags(cell):
             problems.append(f"code cell {number} is tagged raises-exception: show the error with try and except")
