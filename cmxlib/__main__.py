@@ -1,7 +1,6 @@
 """The command line: `cmx`, or `python -m cmxlib`. What a command needs is imported when it runs."""
 
 import argparse
-import os
 import re
 import signal
 import sys
@@ -79,6 +78,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message):
         if re.search(r"required: .*\b(OUT|file|encrypted)\b", message):
             message += " (a name that begins with a dash is given as ./-NAME)"
+        if "--pass" in message:  # what follows may be the passphrase, and is not shown
+            message = "--passphrase takes no value, for the passphrase is asked for"
         super().error(printable(message))
 
 
@@ -148,17 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     with suppress(ValueError):  # not in the main thread, which alone is told of signals
         signal.signal(signal.SIGTERM, _terminated)
-    try:
-        try:
-            return told(lambda: _run(argv))
-        finally:
-            sys.stdout.flush()  # what cannot be printed is an error of the command, not of the interpreter's end
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again, and complain
-        if isinstance(error, BrokenPipeError):
-            return 141
-        print(f"cmx: The output could not be written: {error.strerror}.", file=sys.stderr)
-        return 1
+    return told(lambda: _run(argv))
 
 
 def _terminated(*_):
@@ -170,7 +161,7 @@ def _run(argv: Sequence[str] | None) -> int:
     args, unknown = (asked := parser()).parse_known_args(argv)
     if unknown:
         if getattr(args, "passphrase", False):  # which is not shown, if it is what was not recognised
-            asked.error("--passphrase takes no value, for the passphrase is asked for")
+            asked.error("--passphrase")
         asked.error(f"unrecognized arguments: {' '.join(unknown)}")
     if args.extra == "book":
         checkout()  # the book's commands read and write there, and nowhere else

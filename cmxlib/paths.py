@@ -59,6 +59,14 @@ def cache_dir() -> Path:
     return folder
 
 
+def expanded(path: str | os.PathLike) -> Path:
+    """The path with ~ written out. ValueError where it names somebody whose home folder nobody knows."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path} names a home folder that is not known: write the whole path.") from error
+
+
 def need(module: str, extra: str) -> ModuleType:
     """The module, imported. ImportError naming the extra of cmxlib that brings it, where it is not installed."""
     if found := sys.modules.get(module):
@@ -99,7 +107,22 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def told(run: Callable[[], int | None], program: str = "cmx") -> int:
-    """The exit status of what a program does; errors that the library raises are said in a sentence."""
+    """The exit status of what a program does; errors that the library raises are said in a sentence. 141 where nobody
+    reads on, as behind `| head`."""
+    try:
+        try:
+            return _told(run, program)
+        finally:
+            sys.stdout.flush()  # what cannot be printed is an error of the command, not of the interpreter's end
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again, and complain
+        if isinstance(error, BrokenPipeError):
+            return 141
+        print(f"{program}: The output could not be written: {error.strerror}.", file=sys.stderr)
+        return 1
+
+
+def _told(run, program):
 
     def say(text: str, status: int = 1) -> int:
         print(f"{program}: {text}", file=sys.stderr)

@@ -7,6 +7,7 @@ The record in both says which key they were encrypted with: where it is not the 
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -53,4 +54,8 @@ for path in paths:
     except Exception:  # of the runtime: a size that this network does not take
         height, width = pixels.shape[2:]
         sys.exit(f"{path} is {width} x {height}, which {args.model} does not take: give encrypt-images its size.")
-    print(f"{path.name}: class {logits.argmax()}")
+    try:
+        print(f"{path.name}: class {logits.argmax()}", flush=True)
+    except OSError as error:  # a full disk, or nobody who reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(f"The answers could not be written: {error.strerror}.")

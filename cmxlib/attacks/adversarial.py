@@ -57,7 +57,7 @@ def pgd(
     the model is asked where it is, in steps of 2.5 eps / steps. Returns float images within ``limits``, on the CPU,
     that differ from the given ones by at most eps.
     """
-    _check(model, images, labels, eps, limits, batch_size)
+    _check(model, images, labels, eps, mean, std, limits, batch_size)
     checks.whole(steps, "steps", 1)
     classes = int(labels.max()) + 1
     generator = torch.Generator().manual_seed(checks.seed(seed))
@@ -71,6 +71,8 @@ def pgd(
                 tried = (plain + change).clamp(*limits).requires_grad_()
                 output = logits_of(model(normalise(tried, mean, std, dtype)), classes).float()
                 loss = F.cross_entropy(output, truth, reduction="sum")
+                if not loss.requires_grad:
+                    raise ValueError("model gives no gradient of its logits: attack it by square, which asks for none.")
                 (gradient,) = torch.autograd.grad(loss, tried)
                 change = (tried.detach() + 2.5 * eps / steps * gradient.sign() - plain).clamp(-eps, eps)
             found.append((plain + change).clamp(*limits).cpu())
@@ -101,7 +103,7 @@ def square(
     checks.whole(batch_size, "batch_size", 1)
     with _classifier(model, images, labels, eps, mean, std, (0, 1), seed) as classifier:
         attack = SquareAttack(classifier, eps=eps, max_iter=queries, batch_size=batch_size, verbose=False)
-        return torch.from_numpy(attack.generate(to_values(images).numpy(), labels.numpy()))
+        return torch.from_numpy(attack.generate(_array(images), labels.numpy()))
 
 
 def autoattack(
@@ -137,7 +139,7 @@ def autoattack(
         attacks = [AutoProjectedGradientDescent(classifier, loss_type=loss, **apgd) for loss in losses]
         attacks += [DeepFool(classifier, nb_grads=10, epsilon=1e-3, batch_size=batch_size, verbose=False)]
         attacks += [SquareAttack(classifier, max_iter=queries, nb_restarts=starts, **of)]
-        found = to_values(images).numpy().copy()
+        found = _array(images).copy()
         left = np.flatnonzero(classifier.predict(found).argmax(1) == truth)
         for attack in attacks:
             if len(left):
@@ -179,7 +181,7 @@ def _classifier(model, images, labels, eps, mean, std, limits, seed):
             self.told.append({name: known[name] for name in names})
             return np.stack([known[name] for name in names])
 
-    _check(model, images, labels, eps, limits)
+    _check(model, images, labels, eps, mean, std, limits)
     checks.seed(seed)
     checks.number(eps, "eps", 1e-6, 1)  # ART takes no 0
     if images.shape[2] != images.shape[3] or images.shape[2] < 5:
@@ -198,16 +200,23 @@ def _classifier(model, images, labels, eps, mean, std, limits, seed):
                 images.shape[1:],
                 n_classes,
                 clip_values=limits,
-                preprocessing=tuple(np.reshape(np.float32(v), (-1, 1, 1)) for v in (mean, std)),
+                preprocessing=tuple(
+                    np.float32(v)[:, None, None] for v in checks.statistics(mean, std, images.shape[1])
+                ),
                 device_type="gpu" if parameter.is_cuda else "cpu",
             )
         finally:
             np.random.set_state(state)  # noqa: NPY002
 
 
+def _array(images):
+    """Images as ART takes them: values in float32."""
+    return to_values(images.detach().cpu()).float().numpy()
+
+
 def noise(images: torch.Tensor, *, eps: float = EPS, seed: int = 0) -> torch.Tensor:
     """The control: each value changed by eps up or down at random, as much as any attack here may change it."""
-    checks.values(checks.images(images))
+    checks.values(checks.images(images), limits=(0, 1))
     checks.number(eps, "eps", 0, 1)
     signs = torch.randint(0, 2, images.shape, generator=torch.Generator().manual_seed(checks.seed(seed))) * 2 - 1
     return (to_values(images) + eps * signs).clamp(0, 1)
@@ -230,7 +239,7 @@ class Pipeline(nn.Module):
         return self.model(normalise(self.cipher.encrypt(values), *self.norm))
 
 
-def _check(model, images, labels, eps, limits, batch_size=1):
+def _check(model, images, labels, eps, mean, std, limits, batch_size=1):
     checks.instance(model, nn.Module, "model")
     if not isinstance(limits, (tuple, list)) or len(limits) != 2:
         raise TypeError(f"limits must be two numbers, the lowest value and the highest, but this is {limits!r}.")
@@ -238,5 +247,6 @@ def _check(model, images, labels, eps, limits, batch_size=1):
     if low >= high:
         raise ValueError(f"limits must be the lowest value and then the highest, but they are {low:g} and {high:g}.")
     check_labelled(images, labels, (low, high))
+    checks.statistics(mean, std, images.shape[1])
     checks.number(eps, "eps", 0, 1)
     checks.whole(batch_size, "batch_size", 1)

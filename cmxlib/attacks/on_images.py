@@ -80,7 +80,7 @@ def ciphertext_only(
         public = patch_moments(check_images(public, patch_size, "public"), patch_size)
     public_mean, public_moments = _checked_moments(public, encrypted_moments.shape)
     seen = encrypted_moments.any((1, 2)) & public_moments.any((1, 2))
-    if (neighbours or tuple(steps) == ("orthogonal",)) and not seen.all():
+    if not (seen if neighbours or tuple(steps) == ("orthogonal",) else seen[:1]).all():
         raise ValueError(
             "The images have no neighbouring patches, or all patches are alike: give larger images, of more than one "
             "colour, or neighbours=False."
@@ -104,7 +104,8 @@ def _checked_moments(public, shape):
     """What ``patch_moments`` made of public images, when covariances have the ``shape`` of those that are seen."""
     wanted = [shape[1:2], shape]
     found = [checks.array(each, "public") for each in public]
-    if [each.shape for each in found] != wanted or not all(np.isfinite(each).all() for each in found):
+    real = all(each.dtype.kind in "fiu" and np.isfinite(each).all() for each in found)
+    if [each.shape for each in found] != wanted or not real:
         raise ValueError(
             "Encrypted and public images must have as many channels, and moments of public images be what "
             f"patch_moments makes of them: finite arrays of the shapes {wanted[0]} and {wanted[1]}."
@@ -170,7 +171,7 @@ def chosen_image(patch_size: int = 4, channels: int = 3, steps: tuple[str, ...] 
     if tuple(steps) == ("orthogonal",):
         patches = torch.eye(n)
     else:
-        digits = 1 if n <= 127 else 2
+        digits = next(digits for digits in (1, 2, 3) if n <= 127**digits)
         patches = torch.stack([torch.arange(n) // 127**place % 127 for place in range(digits)]).to(torch.uint8)
     side = int(np.ceil(np.sqrt(len(patches))))
     patches = torch.cat([patches, patches[:1].repeat(side**2 - len(patches), 1)])  # the square's last places repeat one

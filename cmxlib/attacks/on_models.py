@@ -138,7 +138,7 @@ def gradient_search(
         leaning = torch.where(torch.tensor(flipped), -10.0, 10.0)
     learned = [scores] if flipped is not None else [scores, leaning.requires_grad_()]
     optimizer = torch.optim.Adam(learned, lr=lr)
-    mu, sigma = (torch.tensor(v).repeat_interleave(size**2) for v in (mean, std))
+    mu, sigma = _by_entry(mean, std, size)
     (weight, bias), losses = _about_the_middle(conv, mean, std), []
     for iteration in range(iterations):
         permutation, signs = _relaxed(scores, leaning, temperature=0.1 ** (iteration / iterations))
@@ -191,8 +191,11 @@ def from_statistics(
         raise ValueError("The embedding must be followed by an activation and a batch normalisation that keeps means.")
     weight, offset = _about_the_middle(conv, mean, std)
     values = to_blocks(normalise(images, (0.5,) * 3, (1,) * 3), conv.kernel_size[0]).flatten(0, 1)
+    if len(values) < 2:
+        raise ValueError("images must hold two patches at least, for one has no spread.")
     values = values[torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))[:n_patches]].T
-    centre, variance = norm.running_mean[:, None], norm.running_var + norm.eps
+    centre, variance = (of.float().cpu() for of in (norm.running_mean[:, None], norm.running_var + norm.eps))
+    activation = copied(activation).float().cpu()
 
     def mismatch(outputs):
         found = activation(outputs)
@@ -260,12 +263,14 @@ def retrain(
     frozen: whether batch normalisations go on using, and keep, the statistics that they have.
     """
     checks.instance(data, Dataset, "data")
-    checks.whole(n_steps, "n_steps", 1)
     checks.whole(n_images, "n_images", 1, len(data.train_images))
     if train not in ("everything", "embedding"):
         raise ValueError(f'train must be "everything" or "embedding", not {train!r}.')
+    checks.instance(settings, TrainSettings, "settings")
+    checks.whole(n_steps, "n_steps", 1, 10**9)
+    embedding = find_embedding(model)[1]
     model.requires_grad_(train == "everything")
-    find_embedding(model)[1].requires_grad_(True)
+    embedding.requires_grad_(True)
     # An epoch of fit is as many batches as the images give: they are repeated until one epoch holds a tenth of all.
     epochs = min(10, n_steps)
     wanted = math.ceil(n_steps / epochs) * settings.batch_size
@@ -310,9 +315,14 @@ def _relaxed(scores, leaning, temperature):
 
 def _about_the_middle(conv, mean, std):
     """The embedding as weight (h, n) and offset (h,) of values less 1/2, where a flip is a change of sign alone."""
-    mu, sigma = (torch.tensor(v).repeat_interleave(conv.kernel_size[0] ** 2) for v in (mean, std))
-    weight = conv.weight.detach().flatten(1) / sigma
-    return weight, weight @ (0.5 - mu) + (0 if conv.bias is None else conv.bias.detach())
+    mu, sigma = _by_entry(mean, std, conv.kernel_size[0])
+    weight = conv.weight.detach().float().cpu().flatten(1) / sigma
+    return weight, weight @ (0.5 - mu) + (0 if conv.bias is None else conv.bias.detach().float().cpu())
+
+
+def _by_entry(mean, std, size):
+    """Mean and std of each entry of a patch, float32 (n,)."""
+    return (torch.from_numpy(v).float().repeat_interleave(size**2) for v in checks.statistics(mean, std, 3))
 
 
 def _products(model, std):

@@ -103,7 +103,7 @@ def relative_cipher(
         raise ValueError(f"weight and other must have one shape, not {tuple(weight.shape)} and {tuple(other.shape)}.")
     if tuple(steps) == ("orthogonal",):
         rotation = polar(second.T @ first)
-        return PatchCipher.from_affine(rotation, np.zeros(len(rotation)), patch_size, len(std))
+        return PatchCipher.from_affine(rotation, np.zeros(len(rotation)), patch_size, len(rotation) // patch_size**2)
     return _closest(second.T, first.T, patch_size, steps)
 
 
@@ -176,6 +176,7 @@ def ciphertext_and_model_of_bits(
     encrypted: torch.Tensor, weight: torch.Tensor, public: torch.Tensor, patch_size: int = 4, **options: Any
 ) -> PatchCipher:
     """Estimate a PatchCipher of bits from encrypted bits (N, 8 C, H, W) and the encrypted filters of a bit model."""
+    check_steps(options.get("steps", ("shuffle", "flip")), orthogonal=False)
     order = bits_in_order(weight, patch_size)
     estimate = ciphertext_only(from_bits(order.decrypt(encrypted)), public, patch_size, **options)
     pixels = patch_size**2
@@ -225,8 +226,11 @@ def _closest(y, x, size, steps):
 
 def _per_value(weight, name, std, patch_size):
     """An embedding's weight (dim, n) on patches that are not normalised, float64."""
+    std = checks.array(std, "std")
+    if std.ndim != 1 or std.dtype.kind not in "fiu":
+        raise TypeError(f"std must be numbers, one a channel, but this is {std.tolist()!r}.")
     n = len(std) * checks.whole(patch_size, "patch_size", 1) ** 2
-    if checks.tensor(weight, name).ndim < 2 or weight.shape[1:].numel() != n:
+    if not checks.tensor(weight, name).is_floating_point() or weight.ndim < 2 or weight.shape[1:].numel() != n:
         raise ValueError(
             f"{name} must be filters (dim, {n}), of patches of {patch_size} pixels in {len(std)} channels, as "
             f"patch_size and std say, but its shape is {tuple(weight.shape)}."

@@ -121,7 +121,10 @@ class TorchFile:
                 f"{path} is no checkpoint of weights alone, or is damaged ({type(error).__name__}): what could run "
                 "code is not read, nor the format of before torch 1.6; save model.state_dict(), or safetensors."
             ) from error
-        self._places = dict(_tensors(self._content))
+        found = list(_tensors(self._content))
+        self._places = dict(found)
+        if len(self._places) < len(found):
+            raise ValueError(f"{path} has two tensors of one name, keys joined by dots: save the state dict alone.")
         if not self._places:
             raise ValueError(f"{path} holds no tensors by name: save model.state_dict().")
         for name, (holder, key) in self._places.items():

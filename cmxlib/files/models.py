@@ -6,6 +6,7 @@ position embeddings of their patches can take the offset.
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -289,13 +290,13 @@ def _layers(file, asked: Asked) -> tuple[str, ...]:
         other
         for name in names
         if not file.order
-        for other in _copies(shapes, name)
+        for other in _copies(shapes, name) + _rearranged(file, shapes, name)
         if other not in map(tensor_name, names)
     ]
     if copies and not file.order:  # in a graph, other layers' matrices have any names
         raise ValueError(
-            f"{file.path} also holds {', '.join(copies[:3])} of the same shape, from which a plain copy or an "
-            "optimiser's state could give the key away: save the weights alone, or name every copy with --layer."
+            f"{file.path} also holds {', '.join(copies[:3])} of the same shape or values, from which a plain copy or "
+            "an optimiser's state could give the key away: save the weights alone, or name every copy with --layer."
         )
     return names
 
@@ -309,6 +310,18 @@ def _copies(shapes, layer):
         return alike
     last = weight.partition(".")[2] if weight.count(".") > 1 else weight
     return [name for name in alike if not name.endswith(".weight") or name.endswith(f".{last}")]
+
+
+def _rearranged(file, shapes, layer):
+    """The tensors of another shape that hold the very values of a layer's weight, turned or flat."""
+    weight = tensor_name(layer)
+    n, found = math.prod(shapes[weight]), []
+    for name, shape in shapes.items():
+        if math.prod(shape) == n and shape != shapes[weight]:
+            with suppress(ValueError):  # of a type that the embedding cannot have
+                one, two = (file.tensor(each).flatten().double().sort().values for each in (weight, name))
+                found += [name] * torch.allclose(one, two, rtol=1e-2, atol=1e-6)
+    return found
 
 
 def tensor_name(layer: str, word: str = "weight") -> str:

@@ -6,7 +6,7 @@ import re
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,9 @@ def held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+_OURS = {"cmxlib": "checkpoint"}  # what the tensors of an epoch say of themselves
+
+
 def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Write the state after an epoch into ``folder``, in place of the one before.
 
@@ -84,7 +87,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor.contiguous() for name, tensor in values.items()}
     name = f"epoch-{len(state['rows']):03d}.safetensors"
-    data = need("safetensors.torch", "files").save(tensors)
+    data = need("safetensors.torch", "files").save(tensors, _OURS)
     write_bytes(folder / name, data)
     found = {**state, "tensors": name, "sha256": _sum(data, {**state, "tensors": name})}
     write_text(folder / "state.json", json.dumps(found, indent=1))
@@ -92,10 +95,14 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 
 
 def _drop_others(folder: Path, name: str) -> None:
-    """Delete the tensors of other epochs than the one that ``state.json`` names."""
+    """Delete the tensors of other epochs than the one that ``state.json`` names, where a training wrote them."""
+    opened = need("safetensors", "files").safe_open
     for old in folder.glob("epoch-*.safetensors"):
-        if old.name != name:
-            old.unlink(missing_ok=True)
+        with suppress(Exception):  # no such file any more, or none of ours
+            with opened(old, "numpy") as file:
+                ours = file.metadata() == _OURS
+            if ours and old.name != name:
+                old.unlink()
 
 
 def _sum(data: bytes, state: dict) -> str:
@@ -117,7 +124,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         expected, data = found.pop("sha256"), (folder / found["tensors"]).read_bytes()
         intact = _sum(data, found) == expected
         intact = intact and isinstance(found["rows"], list) and all(isinstance(row, dict) for row in found["rows"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if out_of_memory(error):
             raise
         intact = False
@@ -138,6 +145,15 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     optimizer.load_state_dict({**optimizer.state_dict(), "state": per_parameter})
     _drop_others(folder, found["tensors"])  # those that a writer left who was killed just before it did this
     return found
+
+
+def check_target(path: Path) -> None:
+    """ValueError where ``save_model`` could not write there, to be told before a training and not after it."""
+    if path.name in ("", ".."):
+        raise ValueError(f"{str(path)!r} is no name for a model: give one such as models/mine.")
+    for ending in (".safetensors", ".json"):
+        if (path.with_name(path.name + ending)).is_dir():
+            raise ValueError(f"{path}{ending} is a folder, where the model's file is to go: give another name.")
 
 
 def save_model(path: Path, model: nn.Module, history: "pd.DataFrame", recipe: Any) -> None:

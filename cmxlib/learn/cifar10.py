@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..paths import need
+from ..paths import expanded, need
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def find_files(which: Official, folder: str | os.PathLike) -> tuple[list[Path], 
     """The files of a copy, or its one tar; and a text of their names, sizes and times of change. DatasetError where
     they are not all there."""
     try:
-        files = _find_files(which, Path(folder).expanduser())
+        files = _find_files(which, expanded(folder))
         return files, json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
     except OSError as error:
         raise DatasetError(f"{which.title} cannot be read from {folder} ({error.strerror}). {which.way_out}") from error

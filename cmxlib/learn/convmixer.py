@@ -35,10 +35,10 @@ class ConvMixer(nn.Sequential):
     """
 
     def __init__(self, dim=256, depth=8, kernel_size=5, patch_size=2, num_classes=10, channels=3):
-        checks.whole(depth, "depth", 0)
+        checks.whole(depth, "depth", 0, 10_000)
         sizes = {"dim": dim, "kernel_size": kernel_size, "patch_size": patch_size}
         for name, size in {**sizes, "num_classes": num_classes, "channels": channels}.items():
-            checks.whole(size, name, 1)
+            checks.whole(size, name, 1, 2**24)
         with memory_for("a network of these sizes"):
             super().__init__(
                 nn.Conv2d(channels, dim, patch_size, stride=patch_size),

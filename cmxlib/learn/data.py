@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from ..lock import checks
-from ..paths import cache_dir, need, replacing
+from ..paths import cache_dir, expanded, need, replacing
 from . import cifar10
 from .checkpoint import checksum
 
@@ -125,7 +125,7 @@ def load_dataset(
 
         if root is None or size is None:
             raise ValueError('A "folder" needs root= and size=, the side in pixels that all its images get.')
-        return _dataset(Path(root).expanduser().resolve().name, *read_folder(root, size, channels))
+        return _dataset(expanded(root).resolve().name, *read_folder(root, size, channels))
     if size is not None or channels != 3:
         raise ValueError(f'size and channels are of a "folder": {name!r} comes as it is.')
     if name in ("cifar10", "cifar100"):

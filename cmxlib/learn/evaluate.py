@@ -65,10 +65,14 @@ def logits(
     if isinstance(model, ConvMixer):  # of other models nothing is known
         model.check_shape(images)
     checks.statistics(mean, std, images.shape[1])
-    checks.whole(batch_size, "batch_size", 1)
+    checks.whole(batch_size, "batch_size", 1, 2**31)
     checks.instance(autocast, bool, "autocast")
     held = (value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point())
     like = next(held, torch.empty(0))  # a model that holds nothing computes in float32, on the CPU
+    if like.is_meta or like.dtype.itemsize == 1:
+        raise ValueError(
+            f"model is {like.dtype} on {like.device}, in which nothing can be computed: load or convert it."
+        )
     found = []
     enough = memory_for("the logits", batch_size)
     with enough, evaluating(model), torch.autocast(like.device.type, torch.bfloat16, enabled=autocast):

@@ -7,7 +7,7 @@ import torch
 
 from ..files import pictures
 from ..lock import checks
-from ..paths import NOT_ENOUGH, need, out_of_memory, sentence
+from ..paths import NOT_ENOUGH, expanded, need, out_of_memory, sentence
 from .cifar10 import DatasetError
 
 _WAY_OUT = "Put the images into root/train/CLASS/ and root/test/CLASS/, one folder a class, the same in both."
@@ -31,7 +31,7 @@ def read_folder(root: str | os.PathLike, size: int, channels: int = 3) -> tuple:
     found, classes = [], []
     for part in ("train", "test"):
         try:
-            names, files = _listed(Path(root).expanduser() / part)
+            names, files = _listed(expanded(root) / part)
             order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
             images = torch.empty(len(order), channels, size, size, dtype=torch.uint8)
             for place, i in enumerate(order):

@@ -32,12 +32,15 @@ def process_group() -> Iterator[None]:
     if "WORLD_SIZE" not in os.environ:
         yield
         return
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        if not os.environ.get(name, "0").isdecimal():
+            raise ValueError(f"{name} is {os.environ[name]!r}, and no number: start several processes by torchrun.")
     how: dict[str, Any] = {}
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
         # Processes that torchrun started again find in its store where their dead predecessors listened, and cannot
         # connect (pytorch issue 135712). Here the count of starts tells them apart; on several machines it differs.
         store, how["rank"], how["world_size"] = next(distributed.rendezvous("env://"))
-        how["store"] = distributed.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+        how["store"] = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", **how)
     try:
         yield

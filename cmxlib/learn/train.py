@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from ..lock import checks
 from ..paths import need, told
 from .augment import augment
-from .checkpoint import checksum, held, load_checkpoint, model_checksum, save_checkpoint, save_model
+from .checkpoint import check_target, checksum, held, load_checkpoint, model_checksum, save_checkpoint, save_model
 from .convmixer import ConvMixer
 from .data import Dataset, load_dataset
 from .device import bf16_is_faster, memory_for, pays_to_compile, usable
@@ -129,8 +129,11 @@ def fit(
         raise ValueError(f"batch_size must be a multiple of the {n_ranks} processes, but it is {settings.batch_size}.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("No parameter of the model is trained: call requires_grad_() on it, or on some of its layers.")
-    if autocast not in (None, False, True):
-        raise TypeError(f"autocast must be None, True or False, but this is {autocast!r}.")
+    if autocast is not None:
+        checks.instance(autocast, bool, "autocast")
+    for name, value in model.state_dict().items():  # all that a checkpoint keeps
+        if not isinstance(value, torch.Tensor) or value.is_meta or nn.parameter.is_lazy(value):
+            raise TypeError(f"{name} of the model is no tensor with values: load it, or run it once, or take it out.")
     device = usable(device or rank_device())
     model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
@@ -278,6 +281,7 @@ def main() -> None:
     args = vars(parser.parse_args())
     settings = TrainSettings(**{field.name: args[field.name] for field in dataclasses.fields(TrainSettings)})
     sizes = {name: args[name] for name in ("dim", "depth", "kernel_size", "patch_size")}
+    check_target(args["out"])
     args["out"].parent.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=args["out"].parent).close()  # an error before hours of training, not after
     with process_group():

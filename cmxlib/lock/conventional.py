@@ -76,19 +76,26 @@ def key_space_bits(method: str, *, block_size: int = 4, image_size: tuple[int, i
     _check(method, block_size, image_size)
     n, pixels = CHANNELS * block_size**2, image_size[0] * image_size[1]
     blocks = pixels // block_size**2
-    learnable = math.log2(math.factorial(2 * n)) + 2 * n  # orders of the halves of a block, and their reversals
-    where = math.log2(math.factorial(blocks))
-    half = math.log2(math.comb(n, n // 2))
+    learnable = _log2_factorial(2 * n) + 2 * n  # orders of the halves of a block, and their reversals
+    where = _log2_factorial(blocks)
+    half = math.log2(math.comb(n, n // 2)) if n < _LARGE else _log2_factorial(n) - 2 * _log2_factorial(n // 2)
     return {
         "LE": learnable,
         "ELE": blocks * learnable + where,
         "EtC": blocks * math.log2(8 * 2 * 6) + where,
         "PE": pixels * math.log2(2**CHANNELS * 6),
-        "SHF": math.log2(math.factorial(n)),
+        "SHF": _log2_factorial(n),
         "NP": half,
         "FFX": half + math.log2(math.perm(1000, 256)),
         "SUB": half + math.log2(math.factorial(256)),
     }[method]
+
+
+_LARGE = 10_000  # from here on a factorial takes long, and its logarithm by the gamma function has as many digits
+
+
+def _log2_factorial(n):
+    return math.log2(math.factorial(n)) if n < _LARGE else math.lgamma(n + 1) / math.log(2)
 
 
 class EntryCipher:

@@ -17,7 +17,7 @@ from .conventional import turns
 from .embedding import checked_copy, find_embedding
 from .keys import SecretKey, check_key
 from .model import encrypt_model
-from .patch import PatchCipher, from_blocks, to_blocks
+from .patch import LARGEST, PatchCipher, from_blocks, to_blocks
 
 
 class PositionCipher:
@@ -124,7 +124,9 @@ def _subkeys(key, patch_size, image_size):
     checks.whole(patch_size, "patch_size", 1)
     if checks.whole(image_size, "image_size", 1) % patch_size:
         raise ValueError(f"Patches of {patch_size} pixels do not divide images of {image_size} x {image_size}.")
-    return [key.subkey(f"position {i}") for i in range((image_size // patch_size) ** 2)]
+    if (count := (image_size // patch_size) ** 2) > LARGEST:
+        raise ValueError(f"An image of {count:,} patches has over {LARGEST:,} positions: choose smaller images.")
+    return [key.subkey(f"position {i}") for i in range(count)]
 
 
 def _by_position(images, size, functions):

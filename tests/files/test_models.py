@@ -282,6 +282,12 @@ REFUSED = {
     ),
     "4 channels": ({"a.weight": torch.rand(8, 4, 4, 4)}, A, "not (dim, 3, patch, patch)"),
     "a copy": ({**ONE, "ema.weight": WEIGHT.clone()}, A, "could give the key away"),
+    "a copy, turned": (
+        {**ONE, "h": WEIGHT.transpose(0, 1).contiguous()},
+        USUAL,
+        "also holds h of the same shape or values",
+    ),
+    "a copy, flat and half": ({**ONE, "h": WEIGHT.flatten().half()}, USUAL, "also holds h of the same shape or values"),
     "optimiser": ({**ONE, "state.0.exp_avg": WEIGHT.clone()}, USUAL, "could give the key away"),
     "no bias": ({"a.weight": WEIGHT}, USUAL, "has no bias, which this cipher needs and a model would not look for."),
     "no positions": ({"a.weight": WEIGHT, "b": torch.rand(17, 8)}, (*USUAL, *SIDE), "there is not one alone, but none"),
@@ -308,6 +314,12 @@ REFUSED = {
     "negative std": (ONE, (*MEAN, "-1", "1"), "Every std must be"),
     "two stds": (ONE, (*MEAN, "1"), "std must hold 3 numbers"),
 }
+
+
+def test_two_tensors_of_one_joined_name_are_told_from_one_another(key, cmx):
+    torch.save({"a": {"weight": WEIGHT, "bias": BIAS}, "a.weight": WEIGHT + 1, "a.bias": BIAS}, "a.pt")
+    status, _, said = cmx("encrypt-model", "a.pt", "b.pt", *USUAL)
+    assert status == 1 and "two tensors of one name" in said and not os.path.exists("b.pt")
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -89,10 +89,13 @@ def test_resume_to_the_bit(tmp_path, batches):
     assert same_state(whole, resumed)
     assert history.drop(columns="seconds").equals(expected.drop(columns="seconds"))
     assert sorted(p.name for p in (tmp_path / "here").iterdir()) == [".lock", "epoch-004.safetensors", "state.json"]
-    (tmp_path / "here" / "epoch-003.safetensors").write_bytes(b"")  # as of a writer who was killed before deleting it
+    last = (tmp_path / "here" / "epoch-004.safetensors").read_bytes()
+    (tmp_path / "here" / "epoch-003.safetensors").write_bytes(last)  # as of a writer who was killed before deleting it
+    (tmp_path / "here" / "epoch-007.safetensors").write_bytes(b"the user's own")
     again = toy_model()
     fit(again, toy_data(), SETTINGS, checkpoint=tmp_path / "here", progress=False)  # nothing is left to do
     assert same_state(whole, again) and not (tmp_path / "here" / "epoch-003.safetensors").exists()
+    assert (tmp_path / "here" / "epoch-007.safetensors").read_bytes() == b"the user's own"
 
 
 def frozen(value):

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import threading
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from cmxlib import ConvMixer, Dataset, PatchCipher, SecretKey, encrypt_model, key_trials, logits
+from cmxlib import ConvMixer, Dataset, PatchCipher, SecretKey, TrainSettings, encrypt_model, key_trials, logits
 from cmxlib.attacks import adversarial, higher_order, jigsaw, on_images, on_models, on_repairs
+from cmxlib.lock.conventional import key_space_bits
+from cmxlib.lock.patch import to_blocks
 from cmxlib.lock.position import PositionCipher, PositionEmbedding
 
 KEY = SecretKey.for_experiment(1)
@@ -28,6 +31,7 @@ BARE = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(
 FORGETFUL = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.GELU(), nn.BatchNorm2d(8, track_running_stats=False))
 MOMENTS = on_images.patch_moments(X, 4)
 LOST = (np.full(48, np.nan), np.full((3, 48, 48), np.nan))
+SETTINGS = TrainSettings(epochs=1, batch_size=2, crop_padding=0)
 DATA = Dataset("toy", X, Y, X, Y, tuple("0123456789"), **NORM)
 
 
@@ -36,6 +40,13 @@ class Wavering(nn.Module):
 
     def forward(self, x):
         return x.flatten(1)[:, : len(x)]
+
+
+class Deaf(nn.Module):
+    """Answers without a gradient."""
+
+    def forward(self, x):
+        return torch.zeros(len(x), 10)
 
 
 class Keeping(nn.Sequential):
@@ -110,6 +121,9 @@ ROWS = {
     "three moments": (lambda: found((*MOMENTS, 0)), ValueError, "be what patch_moments makes"),
     "moments of patches of 2": (lambda: found(on_images.patch_moments(X, 2)), ValueError, r"the shapes \(48,\) and"),
     "moments of nothing": (lambda: found(LOST), ValueError, "finite arrays of"),
+    "moments of letters": (lambda: found((np.full(48, "a"), np.full((3, 48, 48), "a"))), ValueError, "finite arrays"),
+    "imaginary moments": (lambda: found((MOMENTS[0] * 1j, MOMENTS[1])), ValueError, "finite arrays of"),
+    "one colour seen": (lambda: on_images.ciphertext_only(0 * X, X, neighbours=False), ValueError, "patches are alike"),
     "a chosen patch of 10**9": (lambda: on_images.chosen_image(10**9), ValueError, "over 16,384"),
     "10**9 colours": (lambda: on_images.chosen_image(4, 10**9), ValueError, "over 16,384"),
     "bits of 10**5": (lambda: on_repairs.chosen_image_of_bits(10**5), ValueError, "over 16,384"),
@@ -132,6 +146,32 @@ ROWS = {
     "one that forgets": (lambda: statistics(FORGETFUL), ValueError, "a batch normalisation that keeps means"),
     "nothing behind it": (lambda: statistics(BARE[:1]), ValueError, "must be followed by an activation"),
     "one patch of means": (lambda: statistics(n_patches=1), ValueError, "n_patches must be"),
+    "one patch seen": (lambda: on_models.from_statistics(MODEL, ONE[:1], **ALL), ValueError, "two patches at least"),
+    "statistics of grey levels": (
+        lambda: on_models.from_statistics(MODEL, X, mean=(125,) * 3, std=(60,) * 3, trials=1),
+        ValueError,
+        "divide both by 255",
+    ),
+    "searched by one mean": (
+        lambda: on_models.gradient_search(MODEL, X, Y, mean=0.5, std=0.3, iterations=1),
+        ValueError,
+        "mean must hold 3 numbers",
+    ),
+    "no settings": (
+        lambda: on_models.retrain(MODEL, DATA, 2, None, n_steps=1),
+        TypeError,
+        "settings must be a TrainSettings",
+    ),
+    "no thief's model": (
+        lambda: on_models.retrain(None, DATA, 2, SETTINGS, n_steps=1),
+        TypeError,
+        "model must be a torch module",
+    ),
+    "steps without end": (
+        lambda: on_models.retrain(MODEL, DATA, 2, SETTINGS, n_steps=10**14),
+        ValueError,
+        "n_steps must be",
+    ),
     "statistics, mixed": (lambda: statistics(steps=("orthogonal",)), ValueError, "which this attack knows"),
     "filters by 0": (lambda: on_models.from_filters(MODEL, MODEL, std=(0, 0, 0)), ValueError, "Every std must be"),
     "filters of 0": (lambda: on_models.from_filters(BLANK, MODEL, **STD), ValueError, "not all of them 0"),
@@ -146,8 +186,37 @@ ROWS = {
         "must be square, of 5 pixels",
     ),
     "square, of nothing": (lambda: adversarial.square(MODEL, X, Y, **NORM, eps=0), ValueError, "eps must be"),
+    "square, of grey levels": (
+        lambda: adversarial.square(MODEL, X, Y, mean=(125,) * 3, std=(60,) * 3),
+        ValueError,
+        "divide both by 255",
+    ),
+    "autoattack, std 0": (lambda: adversarial.autoattack(MODEL, X, Y, mean=(0,) * 3, std=(0,) * 3), ValueError, "std"),
+    "a model of answers": (lambda: adversarial.pgd(Deaf(), X, Y, **NORM), ValueError, "gives no gradient"),
+    "noise on what is encrypted": (
+        lambda: adversarial.noise(MIXING.encrypt(X)),
+        ValueError,
+        r"values in \[0, 1",
+    ),
     "no starts": (lambda: adversarial.autoattack(MODEL, X, Y, **NORM, starts=0), ValueError, "starts must be"),
     "a pipeline of a key": (lambda: adversarial.Pipeline(MODEL, KEY, **NORM), TypeError, "cipher must be"),
+    "components of a wall": (lambda: higher_order.independent_components(0 * X, 4), ValueError, "more than one value"),
+    "components of a patch": (
+        lambda: higher_order.independent_components(X[:1], 4),
+        ValueError,
+        "must hold more than 48 patches",
+    ),
+    "a start of ones": (
+        lambda: higher_order.independent_components(X, 4, np.ones((48, 48))),
+        ValueError,
+        "start must be an orthogonal",
+    ),
+    "components of 4 of them": (
+        lambda: higher_order.by_components(X, np.eye(4), MIXING, 4),
+        ValueError,
+        "components and estimate must be",
+    ),
+    "no estimate": (lambda: higher_order.by_components(X, np.eye(48), None, 4), TypeError, "cipher must be"),
     "one piece": (lambda: jigsaw.jigsaw_by_position(ONE, ONE), ValueError, "of several patches"),
     "a wall": (lambda: jigsaw.jigsaw_by_position(0 * X, X), ValueError, "encrypted must hold more than one"),
     "pieces of two sizes": (lambda: jigsaw.jigsaw_of_places(X, X[..., :8]), ValueError, "must have one shape"),
@@ -165,6 +234,21 @@ ROWS = {
         lambda: on_repairs.relative_cipher(W, W * torch.nan, **STD, patch_size=4),
         ValueError,
         "other must be finite filters",
+    ),
+    "a std for all": (
+        lambda: on_repairs.relative_cipher(W, W, std=None, patch_size=4),
+        TypeError,
+        "std must be",
+    ),
+    "imaginary filters": (
+        lambda: on_repairs.relative_cipher(W * 1j, W, **STD, patch_size=4),
+        ValueError,
+        "weight must be filters",
+    ),
+    "mixed bits": (
+        lambda: on_repairs.ciphertext_and_model_of_bits(X, W, X, steps=("orthogonal",)),
+        ValueError,
+        "which this attack knows",
     ),
     "no filters": (
         lambda: on_repairs.relative_cipher(W[:0], W[:0], **STD, patch_size=4),
@@ -213,7 +297,14 @@ ROWS = {
         ValueError,
         "of as many classes for each batch",
     ),
-    "a network of 10**9": (lambda: ConvMixer(10**9, 1), MemoryError, "not enough memory for a network"),
+    "a network of terabytes": (lambda: ConvMixer(2**23, 1), MemoryError, "not enough memory for a network"),
+    "a network of 10**9": (lambda: ConvMixer(10**9, 1), ValueError, "dim must be a whole number from 1 to"),
+    "a network as deep as the sea": (lambda: ConvMixer(1, 200_000), ValueError, "depth must be"),
+    "a picture of the earth": (
+        lambda: PositionCipher(KEY, 4, image_size=20_000),
+        ValueError,
+        "over 16,384 positions",
+    ),
     "10**30 wrong keys": (lambda: key_trials(MODEL, DATA, {}, 10**30), ValueError, "n_wrong must be"),
     "keys without an end": (
         lambda: key_trials(MODEL, DATA, {}, itertools.count(1)),
@@ -241,6 +332,25 @@ def test_attacks_that_need_gradients_have_them_wherever_they_are_called_from(mod
         asked = adversarial.square(model, X, Y, **NORM, queries=2)
     assert cipher.n == 48 and np.isfinite(losses).all() and next(model.parameters()).dtype == dtype
     assert 0 < (changed - X / 255).abs().max() <= adversarial.EPS + 1e-6 and asked.isfinite().all()
+
+
+@pytest.mark.parametrize(("size", "channels"), [(128, 1), (64, 4)])
+def test_a_chosen_image_numbers_each_entry_of_the_largest_patches(size, channels):
+    blocks = to_blocks(on_images.chosen_image(size, channels), size)[0]
+    assert len(torch.unique(blocks, dim=1).T) == size**2 * channels and blocks.max() < 127
+
+
+def test_a_thief_who_is_refused_leaves_the_model_as_it_was():
+    model = nn.Linear(3, 3)
+    with pytest.raises(ValueError, match="no patch embedding"):
+        on_models.retrain(model, DATA, 2, SETTINGS, n_steps=1, train="embedding")
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_keys_of_large_images_are_counted_at_once(limit):
+    assert key_space_bits("ELE", block_size=1, image_size=(4000, 6000)) == pytest.approx(
+        24e6 * key_space_bits("LE", block_size=1) + math.lgamma(24e6 + 1) / math.log(2)
+    )
 
 
 def test_pieces_of_one_colour_are_solved_as_those_of_three_are():

@@ -217,6 +217,9 @@ KEY_FILES = [
     ("a new one to the output", nothing, "key new -", 2, "'-' is no name of a file"),
     ("a new one in place of the folder", nothing, "key new .", 1, ". is a folder: name a file in it"),
     ("a passphrase told", nothing, "key new a.key --passphrase abc", 2, "--passphrase takes no value, for the"),
+    ("a passphrase by =", nothing, "key new a.key --passphrase=hidden", 2, "--passphrase takes no value, for the"),
+    ("its name cut short", nothing, "key new a.key --passphras=hidden", 2, "--passphrase takes no value, for the"),
+    ("a passphrase to show", nothing, "key show my.key --passphrase=hidden", 2, "--passphrase takes no value"),
     ("an escape sequence", nothing, ["key", "show", "a\x1b[31m.key"], 1, "a\\x1b[31m.key: No such file"),
     ("an escape sequence too many", nothing, ["key", "show", "my.key", "\x1b[31m"], 2, "arguments: \\x1b[31m"),
     ("a new one in no folder", nothing, "key new none/a.key", 1, "none: No such file"),
@@ -494,7 +497,7 @@ CHANGES = [
     ("a name twice", "[scale]\nname = 'y'", "There is no scale.name"),
     ("a cipher twice", "[scale]\nciphers = ['flip', 'flip']", "each once"),
     ("-1 public images", "[scale]\nattack.public = -1", "public must be a whole number from 1"),
-    ("a layer of terabytes", "[scale]\nmodel.dim = 10000000000000", "scale.model makes no network"),
+    ("a layer of terabytes", "[scale]\nmodel.dim = 10000000000000", "dim must be a whole number from 1 to"),
     (
         "one folder for two",
         "[axes]\nciphers = [['shuffle', 'flip'], ['shuffle+flip']]",
@@ -536,6 +539,7 @@ def test_a_wrong_command_is_refused_in_a_sentence(make, command, status, words, 
     before = sorted(os.listdir())
     found, _, said = cmx(*(command.split() if isinstance(command, str) else command))
     assert (found, words in said) == (status, True), said
+    assert "hidden" not in said  # as a passphrase is called here
     left = set(os.listdir()) - set(before)
     assert not left - {"out"} and "b.png" not in (os.listdir("out") if left else left)
 
@@ -553,9 +557,20 @@ def test_some_of_them_in_a_process_of_their_own(key, tmp_path):
         assert done.returncode == status and "Traceback" not in done.stderr and done.stderr.count("cmx") <= 3
 
 
-@pytest.mark.parametrize("arguments", ["--epochs 0 --out o", "--epochs 1 --out a.png/o"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--epochs 0 --out o",
+        "--epochs 1 --out a.png/o",
+        "--epochs 1 --out .",
+        "--epochs 1 --out x/..",
+        "--epochs 1 --out there",
+        "--epochs 1 --out o --depth 100000000",
+    ],
+)
 def test_a_training_that_cannot_be_is_told_in_a_sentence(key, monkeypatch, capsys, arguments):
     content("a.png", b"no image")()
+    os.mkdir("there.safetensors")
     monkeypatch.setattr(sys, "argv", ["train", "--dataset", "fontdigits", *arguments.split()])
     assert told(train.main, "cmxlib.learn.train") == 1
     said = capsys.readouterr().err
