@@ -225,7 +225,7 @@ def test_a_full_or_closed_output_is_told(key):
         assert process.stderr == "cmx: The output could not be written: No space left on device.\n"
     with open("/dev/full", "w") as full:
         training = [sys.executable, "-m", "cmxlib.learn.train", "--help"]
-        process = subprocess.run(training, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+        process = subprocess.run(training, stdout=full, stderr=subprocess.PIPE, text=True)
     assert process.stderr == "cmxlib.learn.train: The output could not be written: No space left on device.\n"
     closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
     process = subprocess.run(closed, stderr=subprocess.PIPE, text=True)
