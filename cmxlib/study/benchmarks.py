@@ -177,7 +177,7 @@ def _units(scale: Scale):
 def _measure(scale: Scale, unit: dict):
     case, size, quick = unit["case"], unit["patch_size"], scale.name == "quick"
     if case in ("rates", "start-up"):
-        yield from _rates(quick) if case == "rates" else _start_up()
+        yield from _rates(quick) if case == "rates" else _start_up(1 if quick else 5)
         return
     arguments = dict(_cases(scale)["step" if case == "memory" else case])
     if case != "encryption":
@@ -219,11 +219,11 @@ def _timed(function) -> float:
     return time.perf_counter() - start
 
 
-def _start_up():
+def _start_up(n):
     for name, command in (("import cmxlib", ["-c", "import cmxlib"]), ("cmx --help", ["-m", "cmxlib", "--help"])):
         run = [sys.executable, *command]
-        seconds = [_timed(lambda: subprocess.run(run, check=True, capture_output=True)) for _ in range(5)]  # noqa: B023
-        yield {"contender": name, "turns": 5, "measure": "seconds", "value": statistics.median(seconds)}
+        seconds = [_timed(lambda: subprocess.run(run, check=True, capture_output=True)) for _ in range(n)]  # noqa: B023
+        yield {"contender": name, "turns": n, "measure": "seconds", "value": statistics.median(seconds)}
 
 
 def _peak(side: str, arguments: dict) -> float:
