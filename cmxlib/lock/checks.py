@@ -212,7 +212,8 @@ def places(value: Any, n: int, name: str = "places") -> np.ndarray:
 
 def number(value: Any, name: str, low: float, high: float = float("inf")) -> float:
     """``value`` as a float, when it is a finite number in [low, high]."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+    real = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
+    if not real:
         raise TypeError(f"{name} must be a number, an int or float, but this is {value!r}.")
     try:
         found = float(value)

@@ -76,8 +76,8 @@ def verify(
         output = net(normalised(batch, **norm, like=_like(net)))
         output = taken(output, take)
         if not isinstance(output, torch.Tensor) or not output.ndim or not output.numel():
-            what = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-            raise ValueError(f"A model must give logits (N, classes), not {what}: take= must say where they are.")
+            what = f"a tensor {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
+            raise ValueError(f"The model gives {what}: take= must say where its logits are.")
         found.append(output.double().cpu())
     plain, locked, missing = found
     if plain.shape != locked.shape:

@@ -184,7 +184,9 @@ _loaded = functools.lru_cache(maxsize=2)(load_dataset)
 class _Scales(dict):
     """The scales by name; a chapter that is given another name stops with one sentence, not with a KeyError."""
 
-    def __missing__(self, name):
+    def __getitem__(self, name):
+        if isinstance(name, str) and name in self:
+            return super().__getitem__(name)
         raise ValueError(f"There is no scale {name!r}: SCALE is one of {', '.join(self)}.")
 
 
@@ -246,8 +248,6 @@ SCALES: Mapping[str, Scale] = _Scales(_SCALES)
 
 def named(scale: str | Scale) -> Scale:
     """The scale of a name, or the Scale itself. ValueError that lists the names where there is none."""
-    if not isinstance(scale, (Scale, str)):
-        raise TypeError(f"scale must be a Scale or the name of one, but this is {scale!r}.")
     return scale if isinstance(scale, Scale) else SCALES[scale]
 
 

@@ -39,9 +39,7 @@ def saved_problems(notebook: dict) -> list[str]:
         if used := sorted(_WIDGETS & (names(cell, ast.Load) | names(cell, ast.Store))):
             problems.append(f"code cell {number} uses {used[0]}, which can hang a batch: set a widget's value instead")
         if "hide-input" in tags(cell) and not cell["metadata"].get("jupyter", {}).get("source_hidden"):
-            problems.append(
-                f"code cell {number} is tagged hide-input, and open in JupyterLab: say source_hidden"
-            )
+            problems.append(f"code cell {number} is tagged hide-input, and open in JupyterLab: say source_hidden")
         if "raises-exception" in tags(cell):
             problems.append(f"code cell {number} is tagged raises-exception: show the error with try and except")
     return problems
