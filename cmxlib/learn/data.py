@@ -32,7 +32,7 @@ NAMES = ("cifar10", "cifar100", "fontdigits")  # that ``load_dataset`` knows, be
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images (N, C, H, W), uint8 with values 0..255 or floating with values in [0, 1], and labels (N,), whole numbers
-    that count into ``classes``; C, H and W are any.
+    that count into ``classes``, kept as int64; C, H and W are any.
 
     mean and std are per channel, of values in [0, 1]: for one's own images, ``channel_statistics(train_images)``.
     Raises TypeError or ValueError where these do not fit together.

@@ -26,7 +26,7 @@ def to_bits(images: torch.Tensor) -> torch.Tensor:
 
 
 def from_bits(bits: torch.Tensor) -> torch.Tensor:
-    """The inverse of ``to_bits``; also shows encrypted bits as an image."""
+    """The inverse of ``to_bits``; also shows encrypted bits as an image. ValueError where they are not 0 and 1."""
     if checks.images(bits, name="bits").shape[1] % 8:
         raise ValueError(f"bits must have 8 channels for each of the image's, but this has {bits.shape[1]}.")
     if not (torch.minimum(bits.abs(), (bits - 1).abs()) < 0.1).all():  # false for NaN too

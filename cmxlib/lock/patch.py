@@ -122,7 +122,8 @@ class PatchCipher:
     def key_bits(self) -> float:
         """log2 of the number of maps that the steps allow: n! shuffles, 2^n flips, infinitely many orthogonal ones.
 
-        A SecretKey holds 256 bits, so no more than that many bits of a larger space are ever reached.
+        A SecretKey holds 256 bits, so no more than that many bits of a larger space are ever reached. ValueError for a
+        cipher that was made of a matrix.
         """
         if self.steps == ("affine",):
             raise ValueError("A cipher that was made of a matrix, without a key, has no key space.")
