@@ -50,7 +50,7 @@ def what_other_tests_inherit():
     and run many times slower, or elsewhere."""
 
     def told():
-        mine = ("CMX_", "JUPYTER_", "PYTHON", "PATH", "HOME")
+        mine = ("CMX_", "JUPYTER_", "PYTHONPATH", "PATH", "HOME")
         return {name: value for name, value in os.environ.items() if "THREADS" in name or name.startswith(mine)}
 
     before = told()

@@ -59,6 +59,7 @@ def pgd(
     """
     _check(model, images, labels, eps, mean, std, limits, batch_size)
     checks.whole(steps, "steps", 1)
+    labels = labels.long()
     classes = int(labels.max()) + 1
     generator = torch.Generator().manual_seed(checks.seed(seed))
     device, dtype = (like := next(model.parameters(), torch.empty(0))).device, like.dtype
@@ -190,7 +191,7 @@ def _classifier(model, images, labels, eps, mean, std, limits, seed):
         )
     parameter, state = next(model.parameters(), torch.empty(0)), np.random.get_state()  # noqa: NPY002 (ART draws from this generator)
     with evaluating(model), torch.no_grad():
-        n_classes = logits_of(model(to_values(images[:1]).to(parameter)), int(labels.max()) + 1).shape[1]
+        n_classes = logits_of(model(to_values(images[:1]).to(parameter)), int(labels.long().max()) + 1).shape[1]
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         np.random.seed(seed)  # noqa: NPY002
         try:

@@ -42,11 +42,13 @@ def check_tell(**batches: torch.Tensor) -> None:
             )
 
 
-def check_labelled(images: torch.Tensor, labels: torch.Tensor, limits: tuple[float, float] = (0, 1)) -> None:
-    """An error unless there are images (N, C, H, W), floats within ``limits``, and as many labels (N,), from 0 up."""
-    checks.labels(labels, len(checks.values(checks.images(images), limits=limits)))
+def check_labelled(images: torch.Tensor, labels: torch.Tensor, limits: tuple[float, float] = (0, 1)) -> torch.Tensor:
+    """``labels`` as int64; an error unless there are images (N, C, H, W), floats within ``limits``, and as many labels
+    (N,), from 0 up."""
+    labels = checks.labels(labels, len(checks.values(checks.images(images), limits=limits)))
     if not len(labels) or labels.min() < 0:
         raise ValueError("labels must be classes from 0 up, one for each of at least one image.")
+    return labels
 
 
 def assign(same: np.ndarray, flipped: np.ndarray, steps: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

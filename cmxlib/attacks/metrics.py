@@ -39,6 +39,8 @@ def _values(*batches):
     if batches[0].ndim != 4 or len({batch.shape for batch in batches}) > 1:
         shapes = " and ".join(str(batch.shape) for batch in batches)
         raise ValueError(f"Compare two batches of images of one shape (N, C, H, W), not {shapes}.")
+    if 0 in batches[0].shape[1:]:
+        raise ValueError(f"Images must have a pixel at least, but these are {batches[0].shape}.")
     if any(batch.dtype != np.uint8 and batch.dtype.kind != "f" for batch in batches):
         kinds = " and ".join(str(batch.dtype) for batch in batches)
         raise TypeError(f"Images must be uint8 (0 to 255) or floating (0 to 1), but these are {kinds}.")

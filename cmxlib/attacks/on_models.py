@@ -51,7 +51,7 @@ def random_keys(
     checks.whole(trials, "trials", 1)
     checks.seed(seed)
     check_steps(steps)
-    check_labelled(images, labels)
+    labels = check_labelled(images, labels)
     size = find_embedding(model)[1].kernel_size[0]
     ciphers = (PatchCipher(SecretKey.for_experiment(seed + trial), size, steps=steps) for trial in range(trials))
     best = min(ciphers, key=lambda cipher: key_loss(model, cipher, images, labels, mean=mean, std=std))
@@ -77,7 +77,7 @@ def hill_climb(
     """
     checks.whole(trials, "trials", 1)
     check_steps(steps, orthogonal=False)
-    check_labelled(images, labels)
+    labels = check_labelled(images, labels)
     size, rng = find_embedding(model)[1].kernel_size[0], np.random.default_rng(checks.seed(seed))
     start = start or PatchCipher(SecretKey.for_experiment(10_000 + seed), size, steps=steps)
     checks.instance(start, PatchCipher, "start")
@@ -124,7 +124,7 @@ def gradient_search(
     checks.whole(batch_size, "batch_size", 1)
     checks.number(lr, "lr", 0)
     checks.seed(seed)
-    check_labelled(images, labels)
+    labels = check_labelled(images, labels)
     # In float32, wherever the model computes and in whatever type.
     name, conv = find_embedding(model := copied(model).float().eval().requires_grad_(False))
     size, n = conv.kernel_size[0], conv.weight[0].numel()
@@ -300,6 +300,7 @@ def key_loss(
 ) -> float:
     """Cross-entropy of the encrypted model on plain images (N, C, H, W) that ``cipher`` encrypts."""
     opened = decrypt_model(model, cipher, mean=mean, std=std)
+    labels = checks.labels(labels, len(checks.images(images)))
     output = logits(opened, images, mean=mean, std=std)
     return F.cross_entropy(logits_of(output, int(labels.max()) + 1), labels).item()
 

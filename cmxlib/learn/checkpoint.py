@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import tempfile
 import zlib
@@ -156,8 +157,9 @@ def check_target(path: Path) -> None:
             raise ValueError(f"{path}{ending} is a folder, where the model's file is to go: give another name.")
 
 
-def save_model(path: Path, model: nn.Module, history: "pd.DataFrame", recipe: Any) -> None:
+def save_model(path: str | os.PathLike, model: nn.Module, history: "pd.DataFrame", recipe: Any) -> None:
     """Write path.safetensors and path.json (recipe, history, a SHA-256 of all), each at one stroke, the JSON last."""
+    path = Path(path)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     data = need("safetensors.torch", "files").save(tensors)
     write_bytes(path.with_name(path.name + ".safetensors"), data)
@@ -167,11 +169,12 @@ def save_model(path: Path, model: nn.Module, history: "pd.DataFrame", recipe: An
     write_text(path.with_name(path.name + ".json"), json.dumps(card, indent=1))
 
 
-def load_model(path: Path, model: nn.Module) -> dict:
+def load_model(path: str | os.PathLike, model: nn.Module) -> dict:
     """Load what ``save_model`` wrote into a model like the one that was saved, and return what the JSON holds.
 
     CheckpointError, and the model as it was, where the files are incomplete, damaged, not finite or of another model.
     """
+    path = Path(path)
     weights = path.with_name(path.name + ".safetensors")
     safetensors = need("safetensors.torch", "files")
     try:

@@ -32,7 +32,7 @@ NAMES = ("cifar10", "cifar100", "fontdigits")  # that ``load_dataset`` knows, be
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images (N, C, H, W), uint8 with values 0..255 or floating with values in [0, 1], and labels (N,), whole numbers
-    that count into ``classes``; C, H and W are any.
+    that count into ``classes``, kept as int64; C, H and W are any.
 
     mean and std are per channel, of values in [0, 1]: for one's own images, ``channel_statistics(train_images)``.
     Raises TypeError or ValueError where these do not fit together.
@@ -50,6 +50,8 @@ class Dataset:
     def __post_init__(self):
         if not isinstance(self.classes, (tuple, list)):
             raise TypeError(f"classes must be a tuple of names, but this is {self.classes!r}.")
+        if other := [name for name in self.classes if not isinstance(name, str)]:
+            raise TypeError(f"classes must be texts, but one is {other[0]!r}: use tuple(map(str, classes)).")
         if twice := [name for i, name in enumerate(self.classes) if name in self.classes[:i]]:
             raise ValueError(f"classes must have different names, but {twice[0]!r} is there twice.")
         if not isinstance(self.name, str) or set(self.name) & set("/\\\n"):
@@ -60,6 +62,7 @@ class Dataset:
             labels = checks.labels(
                 getattr(self, f"{part}_labels"), len(getattr(self, f"{part}_images")), name=f"{part}_labels"
             )
+            object.__setattr__(self, f"{part}_labels", labels)
             images = getattr(self, f"{part}_images")
             if not len(labels) or not images.numel():
                 raise ValueError(f"{part}_images must hold at least one image.")

@@ -44,7 +44,7 @@ def usable(device: torch.device | str) -> torch.device:
 
 def device_name(device: torch.device | str = "cpu") -> str:
     """The processor's model and its cores, or the GPU's name for a CUDA device."""
-    if str(device).startswith("cuda"):
+    if usable(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():

@@ -94,6 +94,10 @@ def logits_of(output: Any, n_classes: int = 1, take: Take = None) -> torch.Tenso
     where there are none, or fewer than ``n_classes``."""
     output = taken(output, take)
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if isinstance(output, torch.Tensor) and not (output.is_floating_point() and output.layout == torch.strided):
+        raise TypeError(
+            f"The model's logits must be ordinary floating tensors, but are {output.dtype}, {output.layout}."
+        )
     if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[1] < n_classes:
         raise ValueError(
             f"The model must give logits (N, classes) for at least {n_classes} classes, but gave {shape}: "

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from . import checks
-from .embedding import checked_copy, find_embedding
+from .embedding import checked_copy, find_embedding, replaced
 
 _PLACES = torch.arange(7, -1, -1, dtype=torch.uint8).view(-1, 1, 1)  # shifts, for (N, C, 8, H, W)
 
@@ -26,9 +26,11 @@ def to_bits(images: torch.Tensor) -> torch.Tensor:
 
 
 def from_bits(bits: torch.Tensor) -> torch.Tensor:
-    """The inverse of ``to_bits``; also shows encrypted bits as an image."""
+    """The inverse of ``to_bits``; also shows encrypted bits as an image. ValueError where they are not 0 and 1."""
     if checks.images(bits, name="bits").shape[1] % 8:
         raise ValueError(f"bits must have 8 channels for each of the image's, but this has {bits.shape[1]}.")
+    if not (torch.minimum(bits.abs(), (bits - 1).abs()) < 0.1).all():  # false for NaN too
+        raise ValueError("bits must be 0 or 1, to rounding, as to_bits gives them, but there are others among these.")
     return (bits.round().to(torch.uint8).unflatten(1, (-1, 8)) << _PLACES).sum(2, dtype=torch.uint8)
 
 
@@ -46,5 +48,4 @@ def bit_model(model: nn.Module, *, mean: Sequence[float], std: Sequence[float]) 
     with torch.no_grad():
         wide.weight.copy_((scaled[:, :, None] * share).flatten(1, 2))
         wide.bias.copy_((0 if conv.bias is None else conv.bias) - (scaled * mu).sum((1, 2, 3)))
-    widened.set_submodule(found.name, wide)
-    return widened
+    return replaced(widened, found, wide)

@@ -36,19 +36,15 @@ class BlockCipher:
     def from_places(cls, patches: PatchCipher, places: np.ndarray, image_size: int | tuple[int, int]) -> "BlockCipher":
         """The cipher with a given PatchCipher and given places of the patches, without a key of its own."""
         self = cls.__new__(cls)
-        if not np.array_equal(np.sort(places), np.arange(self._set(patches, image_size))):
-            raise ValueError(f"places must hold the number of each patch of an image of {image_size} once.")
-        self.places = np.asarray(places)
+        checks.instance(patches, PatchCipher, "patches")
+        self.places = checks.places(places, self._set(patches, image_size))
         return self
 
     def _set(self, patches, image_size):
         """Note the sizes; the number of patches."""
         self.patches, self.channels = patches, patches.channels
         patch_size = self.patch_size = self.block_size = patches.patch_size
-        both = image_size if isinstance(image_size, tuple) else (image_size,) * 2
-        if len(both) != 2:
-            raise ValueError(f"image_size must be one whole number or (height, width), but it is {image_size!r}.")
-        height, width = (checks.whole(side, "image_size", 1) for side in both)
+        height, width = checks.sides(image_size)
         if height % patch_size or width % patch_size:
             raise ValueError(f"Patches of {patch_size} pixels do not divide images of {height} x {width}.")
         self.image_size = height, width

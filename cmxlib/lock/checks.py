@@ -7,6 +7,7 @@ that names it and says the way out, instead of giving a wrong number later.
 import operator
 import sys
 from collections.abc import Iterable
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,8 +40,12 @@ def array(value: Any, name: str) -> np.ndarray:
     """``value`` as an array, when it is one, or a ``tensor``, or what NumPy takes for one."""
     torch = sys.modules.get("torch")  # without it there is no tensor, and arrays alone need not import it
     is_tensor = torch is not None and isinstance(value, torch.Tensor)
+    if is_tensor:
+        value = tensor(value, name).detach().cpu()
+        if value.is_floating_point() and value.dtype.itemsize < 4:  # such as bfloat16, of which NumPy knows nothing
+            value = value.float()
     try:
-        return tensor(value, name).detach().cpu().numpy() if is_tensor else np.asarray(value)
+        return np.asarray(value)
     except ValueError as error:  # lists of several lengths
         raise ValueError(f"{name} must be an array: {error}") from error
 
@@ -95,14 +100,14 @@ def values(value: "torch.Tensor", name: str = "images", limits: tuple[float, flo
 
 
 def labels(value: Any, n: int, *, name: str = "labels") -> "torch.Tensor":
-    """``value``, when it is one class number an image: an integer tensor (n,)."""
+    """``value`` as int64, when it is one class number an image: an integer tensor (n,)."""
     import torch
 
     if tensor(value, name).is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must be whole numbers, but this is {value.dtype}: use {name}.long().")
     if tuple(value.shape) != (n,):
         raise ValueError(f"{name} must have the shape ({n},), one for each image, but this is {tuple(value.shape)}.")
-    return value
+    return value.long()
 
 
 def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,9 +121,11 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
     found = []
     for value, name in ((mean, "mean"), (std, "std")):
         if isinstance(value, torch.Tensor):
-            value = tensor(value, name).detach().cpu()
+            value = array(value, name)
         try:
             given = np.asarray(value, np.float64)
+        except OverflowError:
+            raise ValueError(f"{name} must be finite, but it holds a number beyond all floats.") from None
         except (TypeError, ValueError):
             raise TypeError(f"{name} must be {channels} numbers, one a channel, but this is {value!r}.") from None
         if given.shape != (channels,):
@@ -187,14 +194,35 @@ def wholes(value: Any, name: str, low: int, high: int | None = None) -> tuple[in
     return found
 
 
+def sides(value: Any, name: str = "image_size") -> tuple[int, int]:
+    """(height, width) in pixels, when ``value`` is that, or one whole number for both."""
+    both = value if isinstance(value, tuple) else (value,) * 2
+    if len(both) != 2:
+        raise ValueError(f"{name} must be one whole number or (height, width), but it is {value!r}.")
+    return whole(both[0], name, 1), whole(both[1], name, 1)
+
+
+def places(value: Any, n: int, name: str = "places") -> np.ndarray:
+    """``value`` as an array (n,) of int64 of its own, when it holds the number of each of n patches once."""
+    found = array(value, name)
+    if found.shape != (n,) or found.dtype.kind not in "iu" or not np.array_equal(np.sort(found), np.arange(n)):
+        raise ValueError(f"{name} must hold the number of each of the {n} patches of an image once, in whole numbers.")
+    return np.array(found, np.int64)
+
+
 def number(value: Any, name: str, low: float, high: float = float("inf")) -> float:
     """``value`` as a float, when it is a finite number in [low, high]."""
-    if isinstance(value, (bool, np.bool_, str)) or not np.isscalar(value):
-        raise TypeError(f"{name} must be a number, but this is {value!r}.")
-    if not (np.isfinite(value) and low <= value <= high):
+    real = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
+    if not real:
+        raise TypeError(f"{name} must be a number, an int or float, but this is {value!r}.")
+    try:
+        found = float(value)
+    except OverflowError:  # too long to be shown
+        found = value = float("inf") if value > 0 else -float("inf")
+    if not (np.isfinite(found) and low <= value <= high):
         limits = f"from {low:g} up" if high == float("inf") else f"from {low:g} to {high:g}"
         raise ValueError(f"{name} must be a finite number {limits}, but it is {value}.")
-    return float(value)
+    return found
 
 
 def steps(value: Any, known: tuple[str, ...]) -> tuple[str, ...]:

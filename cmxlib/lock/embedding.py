@@ -27,7 +27,7 @@ def find_embedding(model: nn.Module, channels: int = 3, embedding: str | None = 
         raise ValueError("model is scripted or exported, and its layers cannot be changed: encrypt it before that.")
     modules = dict(model.named_modules())
     if embedding is not None:
-        if embedding not in modules:
+        if not isinstance(embedding, str) or embedding not in modules:
             raise ValueError(f"The model has no module named {embedding!r}; see model.named_modules().")
         if why := _why_not(modules[embedding], channels):
             raise ValueError(f"{embedding!r} is no patch embedding that can absorb a cipher: {why}.")
@@ -78,7 +78,8 @@ def _why_not(module, channels) -> str | None:
 
 def locate(model: nn.Module, channels: int, name: str | None) -> Embedding:
     """The embedding of ``model``: a Conv2d (see ``find_embedding``), else a Linear that is seen to get flat patches."""
-    linear = isinstance(dict(model.named_modules()).get(name), nn.Linear) if isinstance(model, nn.Module) else False
+    named = isinstance(model, nn.Module) and isinstance(name, str)
+    linear = named and isinstance(dict(model.named_modules()).get(name), nn.Linear)
     try:
         if not linear:
             name, layer = find_embedding(model, channels, name)
@@ -111,6 +112,14 @@ def checked_copy(model: nn.Module, channels: int, name: str | None = None) -> tu
     return model, replace(found, layer=model.get_submodule(found.name), image_size=size)
 
 
+def replaced(model: nn.Module, found: Embedding, layer: nn.Module) -> nn.Module:
+    """``model`` with another layer in place of its embedding, changed itself; where it is its embedding, the layer."""
+    if not found.name:
+        return layer
+    model.set_submodule(found.name, layer)
+    return model
+
+
 def copied(model: nn.Module) -> nn.Module:
     """A copy of ``model``. TypeError where it cannot be copied, or says of itself that it is its copy."""
     checks.instance(model, nn.Module, "model")
@@ -141,6 +150,8 @@ def check_own_weights(name: str, layer: nn.Module) -> None:
     elif "weight" in dict(layer.named_parameters(recurse=False)):
         if not layer.weight.is_floating_point() or layer.weight.dtype.itemsize == 1:
             raise ValueError(f"The weight of {name!r} is {layer.weight.dtype}: encrypt the model before quantising it.")
+        if layer.weight.layout != torch.strided:
+            raise ValueError(f"The weight of {name!r} is {layer.weight.layout}: put weight.to_dense() in its place.")
         if layer.weight.is_meta:
             raise ValueError(f"{name!r} is on the meta device and has no values: load its weights first.")
         if not all(value.isfinite().all() for value in layer.parameters(recurse=False)):

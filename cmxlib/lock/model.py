@@ -85,7 +85,7 @@ def _fold(model, cipher, mean, std, embedding, undo):
     channels = checks.whole(getattr(cipher, "channels", 3), "cipher.channels", 1)
     folded, found = checked_copy(model, channels, embedding)
     layer = found.layer
-    size, block = found.size, getattr(cipher, "block_size", 1)
+    size, block = found.size, checks.whole(getattr(cipher, "block_size", 1), "cipher.block_size", 1)
     if size % block:
         raise ValueError(
             f"The cipher's blocks of {block} pixels do not divide the patches of {size} that {found.name!r} "
@@ -121,7 +121,10 @@ def _fold(model, cipher, mean, std, embedding, undo):
     _check_used(layer, found)
     places = getattr(cipher, "places", None)
     if places is not None or offset:
-        seen = found.image_size if places is None else cipher.image_size
+        seen = found.image_size
+        if places is not None:
+            seen = checks.sides(getattr(cipher, "image_size", None), "cipher.image_size")
+            places = checks.places(places, (seen[0] // size) * (seen[1] // size), "cipher.places")
         fold_tokens(folded, found, seen, change, places if undo or places is None else np.argsort(places))
         if layer.weight.dtype.itemsize < 4:  # there rounding would hide what is wrong
             _fold(copy.deepcopy(model).float(), cipher, mean, std, found.name, undo)

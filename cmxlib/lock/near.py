@@ -15,6 +15,7 @@ def damaged(cipher: PatchCipher, positions: int, signs: int, rng: np.random.Gene
     ``positions`` is 0 or at least 2, since one entry alone cannot be in the wrong place. ``rng`` is a numpy Generator.
     """
     _check_entries(cipher)
+    _check_rng(rng)
     checks.whole(signs, "signs", 0, cipher.n)
     if checks.whole(positions, "positions", 0, cipher.n) == 1:
         raise ValueError("One entry alone cannot be in the wrong place: choose 0 or at least 2 positions.")
@@ -32,6 +33,7 @@ def scrambled_in_part(cipher: PatchCipher, kind: str, rng: np.random.Generator) 
     that a patch keeps the mean of each colour; "all" shuffles all entries, so that a patch keeps its overall mean.
     """
     n, pixels = _check_entries(cipher).n, cipher.block_size**2
+    _check_rng(rng)
     if kind == "pixels":
         order = np.arange(n).reshape(-1, pixels)[:, rng.permutation(pixels)].ravel()
     elif kind == "within channels":
@@ -55,7 +57,7 @@ TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # what becomes of a pa
 def turned(cipher: PatchCipher, turn: str) -> PatchCipher:
     """The cipher after one of ``TURNS`` of each plain patch: wrong in most entries or all, and yet not at random."""
     _check_entries(cipher)
-    if turn not in TURNS:
+    if not isinstance(turn, str) or turn not in TURNS:
         raise ValueError(f"turn must be one of {', '.join(TURNS)}, but it is {turn!r}.")
     order = TURNS[turn](np.arange(cipher.n).reshape(cipher.channels, cipher.block_size, cipher.block_size)).ravel()
     return PatchCipher.from_entries(order[cipher.permutation], cipher.flipped, cipher.block_size, cipher.channels)
@@ -77,8 +79,10 @@ def restricted(key: SecretKey, patch_size: int, in_place: int, channels: int = 3
 
 def partway(start: PatchCipher, end: PatchCipher, count: int) -> PatchCipher:
     """The cipher that has the first ``count`` entries of ``end``, and otherwise as much of ``start`` as can be."""
-    if _check_entries(start).n != _check_entries(end).n:
-        raise ValueError(f"Both ciphers must have blocks of one size, but theirs have {start.n} and {end.n} entries.")
+    sizes = [(each.block_size, each.channels) for each in map(_check_entries, (start, end))]
+    if sizes[0] != sizes[1]:
+        blocks = " and ".join(f"{size} pixels in {channels} channels" for size, channels in sizes)
+        raise ValueError(f"Both ciphers must have blocks of one size, but theirs are of {blocks}.")
     checks.whole(count, "count", 0, end.n)
     permutation, flipped = start.permutation.copy(), start.flipped.copy()
     for i in range(count):
@@ -86,6 +90,11 @@ def partway(start: PatchCipher, end: PatchCipher, count: int) -> PatchCipher:
         permutation[[i, j]] = permutation[[j, i]]
     flipped[:count] = end.flipped[:count]
     return PatchCipher.from_entries(permutation, flipped, start.block_size, start.channels)
+
+
+def _check_rng(rng):
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a numpy Generator, but this is {rng!r}: use numpy.random.default_rng(seed).")
 
 
 def _check_entries(cipher):

@@ -1,6 +1,7 @@
 """Mean and standard deviation that a model's images are normalised by, where its library says them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ def statistics_of(source: Any) -> dict[str, tuple[float, ...]]:
     ValueError where the source says none.
     """
     if callable(transforms := getattr(source, "transforms", None)):
-        source = transforms()
+        with suppress(TypeError):  # those of a data set want an image
+            source = transforms()
     for holder in (source, getattr(source, "pretrained_cfg", None), getattr(source, "visual", None)):
         for words in (("mean", "std"), ("image_mean", "image_std")):
             mean, std = (holder.get(w) if isinstance(holder, dict) else getattr(holder, w, None) for w in words)

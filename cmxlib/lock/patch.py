@@ -122,8 +122,11 @@ class PatchCipher:
     def key_bits(self) -> float:
         """log2 of the number of maps that the steps allow: n! shuffles, 2^n flips, infinitely many orthogonal ones.
 
-        A SecretKey holds 256 bits, so no more than that many bits of a larger space are ever reached.
+        A SecretKey holds 256 bits, so no more than that many bits of a larger space are ever reached. ValueError for a
+        cipher that was made of a matrix.
         """
+        if self.steps == ("affine",):
+            raise ValueError("A cipher that was made of a matrix, without a key, has no key space.")
         bits = {"shuffle": math.lgamma(self.n + 1) / math.log(2), "flip": self.n, "orthogonal": math.inf}
         return float(sum(bits[step] for step in self.steps))
 
@@ -254,6 +257,11 @@ def check_affine(matrix: Any, offset: Any, n: int) -> tuple[np.ndarray, np.ndarr
         _check_mixed(n)
     if not (condition := np.linalg.cond(matrix, 1) if sizes is None else sizes.max() / sizes.min()) < 1e12:
         raise ValueError(f"The cipher's matrix is singular (condition number {condition:.1e}): nothing can undo it.")
+    if not 1e-20 < (largest := np.abs(matrix).max()) < 1e20:  # where it and its inverse are within what float32 holds
+        raise ValueError(
+            f"The largest entry of the cipher's matrix must lie between 1e-20 and 1e20, but it is {largest:.1e}, so "
+            "that float32 could not undo it: scale it."
+        )
     return matrix, offset
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from . import checks
 from .conventional import turns
-from .embedding import checked_copy, find_embedding
+from .embedding import checked_copy, find_embedding, replaced
 from .keys import SecretKey, check_key
 from .model import encrypt_model
 from .patch import LARGEST, PatchCipher, from_blocks, to_blocks
@@ -88,10 +88,19 @@ class PositionEmbedding(nn.Module):
 
     def __init__(self, weight, bias, patch_size):
         super().__init__()
+        if checks.tensor(weight, "weight").ndim != 3 or checks.tensor(bias, "bias").shape != weight.shape[:2]:
+            shapes = f"{tuple(weight.shape)} and {tuple(bias.shape)}"
+            raise ValueError(f"weight and bias must be (positions, dim, n) and (positions, dim), not {shapes}.")
+        checks.whole(patch_size, "patch_size", 1)
         self.weight, self.bias, self.patch_size = nn.Parameter(weight), nn.Parameter(bias), patch_size
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         patches = F.unfold(images, self.patch_size, stride=self.patch_size)  # (N, n, positions)
+        if patches.shape[2] != len(self.weight):
+            raise ValueError(
+                f"The embedding has filters for {len(self.weight)} positions, but the images have {patches.shape[2]} "
+                "patches: give images of the size that the model was encrypted for."
+            )
         embedded = torch.einsum("pdn,bnp->bdp", self.weight, patches) + self.bias.T
         rows = images.shape[2] // self.patch_size
         return embedded.unflatten(2, (rows, -1))
@@ -110,12 +119,16 @@ def encrypt_model_by_position(
     channels = cipher.ciphers[0].channels
     encrypted, found = checked_copy(model, channels, find_embedding(model, channels)[0])
     conv = found.layer
+    if cipher.patch_size != conv.kernel_size[0]:
+        raise ValueError(
+            f"The cipher has keys for patches of {cipher.patch_size} pixels, but the model's have "
+            f"{conv.kernel_size[0]}: make one of that patch_size."
+        )
     folded = [encrypt_model(conv, each, mean=mean, std=std) for each in cipher.ciphers]
     weight = torch.stack([each.weight.detach().flatten(1) for each in folded])
     none = conv.weight.new_zeros(len(conv.weight))
     bias = torch.stack([none if each.bias is None else each.bias.detach() for each in folded])
-    encrypted.set_submodule(found.name, PositionEmbedding(weight, bias, conv.kernel_size[0]))
-    return encrypted
+    return replaced(encrypted, found, PositionEmbedding(weight, bias, conv.kernel_size[0]))
 
 
 def _subkeys(key, patch_size, image_size):

@@ -67,14 +67,17 @@ def verify(
     for name, net in {"model": model, "encrypted": encrypted}.items():
         if not isinstance(net, nn.Module):
             raise TypeError(f"{name} must be a torch module, but this is {type(net).__name__}.")
+        if any(value.is_meta for value in (*net.parameters(), *net.buffers())):
+            raise ValueError(f"{name} is on the meta device and has no values: load its weights first.")
     checks.cipher(cipher, "encrypt")
     norm = statistics_or(model, mean, std)
     started, found = time.perf_counter(), []
     for net, batch in ((model, images), (encrypted, cipher.encrypt(images)), (encrypted, images)):
-        output = net(normalised(batch, **norm, like=next(net.parameters())))
+        output = net(normalised(batch, **norm, like=_like(net)))
         output = taken(output, take)
-        if not isinstance(output, torch.Tensor):
-            raise ValueError(f"The model gives {type(output).__name__}: take= must say where its logits are.")
+        if not isinstance(output, torch.Tensor) or not output.ndim or not output.numel():
+            what = f"a tensor {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
+            raise ValueError(f"The model gives {what}: take= must say where its logits are.")
         found.append(output.double().cpu())
     plain, locked, missing = found
     if plain.shape != locked.shape:
@@ -83,8 +86,9 @@ def verify(
             "give a model and its own encrypted copy."
         )
     before, after = model.state_dict(), encrypted.state_dict()
+    after = {n: v for n, v in after.items() if isinstance(v, torch.Tensor)}  # not what get_extra_state gives
     changed = [n for n, v in after.items() if n not in before or not torch.equal(v.cpu(), before[n].cpu())]
-    kept, largest, most = next(model.parameters()).dtype, plain.abs().max(), (locked - plain).abs().max()
+    kept, largest, most = _like(model).dtype, plain.abs().max(), (locked - plain).abs().max()
     equal = most <= (300 if kept.itemsize > 2 else 30) * torch.finfo(kept).eps * largest  # false for NaN too
     best = plain.topk(min(2, plain.shape[-1])).values
     return (
@@ -95,3 +99,8 @@ def verify(
         f"smallest margin between the two best classes {(best[..., 0] - best[..., -1]).min():.2g}\n"
         f"changed: {', '.join(changed) or 'nothing'}; {time.perf_counter() - started:.1f} s"
     )
+
+
+def _like(net):
+    """A tensor of the type and on the device of a model; float32 on the CPU where it holds nothing."""
+    return next((value for value in net.parameters() if value.is_floating_point()), torch.empty(0))

@@ -134,15 +134,18 @@ def _git(*command: str) -> str:
 
 def uninterrupted(seconds: Any) -> float:
     """How long a training takes, from the seconds of its epochs: as many times the median, as one may hold a pause."""
+    if not len(seconds):
+        raise ValueError("seconds must be those of one epoch at least.")
     return float(statistics.median(seconds) * len(seconds))
 
 
 # -- writing -------------------------------------------------------------------------------------------------------
 
 
-def write(path: Path, rows: Iterable[Mapping], origin: Mapping | None = None) -> None:
-    """Replace the table at `path` by `rows`, each completed by `origin`; ValueError where one lacks a column."""
-    _save(path, _checked(rows, origin))
+def write(path: str | os.PathLike, rows: Iterable[Mapping], origin: Mapping | None = None) -> None:
+    """Replace the table at `path` by `rows`, each completed by `origin`; ValueError where one lacks a column, or holds
+    what could not be read back."""
+    _save(Path(path), _checked(rows, origin))
 
 
 def move_into(path: Path, parts: list[Path]) -> None:
@@ -201,11 +204,22 @@ def _lock_name(name):
 
 
 def _checked(rows: Iterable[Mapping], origin: Mapping | None) -> list[dict[str, str]]:
-    texts = [{name: _text(value) for name, value in {**row, **(origin or {})}.items()} for row in rows]
+    texts = [{_text(name): _text(value) for name, value in {**row, **(origin or {})}.items()} for row in rows]
     for row in texts:
         if lacking := [name for name in REQUIRED if not row.get(name)]:
             raise ValueError(f"A result row lacks {', '.join(lacking)}: complete it with records.provenance(...).")
+        if not _number(row["value"]):
+            raise ValueError(f"value must be a number, int or float, but in a row it is {row['value']!r}.")
+        if wrong := [text for text in (*row, *row.values()) if not _readable(text)]:
+            raise ValueError(
+                f"A row holds {wrong[0][:30]!r}, which could not be read back: take out half characters and \\r, and "
+                f"give texts of {csv.field_size_limit():,} characters at most."
+            )
     return texts
+
+
+def _readable(text):
+    return "\r" not in text and len(text) <= csv.field_size_limit() and text == text.encode(errors="replace").decode()
 
 
 def _text(value) -> str:
@@ -213,11 +227,16 @@ def _text(value) -> str:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     if isinstance(value, Mapping):
-        return json.dumps(value, sort_keys=True, default=str)
+        try:
+            return json.dumps(value, sort_keys=True, default=str)
+        except (TypeError, ValueError) as error:  # such as names of two kinds, which have no order
+            raise TypeError(
+                f"Settings must be a mapping that JSON can hold, of names that are texts ({error})."
+            ) from None
+    if hasattr(value, "tolist"):  # of numpy or torch
+        value = value.tolist()
     if isinstance(value, (list, tuple, range)):
         return " ".join(map(_text, value))
-    if hasattr(value, "item"):  # a scalar of numpy or torch
-        value = value.item()
     return "" if value is None else str(value)
 
 

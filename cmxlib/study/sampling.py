@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..learn.evaluate import wrong_key_accuracy
+from ..lock import checks
 from .scales import Scale, trained_model
 from .table import Table, of_network
 
@@ -26,16 +27,23 @@ AIM, MOST_KEYS = 0.005, 1000  # of the table: half the width of an interval, and
 
 def images_per_key(accuracies: Sequence[float], n_images: int) -> int:
     """The number of images that each further key should get, from the accuracies of some keys on ``n_images`` each."""
+    accuracies = [checks.number(each, "accuracies", 0, 1) for each in accuracies]
+    if len(accuracies) < 2:
+        raise ValueError(f"accuracies must be of two keys at least, for they tell how keys differ, not {accuracies}.")
+    checks.whole(n_images, "n_images", 1)
     mean = float(np.mean(accuracies))
     within = mean * (1 - mean)  # the variance of one image, right or not
     between = max(float(np.var(accuracies, ddof=1)) - within / n_images, within / n_images / 10)
-    return math.ceil(math.sqrt(KEY_COST * within / between))
+    ratio = within / between if within else 10 * n_images  # where no image differs, as in the limit
+    return math.ceil(math.sqrt(KEY_COST * ratio))
 
 
 def half_width(values: Sequence[float]) -> float:
     """Half the width of the 95 % interval for a mean, by Student's t."""
     from scipy.stats import t
 
+    if len(values) < 2:
+        raise ValueError(f"values must be two at least, for one has no spread, but they are {list(values)}.")
     return float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
@@ -47,12 +55,16 @@ def mean_of_keys(trial: Callable[[int, int], float], aim: float, most_keys: int,
     trial: (number of a key, m) -> its accuracy on m random images of its own, of ``most_images`` at most. Keys are
     numbered from 0, and the first ``PILOT_KEYS`` choose m and do not count for the mean.
     """
+    checks.number(aim, "aim", 0)
+    checks.whole(most_keys, "most_keys", 1)
+    checks.whole(most_images, "most_images", 1)
     pilot_images = min(PILOT_IMAGES, most_images)
     pilot = [trial(key, pilot_images) for key in range(PILOT_KEYS)]
     m = min(images_per_key(pilot, pilot_images), most_images)
     found: list[float] = []
     while len(found) < PILOT_KEYS or (half_width(found) > aim and len(found) < most_keys):
-        found += [trial(PILOT_KEYS + len(found) + i, m) for i in range(PILOT_KEYS)]
+        more = [trial(PILOT_KEYS + len(found) + i, m) for i in range(PILOT_KEYS)]
+        found += [checks.number(each, "what trial gives", 0, 1) for each in more]
     about = {"accuracy": float(np.mean(found)), "half_width": half_width(found), "keys": len(found)}
     return about | {"images_a_key": m, "images": PILOT_KEYS * pilot_images + len(found) * m}
 

@@ -73,8 +73,9 @@ class AttackSettings:
     annealing: int = 8000
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            (checks.wholes if isinstance(value, tuple) else checks.whole)(value, name, 1, MOST)
+        for name, value in list(vars(self).items()):
+            check = checks.wholes if isinstance(value, tuple) else checks.whole
+            object.__setattr__(self, name, check(value, name, 1, MOST))
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,9 @@ class Scale:
         if not isinstance(self.dataset, Dataset) and self.dataset not in NAMES:
             raise ValueError(f"dataset must be a Dataset or one of {', '.join(NAMES)}, but it is {self.dataset!r}.")
         for name, low in {"n_wrong": 0, "anatomy_keys": 1, "anatomy_images": 1, "engine_epochs": 1}.items():
-            checks.whole(getattr(self, name), name, low, MOST)
+            object.__setattr__(self, name, checks.whole(getattr(self, name), name, low, MOST))
         for name, low in {"seeds": 0, "compared_seeds": 0, "patch_sizes": 1}.items():
-            checks.wholes(getattr(self, name), name, low, MOST)
+            object.__setattr__(self, name, checks.wholes(getattr(self, name), name, low, MOST))
         lows = {"epochs": 1, "n_wrong": 0}
         for size, changes in self.finer.items():
             if not isinstance(changes, Mapping) or set(changes) - set(lows):
@@ -134,8 +135,14 @@ class Scale:
                 )
             for name, value in changes.items():
                 checks.whole(value, f"{name} in finer", lows[name], MOST)
+        if (network := self.model.get("network", "ConvMixer")) not in (names := ("ConvMixer", *OTHER_NETWORKS)):
+            raise ValueError(f"The network of a model must be one of {', '.join(names)}, but it is {network!r}.")
+        try:
+            json.dumps(self.model)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"model must hold plain numbers and texts, as int(...) makes them: {error}.") from None
         known = inspect.signature(ConvMixer).parameters.keys() | {"network"}
-        if self.model.get("network", "ConvMixer") == "ConvMixer" and (wrong := self.model.keys() - known):
+        if network == "ConvMixer" and (wrong := self.model.keys() - known):
             raise ValueError(f"model must hold arguments of ConvMixer, but has {', '.join(map(repr, wrong))}.")
         size = self.model.get("patch_size")
         if not self.patch_sizes or self.patch_sizes[0] != size:
@@ -151,6 +158,7 @@ class Scale:
 
     def at(self, patch_size: int) -> "Scale":
         """The same study with another patch size of the network, and with what ``finer`` says of it."""
+        patch_size = checks.whole(patch_size, "patch_size", 1, MOST)
         changes = dict(self.finer.get(patch_size, {}))
         train = replace(self.train, epochs=changes.pop("epochs", self.train.epochs))
         model = {**self.model, "patch_size": patch_size}
@@ -159,6 +167,9 @@ class Scale:
 
     def of(self, network: str) -> "Scale":
         """The same study with one of its other networks."""
+        if not isinstance(network, str) or network not in self.others:
+            known = ", ".join(self.others) or "none"
+            raise ValueError(f"There is no other network {network!r} at scale {self.name}: it has {known}.")
         model, changes = self.others[network]
         return replace(self, model=model, train=replace(self.train, **changes))
 
@@ -173,7 +184,9 @@ _loaded = functools.lru_cache(maxsize=2)(load_dataset)
 class _Scales(dict):
     """The scales by name; a chapter that is given another name stops with one sentence, not with a KeyError."""
 
-    def __missing__(self, name):
+    def __getitem__(self, name):
+        if isinstance(name, str) and name in self:
+            return super().__getitem__(name)
         raise ValueError(f"There is no scale {name!r}: SCALE is one of {', '.join(self)}.")
 
 

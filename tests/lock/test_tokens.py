@@ -186,5 +186,5 @@ def test_a_cipher_is_made_of_places_that_are_given():
     cipher, x = BlockCipher(KEY, 16, image_size=32), images()
     same = BlockCipher.from_places(cipher.patches, cipher.places, 32)
     assert torch.equal(same.encrypt(x), cipher.encrypt(x)) and torch.allclose(same.decrypt(cipher.encrypt(x)), x)
-    with pytest.raises(ValueError, match="number of each patch of an image of 32 once"):
+    with pytest.raises(ValueError, match="number of each of the 4 patches of an image once"):
         BlockCipher.from_places(cipher.patches, [0, 1, 2, 2], 32)

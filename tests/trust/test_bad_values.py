@@ -1,0 +1,407 @@
+"""Wrong values of all public rooms, of kinds that look right: each gives one sentence of ours, and nothing is written
+or computed that could not be read or undone. And right values in odd types: labels and tensors of all widths."""
+
+import dataclasses
+import itertools
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from cmxlib import (
+    ConvMixer,
+    Dataset,
+    PatchCipher,
+    Scale,
+    SecretKey,
+    TrainSettings,
+    accuracy,
+    encrypt_model,
+    load_dataset,
+    trained_model,
+)
+from cmxlib.attacks import adversarial, metrics, on_models
+from cmxlib.learn.checkpoint import load_model, save_model
+from cmxlib.lock import bits, near, norm, position, use
+from cmxlib.lock.blocks import BlockCipher
+from cmxlib.study import records, sampling
+from cmxlib.study.scales import AttackSettings
+
+KEY, RNG = SecretKey.for_experiment(1), np.random.default_rng(0)
+CIPHER, PLACES = PatchCipher(KEY), np.arange(16)
+X = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+V, Y = X / 255, torch.arange(4)
+NORM = {"mean": (0.5,) * 3, "std": (0.3,) * 3}
+DATA = Dataset("toy", X, Y, X, Y, tuple("0123456789"), **NORM)
+SETTINGS = TrainSettings(epochs=1, batch_size=2, crop_padding=0)
+P4 = {"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 4}
+torch.manual_seed(0)
+MODEL = ConvMixer(8, 1, 3, 4).eval()
+BARE = nn.Conv2d(3, 8, 4, 4)
+ORIGIN = dict.fromkeys(records.ORIGIN, "x") | {"seconds": 1.0}
+EYE = np.eye(48)
+
+
+class Own:
+    """A cipher of one's own that changes nothing, and says of itself what it is given."""
+
+    def __init__(self, **said):
+        vars(self).update(said)
+
+    def encrypt(self, images):
+        return images
+
+    decrypt = encrypt
+
+    def matrix(self, size):
+        return np.eye(3 * size**2), np.zeros(3 * size**2)
+
+
+class Noted(nn.Sequential):
+    """A model that keeps more than tensors."""
+
+    def get_extra_state(self):
+        return {"version": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+class Given(nn.Module):
+    """Gives what a function makes of the outputs of a convolution."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.conv, self.then = nn.Conv2d(3, 8, 4, 4), then
+
+    def forward(self, images):
+        return self.then(self.conv(images))
+
+
+class Nothing(nn.Module):
+    """A model without parameters."""
+
+    def forward(self, images):
+        return images.flatten(1)[:, :10]
+
+
+class Transformed:
+    """Such as a data set of torchvision, whose transforms want an image."""
+
+    def transforms(self, image, target):
+        return image, target
+
+
+def places(given=PLACES, patches=CIPHER):
+    return BlockCipher.from_places(patches, given, 16)
+
+
+def locked(cipher=CIPHER, model=MODEL, **options):
+    return encrypt_model(model, cipher, **{**NORM, **options})
+
+
+def by_position(model=MODEL, size=4):
+    return position.encrypt_model_by_position(model, position.PositionCipher(KEY, size, image_size=16), **NORM)
+
+
+def sparse():
+    model = nn.Sequential(nn.Conv2d(3, 8, 4, 4))
+    model[0].weight = nn.Parameter(model[0].weight.detach().to_sparse())
+    return model
+
+
+def verified(model, encrypted=None):
+    return use.verify(model, model if encrypted is None else encrypted, CIPHER, X, **NORM)
+
+
+def with_classes(classes):
+    return dataclasses.replace(DATA, classes=classes)
+
+
+def scale(**changes):
+    return Scale(**{"name": "x", "dataset": DATA, "model": P4, "train": SETTINGS, "n_wrong": 1} | changes)
+
+
+def written(value=1, **row):
+    """A row that is refused leaves no file."""
+    try:
+        records.write("rows.csv", [{"measure": "a", "value": value, **row}], ORIGIN)
+    finally:
+        assert not Path("rows.csv").exists()
+
+
+def came_from(**changes):
+    about = {"scale": "x", "dataset": "d", "settings": {}, "seeds": 0, "n_images": 1, "seconds": 1}
+    return records.provenance(**about | changes)
+
+
+def sampled(accuracy, most_images=500):
+    return sampling.mean_of_keys(lambda key, m: accuracy, 0.01, 100, most_images)
+
+
+LOCK = {
+    "damaged by a number": (lambda: near.damaged(CIPHER, 2, 0, 42), TypeError, "rng must be a numpy Generator"),
+    "damaged by nothing": (lambda: near.damaged(CIPHER, 2, 0, None), TypeError, r"use numpy.random.default_rng"),
+    "torch's generator": (
+        lambda: near.scrambled_in_part(CIPHER, "all", torch.Generator()),
+        TypeError,
+        "rng must be a numpy Generator",
+    ),
+    "an older generator": (
+        lambda: near.scrambled_in_part(CIPHER, "within channels", np.random.RandomState(0)),
+        TypeError,
+        "rng must be a numpy Generator",
+    ),
+    "turned by a list": (lambda: near.turned(CIPHER, ["half turn"]), ValueError, "turn must be one of"),
+    "partway to other blocks": (
+        lambda: near.partway(CIPHER, PatchCipher(KEY, 2, 12), 4),
+        ValueError,
+        "of one size, but theirs are of 4 pixels in 3 channels and 2 pixels in 12 channels",
+    ),
+    "places as floats": (lambda: places(PLACES * 1.0), ValueError, "places must hold .* in whole numbers"),
+    "places as truth": (lambda: places(PLACES > 3), ValueError, "places must hold the number of each of the 16"),
+    "places as objects": (lambda: places(PLACES.astype(object)), ValueError, "places must hold"),
+    "no places": (lambda: places(None), ValueError, "places must hold"),
+    "one place": (lambda: places(0), ValueError, "places must hold"),
+    "no patches": (lambda: places(patches=None), TypeError, "patches must be a PatchCipher, but this is NoneType"),
+    "places of places": (lambda: places(patches=places()), TypeError, "patches must be a PatchCipher"),
+    "bits of a matrix": (
+        lambda: PatchCipher.from_affine(EYE, np.zeros(48)).key_bits(),
+        ValueError,
+        "without a key, has no key space",
+    ),
+    "a matrix of 1e-320": (
+        lambda: PatchCipher.from_affine(EYE * 1e-320, np.zeros(48)),
+        ValueError,
+        "between 1e-20 and 1e20",
+    ),
+    "a matrix of 1e-50": (lambda: PatchCipher.from_affine(EYE * 1e-50, np.zeros(48)), ValueError, "scale it"),
+    "a matrix of 1e300": (lambda: PatchCipher.from_affine(EYE * 1e300, np.zeros(48)), ValueError, "scale it"),
+    "bits of 2.7": (lambda: bits.from_bits(torch.full((1, 8, 1, 1), 2.7)), ValueError, "bits must be 0 or 1"),
+    "bits of 0.5": (lambda: bits.from_bits(torch.full((1, 8, 1, 1), 0.5)), ValueError, "bits must be 0 or 1"),
+    "bits of -1": (lambda: bits.from_bits(torch.full((1, 8, 1, 1), -1.0)), ValueError, "bits must be 0 or 1"),
+    "bits of NaN": (lambda: bits.from_bits(torch.full((1, 8, 1, 1), torch.nan)), ValueError, "bits must be 0 or 1"),
+    "bits of 255": (lambda: bits.from_bits(X[:, :1].repeat(1, 8, 1, 1)), ValueError, "bits must be 0 or 1"),
+    "positions of 2 in patches of 4": (
+        lambda: by_position(size=2),
+        ValueError,
+        "keys for patches of 2 pixels, but the model's have 4",
+    ),
+    "by position, larger": (
+        lambda: by_position()(torch.zeros(1, 3, 32, 32)),
+        ValueError,
+        "filters for 16 positions, but the images have 64 patches",
+    ),
+    "by position, one patch": (lambda: by_position()(torch.zeros(1, 3, 4, 4)), ValueError, "the images have 1 patches"),
+    "by position, as arrays": (
+        lambda: position.PositionEmbedding(np.zeros((4, 8, 48)), np.zeros((4, 8)), 4),
+        TypeError,
+        "weight must be a torch tensor",
+    ),
+    "by position, of two sizes": (
+        lambda: position.PositionEmbedding(torch.zeros(4, 8, 48), torch.zeros(8), 4),
+        ValueError,
+        r"not \(4, 8, 48\) and \(8,\)",
+    ),
+    "an embedding in a list": (lambda: locked(embedding=["0"]), ValueError, r"no module named \['0'\]"),
+    "a sparse weight": (lambda: locked(model=sparse()), ValueError, r"put weight.to_dense\(\) in its place"),
+    "blocks of 0": (lambda: locked(Own(block_size=0)), ValueError, "cipher.block_size must be a whole number from 1"),
+    "blocks of None": (lambda: locked(Own(block_size=None)), TypeError, "cipher.block_size must be a whole number"),
+    "places of no size": (lambda: locked(Own(places=PLACES)), TypeError, "cipher.image_size must be a whole number"),
+    "places of another size": (
+        lambda: locked(Own(places=PLACES, image_size=32)),
+        ValueError,
+        "cipher.places must hold the number of each of the 64 patches",
+    ),
+    "places of three sides": (
+        lambda: locked(Own(places=PLACES, image_size=(4, 4, 4))),
+        ValueError,
+        "cipher.image_size must be one whole number or",
+    ),
+    "a mean of 10**400": (lambda: locked(mean=(10**400,) * 3), ValueError, "mean must be finite"),
+    "a model without values": (lambda: verified(MODEL, ConvMixer(8, 1, 3, 4).to("meta")), ValueError, "on the meta"),
+    "one number": (lambda: verified(Given(torch.mean)), ValueError, r"gives a tensor \(\): take= must say"),
+    "statistics of transforms": (lambda: norm.statistics_of(Transformed()), ValueError, "Transformed does not say"),
+}
+
+LEARNING = {
+    "a rate of 10**400": (lambda: TrainSettings(1, max_lr=10**400), ValueError, "max_lr must be a finite number"),
+    "a rate of -10**400": (lambda: TrainSettings(1, max_lr=-(10**400)), ValueError, "but it is -inf"),
+    "a rate of 1j": (lambda: TrainSettings(1, max_lr=1j), TypeError, "max_lr must be a number, an int or float"),
+    "a rate as Decimal": (lambda: TrainSettings(1, max_lr=Decimal("0.1")), TypeError, "max_lr must be a number"),
+    "a rate as bytes": (lambda: TrainSettings(1, max_lr=b"1"), TypeError, "max_lr must be a number"),
+    "a rate as a date": (
+        lambda: TrainSettings(1, max_lr=np.datetime64("2020-01-01")),
+        TypeError,
+        "max_lr must be a number",
+    ),
+    "classes as numbers": (lambda: with_classes(tuple(np.arange(10))), TypeError, "classes must be texts, but one is"),
+    "classes as paths": (lambda: with_classes((*"012", Path("a"))), TypeError, "classes must be texts"),
+    "a label of 2**63": (
+        lambda: accuracy(MODEL, X, torch.tensor([2**63, 0, 0, 0], dtype=torch.uint64), **NORM),
+        ValueError,
+        "labels must be classes from 0 to 9",
+    ),
+    "channels in a list": (
+        lambda: load_dataset("folder", "none", size=8, channels=[3]),
+        ValueError,
+        "channels must be 3",
+    ),
+    "complex logits": (
+        lambda: accuracy(Given(lambda found: found.mean((2, 3)) * 1j), X, Y, **NORM),
+        TypeError,
+        "logits must be ordinary floating tensors, but are torch.complex64",
+    ),
+    "sparse logits": (
+        lambda: accuracy(Given(lambda found: found.mean((2, 3)).to_sparse()), X, Y, **NORM),
+        TypeError,
+        "ordinary floating tensors",
+    ),
+    "classes for logits": (
+        lambda: accuracy(Given(lambda found: found.mean((2, 3)).long()), X, Y, **NORM),
+        TypeError,
+        "ordinary floating tensors, but are torch.int64",
+    ),
+    "images of no pixel": (lambda: metrics.psnr(X[..., :0], X[..., :0]), ValueError, "must have a pixel at least"),
+    "no images of no pixel": (lambda: metrics.ssim(X[..., :0], X[..., :0]), ValueError, "must have a pixel at least"),
+}
+
+STUDY = {
+    "the width of one": (lambda: sampling.half_width([0.5]), ValueError, "values must be two at least"),
+    "the width of none": (lambda: sampling.half_width([]), ValueError, "values must be two at least"),
+    "accuracies of none": (lambda: sampling.images_per_key([], 500), ValueError, "of two keys at least"),
+    "the accuracy of one": (lambda: sampling.images_per_key([0.5], 500), ValueError, "of two keys at least"),
+    "per cent": (lambda: sampling.images_per_key([50.0, 60.0], 500), ValueError, "accuracies must be .* from 0 to 1"),
+    "on 0 images": (lambda: sampling.images_per_key([0.5, 0.6], 0), ValueError, "n_images must be"),
+    "a trial of None": (lambda: sampled(None), TypeError, "accuracies must be a number"),
+    "a trial of NaN": (lambda: sampled(float("nan")), ValueError, "accuracies must be a finite number"),
+    "trials of 0 images": (lambda: sampled(0.5, 0), ValueError, "most_images must be"),
+    "a value as a text": (lambda: written("abc"), ValueError, "value must be a number, int or float, but .* 'abc'"),
+    "a truth value": (lambda: written(True), ValueError, "but in a row it is 'True'"),
+    "NumPy's truth value": (lambda: written(np.True_), ValueError, "but in a row it is 'True'"),
+    "two values": (lambda: written([1, 2]), ValueError, "but in a row it is '1 2'"),
+    "a tensor of two": (lambda: written(torch.ones(2)), ValueError, "but in a row it is '1.0 1.0'"),
+    "a complex value": (lambda: written(1j), ValueError, "but in a row it is '1j'"),
+    "a carriage return": (lambda: written(case="a\rb"), ValueError, "could not be read back: take out"),
+    "half a character": (lambda: written(case="\ud800"), ValueError, "take out half characters"),
+    "a name of half a character": (lambda: written(**{"\ud800": 1}), ValueError, "take out half characters"),
+    "200,000 characters": (lambda: written(case="a" * 200_000), ValueError, "of 131,072 characters at most"),
+    "settings of two kinds": (lambda: written(made={1: 2, "a": 3}), TypeError, "Settings must be a mapping"),
+    "rows of no such device": (
+        lambda: came_from(device="cuda:99"),
+        ValueError,
+        "The device 'cuda:99' cannot be used here",
+    ),
+    "rows of no device": (lambda: came_from(device="meta"), ValueError, "The device 'meta' cannot be used here"),
+    "names of two kinds": (lambda: came_from(settings={1: 2, "a": 3}), TypeError, "of names that are texts"),
+    "no epochs": (lambda: records.uninterrupted([]), ValueError, "seconds must be those of one epoch at least"),
+    "scales in a list": (lambda: trained_model(["quick"]), ValueError, r"no scale \['quick'\]: SCALE is one of"),
+    "sizes in a list": (lambda: scale().at([4]), TypeError, "patch_size must be a whole number"),
+    "a network that is not there": (lambda: scale().of("CNN"), ValueError, "no other network 'CNN' .* it has none"),
+    "networks in a list": (lambda: scale(others={"A": (P4, {})}).of(["A"]), ValueError, "no other network .* has A"),
+    "a network that nobody knows": (
+        lambda: scale(model={"network": "ResNet", "patch_size": 4}),
+        ValueError,
+        "must be one of ConvMixer, ViT, MLP-Mixer, but it is 'ResNet'",
+    ),
+    "sizes of NumPy": (lambda: scale(model=P4 | {"dim": np.int64(8)}), TypeError, "model must hold plain numbers"),
+    "a size in a set": (lambda: scale(model=P4 | {"dim": {8}}), TypeError, "model must hold plain numbers"),
+}
+
+
+ROWS = LOCK | LEARNING | STUDY
+
+
+@pytest.mark.parametrize(("call", "error", "words"), ROWS.values(), ids=ROWS)
+def test_a_wrong_value_is_refused_in_a_sentence(call, error, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
+
+
+@pytest.mark.parametrize("dtype", WHOLE)
+def test_labels_may_be_of_any_integer_type(dtype):
+    labels = Y.to(dtype)
+    data = Dataset("toy", X, labels, X, labels, tuple("0123456789"), **NORM)
+    assert data.train_labels.dtype == data.test_labels.dtype == torch.int64
+    assert data.fingerprint() == DATA.fingerprint()
+    assert accuracy(MODEL, X, labels, **NORM) == accuracy(MODEL, X, Y, **NORM)
+    for attack in (
+        lambda y: adversarial.pgd(MODEL, X, y, **NORM, steps=2),
+        lambda y: adversarial.square(MODEL, X, y, **NORM, queries=2),
+        lambda y: on_models.random_keys(MODEL, X, y, **NORM, trials=2).matrix()[0],
+        lambda y: on_models.hill_climb(MODEL, X, y, **NORM, trials=2)[1],
+        lambda y: on_models.gradient_search(MODEL, X, y, **NORM, iterations=2)[1],
+        lambda y: on_models.key_loss(MODEL, CIPHER, X, y, **NORM),
+    ):
+        assert np.array_equal(attack(labels), attack(Y))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.uint16, np.int32, np.uint64])
+def test_places_may_be_of_any_integer_type_and_order(dtype):
+    given = PLACES.astype(dtype)
+    cipher = places(given[::-1])
+    given[:] = 0  # is the caller's
+    assert torch.equal(cipher.encrypt(X), places(PLACES[::-1].copy()).encrypt(X))
+    assert torch.equal(cipher.decrypt(cipher.encrypt(X)), X)
+
+
+def test_bfloat16_is_taken_as_what_it_holds():
+    halves = (V / 2).to(torch.bfloat16)
+    for measure in (metrics.psnr, metrics.ssim):
+        assert np.array_equal(measure(halves, V.to(torch.bfloat16)), measure(halves.float(), V.bfloat16().float()))
+    swapped = PatchCipher.from_entries(torch.arange(48).flip(0), torch.ones(48, dtype=torch.bfloat16))
+    assert swapped.flipped.all()
+    affine = PatchCipher.from_affine(torch.eye(48, dtype=torch.bfloat16) / 2, torch.zeros(48, dtype=torch.bfloat16))
+    assert np.array_equal(affine.matrix()[0], EYE / 2)
+    assert torch.equal(
+        locked(mean=torch.full((3,), 0.5).bfloat16(), std=torch.ones(3).bfloat16())[0].weight,
+        locked(std=(1, 1, 1))[0].weight,
+    )
+
+
+def test_a_model_that_is_its_embedding_alone_is_widened_and_split_too():
+    twice = nn.Sequential(BARE)
+    values = bits.to_bits(X)
+    assert torch.equal(bits.bit_model(BARE, **NORM)(values), bits.bit_model(twice, **NORM)(values))
+    assert torch.equal(by_position(BARE)(V), by_position(twice)(V)) and isinstance(BARE, nn.Conv2d)
+
+
+def test_models_of_odd_kinds_are_verified():
+    noted = Noted(nn.Conv2d(3, 8, 4, 4), nn.Flatten()).eval()
+    assert verified(noted, locked(model=noted)).startswith("Equal")
+    assert verified(Nothing()).startswith("NOT EQUAL")
+
+
+def test_a_fraction_is_a_number():
+    assert TrainSettings(1, max_lr=Fraction(1, 8)).max_lr == 0.125
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_keys_that_are_all_alike_are_told_at_once(accuracy):
+    found = sampled(accuracy)
+    assert (found["accuracy"], found["half_width"], found["keys"]) == (accuracy, 0, sampling.PILOT_KEYS)
+    assert sampling.images_per_key([accuracy] * 2, 500) == sampling.images_per_key([0.5] * 2, 500)
+
+
+def test_a_scale_keeps_what_was_checked():
+    found = scale(seeds=(i for i in (1, 2)), compared_seeds=itertools.islice(itertools.count(), 3), n_wrong=np.int64(3))
+    assert (found.seeds, found.compared_seeds, type(found.n_wrong)) == ((1, 2), (0, 1, 2), int)
+    assert type(AttackSettings(public=np.int64(5)).public) is int
+
+
+def test_files_may_be_named_by_texts(tmp_path):
+    name = str(tmp_path / "m")
+    save_model(name, MODEL, pd.DataFrame([{"epoch": 1}]), ["recipe"])
+    assert load_model(name, ConvMixer(8, 1, 3, 4))["recipe"] == ["recipe"]
+    records.write(f"{name}.csv", [{"measure": "a", "value": 1, "draws": np.arange(3)}], ORIGIN)
+    assert "a,1,0 1 2," in (tmp_path / "m.csv").read_text()
