@@ -5,7 +5,7 @@ patch or with an EtC cipher within each patch. The attacks on it are in `cmxlib.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -47,12 +47,16 @@ class PositionCipher:
         return cls.from_ciphers([variants[key.permutation(len(variants), purpose="EtC")[0]] for key in subkeys])
 
     @classmethod
-    def from_ciphers(cls, ciphers: list[PatchCipher]) -> "PositionCipher":
+    def from_ciphers(cls, ciphers: Iterable[PatchCipher]) -> "PositionCipher":
         """The cipher that has a given PatchCipher at each position, as an attack estimates them."""
         self = cls.__new__(cls)
-        if not all(isinstance(cipher, PatchCipher) for cipher in ciphers) or len({c.patch_size for c in ciphers}) != 1:
-            raise TypeError("ciphers must be PatchCiphers of one patch size, one for each position of the image.")
-        self.ciphers, self.patch_size = list(ciphers), ciphers[0].patch_size
+        ciphers = list(ciphers) if isinstance(ciphers, Iterable) else [ciphers]
+        alike = {(each.patch_size, each.channels) for each in ciphers if isinstance(each, PatchCipher)}
+        if len(alike) != 1 or not all(isinstance(each, PatchCipher) for each in ciphers):
+            raise TypeError(
+                "ciphers must be PatchCiphers of one patch size and number of channels, one for each position."
+            )
+        self.ciphers, self.patch_size = ciphers, ciphers[0].patch_size
         return self
 
     def encrypt(self, images: torch.Tensor) -> torch.Tensor:

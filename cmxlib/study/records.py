@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..lock import checks
 from ..paths import checkout, write_text
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def provenance(
         "cmxlib": version("cmxlib"),
         "commit": commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "seconds": round(float(seconds), 3),
+        "seconds": round(checks.number(seconds, "seconds", 0), 3),
     }
 
 

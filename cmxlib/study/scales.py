@@ -127,6 +127,12 @@ class Scale:
             object.__setattr__(self, name, checks.whole(getattr(self, name), name, low, MOST))
         for name, low in {"seeds": 0, "compared_seeds": 0, "patch_sizes": 1}.items():
             object.__setattr__(self, name, checks.wholes(getattr(self, name), name, low, MOST))
+        for name, other in self.others.items():
+            if not isinstance(other, (tuple, list)) or [isinstance(each, Mapping) for each in other] != [True, True]:
+                raise TypeError(f"others must give two mappings for {name}: its model, and what differs in train.")
+        for name, made in self.ciphers.items():
+            if not callable(made):
+                raise TypeError(f"ciphers must give a function of a key for {name}, but this is {made!r}.")
         lows = {"epochs": 1, "n_wrong": 0}
         for size, changes in self.finer.items():
             if not isinstance(changes, Mapping) or set(changes) - set(lows):

@@ -405,3 +405,22 @@ def test_files_may_be_named_by_texts(tmp_path):
     assert load_model(name, ConvMixer(8, 1, 3, 4))["recipe"] == ["recipe"]
     records.write(f"{name}.csv", [{"measure": "a", "value": 1, "draws": np.arange(3)}], ORIGIN)
     assert "a,1,0 1 2," in (tmp_path / "m.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: position.PositionCipher.from_ciphers(None), "ciphers must be PatchCiphers of one patch size"),
+        (lambda: position.PositionCipher.from_ciphers([]), "ciphers must be PatchCiphers"),
+        (
+            lambda: position.PositionCipher.from_ciphers([PatchCipher(KEY, 4, 1), PatchCipher(KEY, 4, 3)]),
+            "and number of channels",
+        ),
+        (lambda: scale(others={"a": 3}), "others must give two mappings for a"),
+        (lambda: scale(others={"a": [1]}), "others must give two mappings for a"),
+        (lambda: scale(ciphers={"a": 3}), "ciphers must give a function of a key for a"),
+    ],
+)
+def test_what_is_made_of_several_is_looked_through(call, words):
+    with pytest.raises(TypeError, match=words):
+        call()
