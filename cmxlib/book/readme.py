@@ -152,7 +152,7 @@ def speed() -> str:
     return (
         f"On a CPU ({device}) a training step of the largest network is quicker than by torch's own modules, "
         f"{_list(ratios)}: the least of {steps.starts.min()} starts, the reference in a process that never imports "
-        "cmxlib. Processors without instructions for bfloat16 gain less; no row tells how much. "
+        "cmxlib. What processors without instructions for bfloat16 gain, no row tells. "
         "[Chapter 2](notebooks/02_training.ipynb) shows where the time goes, `make bench` measures it anew."
     )
 

@@ -36,8 +36,8 @@ def privacy(
     Takes rows of `attack_images`, `recovered` and `attack_pairs`. Judged for attackers with public images of the same
     kind and encrypted images alone: a service that sees its users' images is one. A choice of steps falls at N images
     when at least nine tenths of the key (of the energy, for an orthogonal one) are found on average over draws, each
-    with a key of its own, with N and all larger numbers: what is then wrong are entries that a viewer of the images
-    hardly sees. It also falls when the plain network reads the images that come back, with N and all larger numbers,
+    with a key of its own, with N and all larger numbers: what is then wrong are a few entries of each key, or one
+    key in ten. It also falls when the plain network reads the images that come back, with N and all larger numbers,
     with nine tenths of its accuracy above guessing: what is to be kept private is the content. That clause was added
     when the first rows were known, so the sentence also gives the verdict without it.
 
