@@ -80,21 +80,26 @@ async def _body(request):
     close = {"Connection": "close"}  # for what is still to come would be taken for the next request
     too_large = HTTPException(413, f"A request is at most {LARGEST:,} bytes: send fewer images at a time.", close)
     too_late = HTTPException(408, f"The request did not come in {LONGEST} seconds: send fewer images at a time.", close)
-    if int(request.headers.get("content-length", 0)) > LARGEST:  # the framework below has seen that it is a number
+    # Somewhat more than is taken is read to its end: who is cut off while he sends may lose the answer.
+    most, body, n = 2 * LARGEST, bytearray(), 0
+    if int(request.headers.get("content-length", 0)) > most:  # the framework below has seen that it is a number
         raise too_large
-    body = bytearray()
     try:
         async with asyncio.timeout(LONGEST):
             async for part in request.stream():
-                body += part
-                if len(body) > LARGEST:
+                n += len(part)
+                if n > most:
                     raise too_large
+                if n <= LARGEST:
+                    body += part
     except HTTPException:
         raise
     except TimeoutError:
         raise too_late from None
     except Exception:  # of the framework below
         raise HTTPException(400, "The client left before all was sent.") from None  # which nobody reads
+    if n > LARGEST:
+        raise too_large
     return bytes(body)
 
 

@@ -96,7 +96,7 @@ def test_conventional_methods_stand_where_their_rows_say():
     assert points["correct key"].tolist() == [[85, 1]]
     assert points["no key"][:, 0].tolist() == [20] and points["wrong key"][:, 0].tolist() == [10, 30]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["plain", "LE"]
-    assert "5.0 points, n = 1" in [text.get_text() for text in axis.texts]
+    assert "5.00 points, n = 1" in [text.get_text() for text in axis.texts]
 
 
 def test_cost_shows_every_trial_and_the_median():
