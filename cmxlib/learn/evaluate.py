@@ -9,7 +9,7 @@ from torch import nn
 
 from ..lock import checks
 from ..lock.keys import SecretKey
-from ..lock.model import decrypt_model, encrypt_model
+from ..lock.model import decrypt_model, encrypt_model, find_embedding
 from ..lock.patch import PatchCipher
 from ..lock.probe import evaluating
 from ..lock.use import Take, taken
@@ -211,6 +211,28 @@ def wrong_key_accuracy(
     key_seed, locked = _wrong(cipher, key_seed, 0), _locked(model, data, cipher, 0)
     found = _wrong_logits(locked, data, cipher, key_seed, n_images, options)
     return _share(found, data.test_labels[: len(found)])
+
+
+def opener(model: nn.Module, data: Dataset, cipher: Cipher) -> Callable[[int], nn.Module]:
+    """A function from a wrong key's number to what the model, encrypted with for_experiment(0), makes of plain images
+    that this key encrypts: one network, whose first layer each call exchanges.
+
+    A key then costs a millisecond, and not the look at the whole network that ``decrypt_model`` takes first. Arguments
+    as for ``key_trials``; the embedding must be a convolution.
+    """
+    opened = _locked(model, data, cipher, 0)
+    name, layer = find_embedding(opened, data.train_images.shape[1])
+
+    def at(key_seed: int) -> nn.Module:
+        opened.set_submodule(name, decrypt_model(layer, _made(cipher, _wrong(cipher, key_seed, 0)), **data.norm))
+        return opened
+
+    return at
+
+
+def share_right(model: nn.Module, data: Dataset, which: torch.Tensor) -> float:
+    """The share, in [0, 1], of some test images, by their numbers, that a model classifies as labelled."""
+    return _share(logits(model, data.test_images[which], **data.norm), data.test_labels[which])
 
 
 def _is_cipher(cipher: Cipher) -> bool:
