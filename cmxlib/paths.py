@@ -60,7 +60,9 @@ def cache_dir() -> Path:
 
 
 def expanded(path: str | os.PathLike) -> Path:
-    """The path with ~ written out. ValueError where it names somebody whose home folder nobody knows."""
+    """The path with ~ written out. ValueError where it names somebody whose home folder nobody knows, or no path."""
+    if "\0" in os.fspath(path):
+        raise ValueError(f"{os.fspath(path)!r} holds a null character, as no path does: give another.")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

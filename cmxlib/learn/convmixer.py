@@ -74,6 +74,8 @@ class ConvMixer(nn.Sequential):
             checks.tensor(x, "images")
         if _is_traced(x):
             return super().forward(x)
+        if x.layout != torch.strided:
+            checks.tensor(x, "images")
         self.check_shape(x)
         held = next(self.parameters(), x).dtype
         if x.dtype != held and not torch.is_autocast_enabled(x.device.type):

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..lock import checks
-from ..paths import need, told
+from ..paths import expanded, need, told
 from .augment import augment
 from .checkpoint import check_target, checksum, held, load_checkpoint, model_checksum, save_checkpoint, save_model
 from .convmixer import ConvMixer
@@ -138,7 +138,7 @@ def fit(
     model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
     state = {"autocast": autocast, "rows": []}
-    folder = None if checkpoint is None else Path(checkpoint)
+    folder = None if checkpoint is None else expanded(checkpoint)
     with nullcontext() if folder is None or rank else held(folder):  # rank 0 alone writes there
         wait_for_all()
         if folder is not None:

@@ -22,6 +22,7 @@ from cmxlib import (
     TrainSettings,
     accuracy,
     encrypt_model,
+    fit,
     load_dataset,
     trained_model,
 )
@@ -424,3 +425,12 @@ def test_files_may_be_named_by_texts(tmp_path):
 def test_what_is_made_of_several_is_looked_through(call, words):
     with pytest.raises(TypeError, match=words):
         call()
+
+
+def test_what_is_no_path_or_no_ordinary_image_is_told(tmp_path):
+    with pytest.raises(ValueError, match="holds a null character"):
+        fit(ConvMixer(8, 1, 3, 4), DATA, SETTINGS, checkpoint="a\0b", progress=False)
+    with pytest.raises(ValueError, match="holds a null character"):
+        load_dataset("folder", "a\0b", size=8)
+    with pytest.raises(TypeError, match=r"use images.to_dense\(\)"):
+        MODEL((X / 255).to_sparse())
