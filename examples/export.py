@@ -26,6 +26,7 @@ def export(model: Path, folder: Path) -> None:
     data = cmxlib.load_dataset("fontdigits")
     images = {folder / f"{name}.png": data.test_images[data.test_labels == label][0]
               for label, name in enumerate(data.classes)}  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)  # an error before anything is written
     for path in (model, *images):
         if path.exists() or path.is_symlink():
             raise FileExistsError(f"{path} exists already: name another output, or delete it first.")

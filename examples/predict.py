@@ -25,6 +25,8 @@ parser.add_argument("folder", type=Path)
 args = parser.parse_args()
 
 onnxruntime.set_default_logger_severity(4)  # what is wrong is raised, too
+if not Path(args.model).is_file():  # a pipe would be waited for
+    sys.exit(f"{args.model} is no ONNX model that can be run: it is no file.")
 try:
     session = onnxruntime.InferenceSession(args.model, providers=["CPUExecutionProvider"])
 except Exception as error:  # of the runtime, whose classes are its own
@@ -40,6 +42,8 @@ except (ValueError, KeyError, TypeError):
 if not (paths := sorted(args.folder.glob("*.png"))):
     sys.exit(f"{args.folder} is no folder that holds .png files: name the one that cmx encrypt-images wrote.")
 for path in paths:
+    if not path.is_file():
+        sys.exit(f"{path} is no file: name a folder of images.")
     try:
         with Image.open(path) as image:
             found = json.loads(image.info.get("cmxlib", "{}"))

@@ -254,6 +254,9 @@ PREDICT, SERVE, ASK = "predict.py", "serve/server.py", "serve/client.py http://1
         (ASK, 1, "client: http://127.0.0.1:1 gives no answer"),
         (f"{ASK} --load -1", 2, "--load takes seconds, more than 0, not -1"),
         (f"{ASK} --load 0", 2, "--load takes seconds, more than 0, not 0"),
+        *[("predict.py bad/pipe.onnx locked", 1, "it is no file")] * (os.name != "nt"),
+        *[("predict.py locked.onnx bad/pipes", 1, "bad/pipes/x.png is no file")] * (os.name != "nt"),
+        *[("serve/server.py bad/pipe.onnx", 1, "it is no file")] * (os.name != "nt"),
         ("export.py my.key/new.onnx new", 1, "export: my.key"),
         ("export.py my.key new", 1, "export: my.key would hold an ONNX model: name a file that ends in .onnx"),
         ("export.py plain.onnx new", 1, "export: plain.onnx exists already: name another output"),
@@ -271,6 +274,10 @@ def test_an_example_says_what_is_wrong_with_what_it_is_given(session, cmx, scrip
         Path("bad/no-mean.onnx").write_bytes(damaged(Path("locked.onnx").read_bytes(), mean=None))
         Path("bad/half/a.png").write_bytes(Path("locked/0.png").read_bytes()[:900])
         Image.new("RGB", (64, 64)).save("bad/a.bmp")
+        if hasattr(os, "mkfifo"):  # which would be waited for
+            os.mkdir("bad/pipes")
+            os.mkfifo("bad/pipe.onnx")
+            os.mkfifo("bad/pipes/x.png")
         assert cmx("encrypt-images", "bad/a.bmp", "bad/large/a.png", "--key", "my.key", "--patch", 4)[0] == 0
     program, *arguments = command.split()
     found, told = script(f"examples/{program}", *arguments)

@@ -7,6 +7,7 @@ from scipy.optimize import linear_sum_assignment, quadratic_assignment
 from ..lock import checks
 from ..lock.patch import PatchCipher
 
+LARGEST_MATCHED = 1024  # entries of a patch, or patches of an image: a search takes time by their third power
 STEPS = (("shuffle",), ("flip",), ("shuffle", "flip"), ("flip", "shuffle"), ("orthogonal",))  # that attacks know
 
 
@@ -42,6 +43,14 @@ def check_tell(**batches: torch.Tensor) -> None:
             )
 
 
+def check_matched(n: int) -> None:
+    """ValueError where two matrices of so many rows would be matched for hours."""
+    if n > LARGEST_MATCHED:
+        raise ValueError(
+            f"{n:,} entries, over {LARGEST_MATCHED:,}, would be matched for hours: choose smaller patches or images."
+        )
+
+
 def check_labelled(images: torch.Tensor, labels: torch.Tensor, limits: tuple[float, float] = (0, 1)) -> torch.Tensor:
     """``labels`` as int64; an error unless there are images (N, C, H, W), floats within ``limits``, and as many labels
     (N,), from 0 up."""
@@ -71,6 +80,7 @@ def match_moments(
     only, so absolute values are matched first; then come the signs that agree best, a leading eigenvector.
     """
     checks.whole(restarts, "restarts", 1)
+    check_matched(len(target))
     permutation, signs = np.arange(len(target)), np.ones(len(target))
     if "shuffle" in steps:
         size, found = np.abs if "flip" in steps else np.array, []

@@ -18,7 +18,17 @@ import torch
 from ..lock import checks
 from ..lock.patch import PatchCipher, n_entries, to_blocks
 from ..lock.pixels import to_values
-from .matching import assign, check_images, check_steps, check_tell, distances, leading, match_moments, polar
+from .matching import (
+    assign,
+    check_images,
+    check_matched,
+    check_steps,
+    check_tell,
+    distances,
+    leading,
+    match_moments,
+    polar,
+)
 
 # How much a neighbour's covariance counts beside that within the patch, to its right and below it. Different numbers,
 # for natural images look nearly alike when mirrored or transposed, and the two directions must not be exchanged.
@@ -75,6 +85,7 @@ def ciphertext_only(
     check_steps(steps)
     checks.whole(restarts, "restarts", 1)
     rng = np.random.default_rng(checks.seed(seed))
+    check_matched(check_images(encrypted, patch_size, limits=checks.ENCRYPTED).shape[1] * patch_size**2)
     encrypted_mean, encrypted_moments = patch_moments(encrypted, patch_size)
     if not isinstance(public, tuple):
         public = patch_moments(check_images(public, patch_size, "public"), patch_size)

@@ -279,5 +279,6 @@ def _about(key):
 
 
 def _say(args, found, text):
-    print(json.dumps(found) if args.json else printable(text))
+    encoding = sys.stdout.encoding or "utf-8"  # which may lack a letter of a file's name
+    print(json.dumps(found) if args.json else printable(text).encode(encoding, "backslashreplace").decode(encoding))
     return 0

@@ -11,6 +11,7 @@ own folder. Of each, a copy goes with the new model, NAME.onnx.data, in which th
 import math
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,25 @@ from .record import NAME, Record, parse
 _TYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}  # TensorProto's numbers
 _MOVES = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
 _LARGEST = 2**31 - 1  # bytes of a protobuf message: more has to stand in external data
+
+
+LONGEST = 30  # seconds that a graph may take for an image
+
+
+def _ran(session, inputs):
+    """What a session makes of inputs. TimeoutError where that takes too long; Ctrl-C and SIGTERM end it too, which the
+    runtime by itself does not hear."""
+    if not hasattr(session, "get_providers"):  # ONNX's own reference
+        return session.run(None, inputs)
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(session.run, None, inputs, options)
+        try:
+            return running.result(LONGEST * max(len(each) for each in inputs.values()))
+        finally:
+            options.terminate = True  # else leaving the pool would wait for it
 
 
 class OnnxFile:
@@ -139,8 +159,10 @@ class OnnxFile:
         step = _shape(self._input)[0] or len(images)
         given = images.permute(0, 2, 3, 1).contiguous() if self._channels_last else images
         try:
-            found = [session.run(None, {self._input.name: part.to(kind).numpy()})[0]
+            found = [_ran(session, {self._input.name: part.to(kind).numpy()})[0]
                      for part in given.split(step) if len(part) == step]  # fmt: skip
+        except TimeoutError:
+            raise ValueError(f"{self.path} was not done in {LONGEST} seconds an image: it may have no end.") from None
         except Exception as error:  # whatever a runtime says of a graph that it cannot run
             if out_of_memory(error):
                 raise

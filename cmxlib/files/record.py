@@ -51,7 +51,10 @@ class Record:
     image_size: tuple[int, ...] | None = None
 
     def text(self) -> str:
-        """As it is written: JSON on one line."""
+        """As it is written: JSON on one line. Of a model it carries its own sum, as those of images carry theirs."""
+        return (self if self.mean is None else replace(self, crc=self.summed(b"")))._json()
+
+    def _json(self):
         found = {name: value for name, value in vars(self).items() if value is not None}
         return json.dumps({"version": _VERSION, **found})
 
@@ -66,7 +69,7 @@ class Record:
         malice: whoever alters an image can make its sum anew.
         """
         if so_far is None:
-            so_far = zlib.crc32(replace(self, crc=None).text().encode())
+            so_far = zlib.crc32(replace(self, crc=None)._json().encode())
         return zlib.crc32(values, so_far)
 
 
@@ -131,7 +134,10 @@ def parse(text: Any, where: str) -> Record:
     if not all(_KINDS[name](value) for name, value in found.items()):
         raise ValueError(problem)
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
-    return Record(**values)
+    record = Record(**values)
+    if record.mean is not None and record.crc not in (None, record.summed(b"")):  # None: as cmxlib 0.1 began
+        raise ValueError(problem)
+    return record if record.mean is None else replace(record, crc=None)
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

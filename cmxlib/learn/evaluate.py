@@ -28,6 +28,8 @@ def normalise(
     """(v - mean) / std per channel, for images (N, C, H, W) or (C, H, W), where v in [0, 1] is the float value or
     uint8 / 255."""
     mean, std = checks.statistics(mean, std, checks.images(images, ndim=(3, 4)).shape[-3])
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point and dtype.itemsize > 1):
+        raise TypeError(f"dtype must be a floating type of 16 bits at least, such as torch.float32, not {dtype!r}.")
     # mean and std are made in the final type: going through float32 would cost a float64 model nine digits.
     mean, std = (torch.as_tensor(v, dtype=dtype, device=images.device).view(-1, 1, 1) for v in (mean, std))
     values = images.to(dtype)

@@ -41,7 +41,10 @@ def process_group() -> Iterator[None]:
         # connect (pytorch issue 135712). Here the count of starts tells them apart; on several machines it differs.
         store, how["rank"], how["world_size"] = next(distributed.rendezvous("env://"))
         how["store"] = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", **how)
+    try:
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", **how)
+    except ValueError as error:  # of a variable that is not set
+        raise ValueError(f"{error} Processes that train together are started by torchrun, which sets it.") from error
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -129,6 +130,8 @@ def fit(
         raise ValueError(f"batch_size must be a multiple of the {n_ranks} processes, but it is {settings.batch_size}.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("No parameter of the model is trained: call requires_grad_() on it, or on some of its layers.")
+    if not isinstance(checkpoint, (str, os.PathLike, NoneType)):
+        raise TypeError(f"checkpoint must be the path of a folder, but this is {checkpoint!r}.")
     if autocast is not None:
         checks.instance(autocast, bool, "autocast")
     for name, value in model.state_dict().items():  # all that a checkpoint keeps

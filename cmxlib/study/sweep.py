@@ -32,10 +32,21 @@ Grid = list[tuple[Scale, tuple[Table, ...]]]  # scales, and the tables to record
 
 
 WAIT = 30  # seconds, for a first worker
+SPEAKS = 10  # seconds, for a scheduler to begin to speak
 
 
 class SchedulerLost(RuntimeError):
     """The scheduler of a sweep went away. What was measured is recorded."""
+
+
+def _check_answers(scheduler):
+    """OSError where nothing at an address begins to speak, as a scheduler does: a client would wait for ever."""
+    kind, _, place = scheduler.rpartition("://")
+    host, _, port = place.rpartition(":")
+    if kind in ("", "tcp"):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=SPEAKS) as connection:
+            if not connection.recv(1):
+                raise ConnectionError("it was closed")
 
 
 @contextmanager
@@ -47,6 +58,7 @@ def cluster(scheduler: str = "", workers: int = 1) -> Iterator["Client"]:
         if not re.fullmatch(r"([a-z]+://)?[^/\s]+:\d{1,5}", scheduler):
             raise ValueError(f"A scheduler's address is one such as tcp://node1:8786, but this is {scheduler!r}.")
         try:
+            _check_answers(scheduler)
             client = distributed.Client(scheduler, timeout=10)
         except OSError as error:
             raise OSError(

@@ -13,6 +13,7 @@ import io
 import json
 import signal
 import socket
+from pathlib import Path
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, and shows no traceback
@@ -30,6 +31,8 @@ LONGEST = 30  # seconds that a request may take to come
 def application(path: str) -> FastAPI:
     """The server of an encrypted ONNX model."""
     onnxruntime.set_default_logger_severity(4)  # what is wrong is raised, too
+    if not Path(path).is_file():  # a pipe would be waited for
+        raise SystemExit(f"{path} is no ONNX model that can be run: it is no file.")
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # of the runtime, whose classes are its own

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cmxlib import ConvMixer, PatchCipher, SecretKey, encrypt_model
+from cmxlib.files import graphs
 
 from .test_models import Flat
 
@@ -241,3 +242,50 @@ def test_what_is_refused(key, cmx, name, tmp_path):
         file.write(content if isinstance(content, bytes) else content.SerializeToString())
     status, _, err = cmx("encrypt-model", "models/a.onnx", "b.onnx", *USUAL)
     assert status == 1 and said in err and not os.path.exists("b.onnx") and not os.path.exists("b.onnx.data")
+
+
+def test_a_graph_without_an_end_is_ended(key, cmx, monkeypatch):
+    """A loop of 2^62 turns behind the embedding, which no signal would end."""
+    help, kinds = onnx.helper, onnx.TensorProto
+    turn = help.make_graph(
+        [help.make_node("Identity", ["c"], ["c2"]), help.make_node("Identity", ["x"], ["y"])],
+        "turn",
+        [
+            help.make_tensor_value_info("i", kinds.INT64, []),
+            help.make_tensor_value_info("c", kinds.BOOL, []),
+            help.make_tensor_value_info("x", kinds.FLOAT, None),
+        ],
+        [help.make_tensor_value_info("c2", kinds.BOOL, []), help.make_tensor_value_info("y", kinds.FLOAT, None)],
+    )
+    held = {"w": np.random.default_rng(0).normal(size=(8, 3, 4, 4)).astype("f"), "b": np.zeros(8, "f")}
+    held |= {"turns": np.int64(2**62), "go on": np.bool_(True)}
+    graph = help.make_graph(
+        [
+            help.make_node("Conv", ["images", "w", "b"], ["e"], kernel_shape=[4, 4], strides=[4, 4]),
+            help.make_node("Loop", ["turns", "go on", "e"], ["l"], body=turn),
+            help.make_node("GlobalAveragePool", ["l"], ["p"]),
+            help.make_node("Flatten", ["p"], ["logits"]),
+        ],
+        "endless",
+        [help.make_tensor_value_info("images", kinds.FLOAT, ["n", 3, 16, 16])],
+        [help.make_tensor_value_info("logits", kinds.FLOAT, ["n", 8])],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in held.items()],
+    )
+    made = help.make_model(graph, opset_imports=[help.make_opsetid("", 17)])
+    made.ir_version = 8
+    onnx.save(made, "a.onnx")
+    assert cmx("encrypt-model", "a.onnx", "b.onnx", *USUAL)[0] == 0
+    monkeypatch.setattr(graphs, "LONGEST", 0.05)
+    status, _, said = cmx("verify", "a.onnx", "b.onnx", *KEY)
+    assert status == 1 and "was not done in 0.05 seconds an image: it may have no end" in said
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_record_that_was_altered_is_told(key, cmx):
+    export(ConvMixer(8, 1, 3, 4).eval(), "a.onnx")
+    assert cmx("encrypt-model", "a.onnx", "b.onnx", *USUAL)[0] == 0
+    made = onnx.load("b.onnx")
+    (record,) = made.metadata_props
+    record.value = record.value.replace("0.485", "0.185")
+    onnx.save(made, "b.onnx")
+    assert "has a damaged record of its cipher" in cmx("decrypt-model", "b.onnx", "c.onnx", *KEY)[2]

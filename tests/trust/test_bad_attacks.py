@@ -12,6 +12,7 @@ from torch import nn
 
 from cmxlib import ConvMixer, Dataset, PatchCipher, SecretKey, TrainSettings, encrypt_model, key_trials, logits
 from cmxlib.attacks import adversarial, higher_order, jigsaw, on_images, on_models, on_repairs
+from cmxlib.learn.evaluate import normalise
 from cmxlib.lock.conventional import key_space_bits
 from cmxlib.lock.patch import to_blocks
 from cmxlib.lock.position import PositionCipher, PositionEmbedding
@@ -121,6 +122,16 @@ ROWS = {
     "three moments": (lambda: found((*MOMENTS, 0)), ValueError, "be what patch_moments makes"),
     "moments of patches of 2": (lambda: found(on_images.patch_moments(X, 2)), ValueError, r"the shapes \(48,\) and"),
     "moments of nothing": (lambda: found(LOST), ValueError, "finite arrays of"),
+    "patches of 64": (
+        lambda: on_images.ciphertext_only(*[X.repeat(1, 1, 8, 8)] * 2, 64),
+        ValueError,
+        "12,288 entries, over 1,024, would be matched for hours",
+    ),
+    "whole numbers for values": (
+        lambda: normalise(X, **NORM, dtype=torch.int64),
+        TypeError,
+        "dtype must be a floating type",
+    ),
     "moments of letters": (lambda: found((np.full(48, "a"), np.full((3, 48, 48), "a"))), ValueError, "finite arrays"),
     "imaginary moments": (lambda: found((MOMENTS[0] * 1j, MOMENTS[1])), ValueError, "finite arrays of"),
     "one colour seen": (lambda: on_images.ciphertext_only(0 * X, X, neighbours=False), ValueError, "patches are alike"),

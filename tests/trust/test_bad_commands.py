@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from safetensors.torch import save
 from cmxlib import SecretKey
 from cmxlib.learn import train
 from cmxlib.paths import told
+from cmxlib.study import sweep
 
 from ..files.test_graphs import far, model
 
@@ -575,6 +577,14 @@ def test_a_training_that_cannot_be_is_told_in_a_sentence(key, monkeypatch, capsy
     assert told(train.main, "cmxlib.learn.train") == 1
     said = capsys.readouterr().err
     assert said.startswith("cmxlib.learn.train: ") and said.count("\n") == 1 and said.count("cmx") <= 3
+
+
+def test_a_scheduler_that_does_not_speak_is_told(key, cmx, monkeypatch):
+    monkeypatch.setattr(sweep, "SPEAKS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+        at = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        status, _, said = cmx("study", "--scale", "quick", "--only", "training", "--scheduler", at)
+    assert status == 1 and f"No scheduler answers at {at}" in said
 
 
 # -- what is handled right -----------------------------------------------------------------------------------------
