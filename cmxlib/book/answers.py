@@ -37,7 +37,7 @@ def is_right(exercise: str, *answer: float) -> bool:
 
     ValueError for an exercise that has none; TypeError where the answer is not made of numbers.
     """
-    if exercise not in RIGHT:
+    if not isinstance(exercise, str) or exercise not in RIGHT:
         raise ValueError(f"exercise must be one of {', '.join(RIGHT)}, but it is {exercise!r}.")
     digits, right = RIGHT[exercise]
     return digest(exercise, *answer, digits=digits) == right
@@ -45,5 +45,8 @@ def is_right(exercise: str, *answer: float) -> bool:
 
 def digest(exercise: str, *answer: float, digits: int) -> str:
     """The hash of an answer, rounded; made with the exercise's name, so that equal answers do not look equal."""
-    rounded = " ".join(f"{float(number):.{digits}f}" for number in answer)
+    try:
+        rounded = " ".join(f"{float(number):.{digits}f}" for number in answer)
+    except (TypeError, ValueError):
+        raise TypeError(f"An answer must be made of numbers, such as 3.14, but this is {answer!r}.") from None
     return hashlib.sha256(f"{exercise}: {rounded}".encode()).hexdigest()[:16]

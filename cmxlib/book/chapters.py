@@ -46,7 +46,7 @@ def load(path: Path) -> dict:
         notebook["cells"], notebook["metadata"]
         return notebook
     except (UnicodeDecodeError, ValueError, KeyError, TypeError):
-        raise ValueError(f"{Path(path).name} is not a notebook of format 4") from None
+        raise ValueError(f"{Path(path).name} is not a notebook of format 4: restore it by git checkout") from None
 
 
 def joined(text: str | list[str]) -> str:

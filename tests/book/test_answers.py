@@ -22,3 +22,9 @@ def test_what_is_no_answer():
         is_right("3.1", None)
     with pytest.raises(ValueError, match=r"exercise must be one of .*, but it is '9\.9'"):
         is_right("9.9", 1)
+
+
+@pytest.mark.parametrize("answer", ["3,14", None, [1], ()])
+def test_an_answer_that_is_no_number_is_told(answer):
+    with pytest.raises(TypeError, match="An answer must be made of numbers"):
+        is_right("0.1", answer)

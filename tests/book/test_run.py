@@ -264,7 +264,7 @@ def test_a_broken_notebook_does_not_keep_the_others_from_the_summary(book, capsy
     assert runner.run_book("quick", folder=book.path, build=book.build) == 1
     out, err = capsys.readouterr()
     assert "done at quick" in out and "1 of 2 chapters" in out
-    assert err == "02_broken: 02_broken.ipynb is not a notebook of format 4\n"
+    assert err == "02_broken: 02_broken.ipynb is not a notebook of format 4: restore it by git checkout\n"
 
 
 def test_saving_what_is_not_there_is_said(book):
