@@ -48,10 +48,11 @@ def test_intervals_hold_the_recorded_means_at_their_rate_for_a_fifth_of_the_work
 def test_the_table_gives_the_mean_over_as_many_keys_as_it_needs(toy, monkeypatch):
     scale = replace(toy, ciphers={"flip": toy.ciphers["flip"]})
     monkeypatch.setattr(sampling, "MOST_KEYS", 40)
+    monkeypatch.setattr(sampling, "KEY_COST", 400)
     record(sampling.MEAN_KEYS, scale, lambda text: None)
     (row,) = records.read("toy", "mean_keys").pivot(index="steps", columns="measure", values="value").itertuples()
     assert row.keys in (20, 40) and (row.half_width <= sampling.AIM or row.keys == 40)
-    assert row.images == (20 + row.keys) * 40  # of a data set as small, every key gets all
+    assert row.images == (20 + row.keys) * 40  # where keys cost so much, every key gets all
     model, data = trained_model(scale)[0], scale.data()
     made = partial(toy.ciphers["flip"], patch_size=4)
     every = [wrong_key_accuracy(model, data, made, 21 + key) for key in range(int(row.keys))]
