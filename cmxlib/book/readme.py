@@ -125,8 +125,8 @@ def _theft(scale: str) -> str:
     return (
         f"Of a network of scale {scale}, which reads {plain:.0%} of the {rows.n_images.max():,} test images that judge "
         f"the thief, a thief got {min(by_cipher):.0%} to {max(by_cipher):.0%}, by cipher ({locked.draw.nunique()} keys "
-        f"each), with {rows.n_plain.max():,} images that it never saw and {locked.budget.max():,} steps; "
-        f"without a theft they gave {new:.0%}. "
+        f"each), by retraining its first layer for {locked.budget.max():,} steps on {rows.n_plain.max():,} images that "
+        f"the network never saw; a new network, trained on the same images without a theft, gave {new:.0%}. "
     )
 
 

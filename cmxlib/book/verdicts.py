@@ -65,7 +65,7 @@ def privacy(
         else ""
     )
     return verdict, (
-        f"Patches of {patch_size}: from encrypted images alone, with {held}, {_found_at(keys, 'images or more')}"
+        f"Blocks of {patch_size}: from encrypted images alone, with {held}, {_found_at(keys, 'images or more')}"
         f"{spread and f' (share of the key then, and its 95% interval: {spread})'}{content}; from known plaintext, "
         f"{_found_at(paired, 'image pairs')}.{elsewhere}"
     )
@@ -129,7 +129,7 @@ def _standing(images, recovered, own) -> str:
             shares, read = means["share_recovered"], means["recovered_accuracy"]
             _, n_public, n = shares.idxmax()
             said += (
-                f" Patches of {size}: never found: {steps}, of which {n:,} images gave {shares.max():.0%} by the best "
+                f" Blocks of {size}: never found: {steps}, of which {n:,} images gave {shares.max():.0%} by the best "
                 f"attack (mean over keys, {n_public:,} public images); the plain network, of patches of {own}, "
                 f"classifies up to {read.max():.0%} of what comes back, by the best attack for that."
             )

@@ -101,10 +101,10 @@ def test_privacy_is_lost_when_what_comes_back_is_read_though_much_of_the_key_is_
 def test_the_sentence_on_privacy_gives_the_numbers():
     rows = privacy_tables({"shuffle": EARLY, "orthogonal": NEVER}, {"shuffle": 1, "orthogonal": 0.2})
     assert verdicts.privacy(*rows, patch_size=4)[1] == (
-        "Patches of 4: from encrypted images alone, with 5,000 public images of the same data set, at least 90% of the "
+        "Blocks of 4: from encrypted images alone, with 5,000 public images of the same data set, at least 90% of the "
         "key takes 10 (shuffle) images or more; never found: orthogonal (share of the key then, and its 95% interval: "
         "shuffle 95% (82 to 100%) over 2 keys, the worst from there on 94%); from known plaintext, at least 90% of the "
-        "key takes 1 (shuffle) image pairs; never found: orthogonal. Patches of 8: never found: shuffle, of which 100 "
+        "key takes 1 (shuffle) image pairs; never found: orthogonal. Blocks of 8: never found: shuffle, of which 100 "
         "images gave 30% by the best attack (mean over keys, 50,000 public images); the plain network, of patches of "
         "4, classifies up to 20% of "
         "what comes back, by the best attack for that."
