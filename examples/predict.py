@@ -37,6 +37,8 @@ try:
     record = json.loads(text)
     cipher = [record[name] for name in ("key", "steps", "patch", "encrypted")]
     mean, std = (np.array(record[name], np.float32).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+        raise ValueError("with these every answer would be the same")
 except (ValueError, KeyError, TypeError):
     sys.exit(f"{args.model} has a damaged record of its cipher: restore it from a copy.")
 if not (paths := sorted(args.folder.glob("*.png"))):
@@ -58,6 +60,8 @@ for path in paths:
     except Exception:  # of the runtime: a size that this network does not take
         height, width = pixels.shape[2:]
         sys.exit(f"{path} is {width} x {height}, which {args.model} does not take: give encrypt-images its size.")
+    if not np.isfinite(logits).all():
+        sys.exit(f"{args.model} gives no finite numbers for {path}: train or export it anew.")
     try:
         print(f"{path.name}: class {logits.argmax()}", flush=True)
     except OSError as error:  # a full disk, or nobody who reads on

@@ -249,6 +249,9 @@ PREDICT, SERVE, ASK = "predict.py", "serve/server.py", "serve/client.py http://1
         (f"{PREDICT} locked.onnx bad/large", 1, "bad/large/a.png is 64 x 64, which locked.onnx does not take"),
         (f"{SERVE} none.onnx", 1, "none.onnx is no ONNX model that can be run"),
         (f"{SERVE} bad/no-mean.onnx", 1, "no-mean.onnx has a damaged record"),
+        (f"{PREDICT} bad/no-std.onnx locked", 1, "no-std.onnx has a damaged record"),
+        (f"{SERVE} bad/no-std.onnx", 1, "no-std.onnx has a damaged record"),
+        (f"{SERVE} bad/no-patch.onnx", 1, "no-patch.onnx has a damaged record"),
         (f"{SERVE} locked.onnx --port 99999", 1, "Port 99999 cannot be had"),
         (f"{SERVE} locked.onnx --port -1", 1, "Port -1 cannot be had"),
         (ASK, 1, "client: http://127.0.0.1:1 gives no answer"),
@@ -271,7 +274,9 @@ def test_an_example_says_what_is_wrong_with_what_it_is_given(session, cmx, scrip
     if not os.path.exists("bad"):
         for folder in ("bad/half", "bad/large"):
             os.makedirs(folder)
-        Path("bad/no-mean.onnx").write_bytes(damaged(Path("locked.onnx").read_bytes(), mean=None))
+        whole = Path("locked.onnx").read_bytes()
+        for name, changes in {"mean": {"mean": None}, "std": {"std": [0, 0, 0]}, "patch": {"patch": 0}}.items():
+            Path(f"bad/no-{name}.onnx").write_bytes(damaged(whole, **changes))
         Path("bad/half/a.png").write_bytes(Path("locked/0.png").read_bytes()[:900])
         Image.new("RGB", (64, 64)).save("bad/a.bmp")
         if hasattr(os, "mkfifo"):  # which would be waited for

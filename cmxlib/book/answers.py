@@ -47,6 +47,6 @@ def digest(exercise: str, *answer: float, digits: int) -> str:
     """The hash of an answer, rounded; made with the exercise's name, so that equal answers do not look equal."""
     try:
         rounded = " ".join(f"{float(number):.{digits}f}" for number in answer)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"An answer must be made of numbers, such as 3.14, but this is {answer!r}.") from None
     return hashlib.sha256(f"{exercise}: {rounded}".encode()).hexdigest()[:16]

@@ -43,7 +43,9 @@ def load(path: Path) -> dict:
     """The notebook's JSON; ValueError when the file is none."""
     try:
         notebook = json.loads(Path(path).read_text(encoding="utf-8"))
-        notebook["cells"], notebook["metadata"]
+        notebook["metadata"]
+        if not all({"cell_type", "source", "metadata"} <= set(cell) for cell in notebook["cells"]):
+            raise ValueError("a cell is not whole")
         return notebook
     except (UnicodeDecodeError, ValueError, KeyError, TypeError):
         raise ValueError(f"{Path(path).name} is not a notebook of format 4: restore it by git checkout") from None

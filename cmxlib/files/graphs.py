@@ -46,6 +46,15 @@ def _ran(session, inputs):
             options.terminate = True  # else leaving the pool would wait for it
 
 
+def _named(path):
+    """``path``, when ONNX's own tools can open it."""
+    try:
+        str(path).encode()
+        return path
+    except UnicodeEncodeError:
+        raise ValueError(f"{path} is a name that ONNX's tools cannot read: give it letters that are UTF-8.") from None
+
+
 class OnnxFile:
     """An .onnx file. ValueError where its images do not go through one layer alone that embeds their patches."""
 
@@ -53,7 +62,7 @@ class OnnxFile:
     norm: str | None = None  # the LayerNormalization in front of it
 
     def __init__(self, path: Path):
-        self.path = regular(path)
+        self.path = _named(regular(path))
         self._onnx = need("onnx", "onnx")
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"{path} is larger than 2 GB, which no ONNX file is: its tensors stand beside it.")
@@ -103,6 +112,7 @@ class OnnxFile:
 
     def write(self, target: Path, values: Values, record: Record, force: bool) -> None:
         """Write the model, and its external data where it has some, with another embedding and the record."""
+        _named(target)
         copies = self._places()
         for number, place in enumerate(copies):
             copies[place] = f"{target.name}.data" if len(copies) == 1 else f"{target.name}.{number}.data"

@@ -24,7 +24,7 @@ def read_folder(root: str | os.PathLike, size: int, channels: int = 3) -> tuple:
     refused.
     """
     checks.whole(size, "size", 1, 10_000)
-    if channels not in tuple(_MODES):  # a list cannot be looked up in a dict
+    if checks.whole(channels, "channels", 1) not in _MODES:
         raise ValueError(f"channels must be 3 (RGB) or 1 (grey), but it is {channels!r}.")
     v2 = need("torchvision.transforms.v2", "book")
     change = v2.Compose([v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor()])

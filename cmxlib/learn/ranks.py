@@ -6,6 +6,7 @@ mean loss; torch's DistributedDataParallel averages the gradients, so that all r
 
 import copy
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +42,11 @@ def process_group() -> Iterator[None]:
         # connect (pytorch issue 135712). Here the count of starts tells them apart; on several machines it differs.
         store, how["rank"], how["world_size"] = next(distributed.rendezvous("env://"))
         how["store"] = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    rank, n = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE"))
+    if not rank < n:
+        raise ValueError(f"RANK is {rank} of WORLD_SIZE {n}, of which the last is {n - 1}: start them by torchrun.")
+    if n > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        print(f"Process {rank} of {n} waits for the others; unset RANK and WORLD_SIZE to train alone.", file=sys.stderr)
     try:
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", **how)
     except ValueError as error:  # of a variable that is not set

@@ -12,6 +12,7 @@ import functools
 import importlib.metadata
 import io
 import json
+import math
 import os
 import platform
 import re
@@ -332,7 +333,6 @@ def _load(path: Path) -> list[dict[str, str]]:
 
 def _number(text: str) -> bool:
     try:
-        float(text)
+        return not math.isnan(float(text))  # of which no mean could be taken
     except ValueError:
         return False
-    return True

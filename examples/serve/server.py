@@ -45,6 +45,8 @@ def application(path: str) -> FastAPI:
         record = json.loads(text)
         about_it = {said: record[said] for said in ("key", "steps", "patch")}
         mean, std = (np.array(record[name], np.float32).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all() and record["patch"] > 0):
+            raise ValueError("with these no answer could be right")
         reach = 3**0.5 * record["patch"]  # of the values in [0, 1] of a patch that is turned
         low, high = (-reach, reach) if "orthogonal" in record["steps"] else (0, 1)
     except (ValueError, KeyError, TypeError):
@@ -74,6 +76,8 @@ def application(path: str) -> FastAPI:
             logits, *_ = await run_in_threadpool(session.run, None, {name: (values - mean) / std})
         except Exception:  # of the runtime: sizes that this network does not take
             raise HTTPException(422, f"The model cannot be run on images {images.shape}: send its own size.") from None
+        if not np.isfinite(logits).all():
+            raise HTTPException(422, "The model gives no finite numbers for these images: serve one that was trained.")
         return {"logits": logits.tolist()}
 
     return app

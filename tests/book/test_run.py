@@ -260,7 +260,7 @@ ipywidgets.HBox([ipywidgets.VBox(sliders), ipywidgets.Image(value=b"png")])"""
 
 def test_a_broken_notebook_does_not_keep_the_others_from_the_summary(book, capsys):
     book.add("01_good")
-    (book.path / "02_broken.ipynb").write_text("{")
+    (book.path / "02_broken.ipynb").write_text('{"metadata": {}, "cells": [{"cell_type": "code"}]}')
     assert runner.run_book("quick", folder=book.path, build=book.build) == 1
     out, err = capsys.readouterr()
     assert "done at quick" in out and "1 of 2 chapters" in out

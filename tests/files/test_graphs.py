@@ -289,3 +289,14 @@ def test_a_record_that_was_altered_is_told(key, cmx):
     record.value = record.value.replace("0.485", "0.185")
     onnx.save(made, "b.onnx")
     assert "has a damaged record of its cipher" in cmx("decrypt-model", "b.onnx", "c.onnx", *KEY)[2]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are not bytes there")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_name_that_is_no_utf8_is_told(key, cmx):
+    export(ConvMixer(8, 1, 3, 4).eval(), "a.onnx")
+    name = os.fsdecode(b"o\xe9.onnx")
+    assert "give it letters that are UTF-8" in cmx("encrypt-model", "a.onnx", name, *USUAL)[2]
+    assert not os.path.exists(name)
+    os.rename("a.onnx", name)
+    assert "give it letters that are UTF-8" in cmx("encrypt-model", name, "b.onnx", *USUAL)[2]
