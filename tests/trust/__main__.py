@@ -180,10 +180,11 @@ def main() -> int:
     if status := pytest.main(["-q", "-p", "no:cacheprovider", str(Path(__file__).parent)]):
         return int(status)
     by_coverage = guided()
-    from . import test_bad_commands, test_bad_input
+    from . import test_bad_attacks, test_bad_commands, test_bad_input, test_bad_values
     from .page import page
 
-    calls, commands = len(test_bad_input.ROWS), len(test_bad_commands.ROWS)
+    tables = test_bad_input, test_bad_attacks, test_bad_values
+    calls, commands = sum(len(table.ROWS) for table in tables), len(test_bad_commands.ROWS)
     system = f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__.partition('+')[0]}"
     text = page(COUNTS, calls, commands, by_coverage, loads, system, time.perf_counter() - begun)
     (ROOT / "RELIABILITY.md").write_text(text, encoding="utf-8")
