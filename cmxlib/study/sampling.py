@@ -21,8 +21,8 @@ from ..lock import checks
 from .scales import Scale, trained_model
 from .table import Table, in_turns, of_network
 
-KEY_COST = 2  # images that could be classified while a key is drawn and a pass begun: at scale paper and patches of 2
-# 1 to 2, by one thread; at patches of 4, where there is time enough, some more.
+KEY_COST = 4  # images that could be classified while a key is drawn and a pass begun: at scale paper 1 to 3 with
+# patches of 2, some more with patches of 4, by one thread. Little hangs on it: with 2, more keys did the same work.
 PILOT_KEYS, PILOT_IMAGES = 20, 200
 AIM, MOST_KEYS = 0.005, 10_000  # of the table: half the width of an interval, and where it stops all the same
 
