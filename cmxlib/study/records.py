@@ -166,15 +166,15 @@ def move_into(path: Path, parts: list[Path]) -> None:
         _save(path, rows)
         left = {name for folder in {part.parent for part in parts} for name in os.listdir(folder)}
         with ThreadPoolExecutor(64) as pool:  # a disk that waits for each file forgets many in the time of one
-            for _ in pool.map(lambda part: _forget(part, left), parts):
-                pass  # an error of one is raised here
+            list(pool.map(lambda first: _forget(parts[first::64], left), range(64)))  # raises an error of one
 
 
-def _forget(part, left):
-    """Delete a part, and its lock if that is among the names ``left`` in the folder."""
-    part.unlink(missing_ok=True)
-    if _lock_name(part.name) in left:
-        unlock_for_good(part)
+def _forget(parts, left):
+    """Delete parts, and their locks where these are among the names ``left`` in the folder."""
+    for part in parts:
+        part.unlink(missing_ok=True)
+        if _lock_name(part.name) in left:
+            unlock_for_good(part)
 
 
 def _full(row, rows):
