@@ -42,7 +42,8 @@ def exact(keys: pd.DataFrame) -> tuple[str, str]:
     right = keys[keys.case == "correct key"].pivot_table(
         index=["patch_size", "steps"], columns="measure", values="value"
     )
-    plain = of_measure(keys[keys.case == "plain"], "accuracy").groupby("patch_size").value.mean()
+    plain = of_measure(keys, "accuracy")
+    plain = plain[plain.case == "plain"].groupby("patch_size").value.mean()
     encrypted = right.accuracy.groupby(level="patch_size").mean()
     n_images, differ = int(keys.n_images.min()), int(right.differ.max())
     sizes, steps = right.index.levels[0], right.index.get_level_values("steps")

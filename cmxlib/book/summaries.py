@@ -48,8 +48,7 @@ def main_table(scale_name: str) -> pd.DataFrame:
     """Accuracy by steps and case from table `keys`, in per cent: n keys, mean, sd, min, max, 95 % interval."""
     import pandas as pd
 
-    rows = records.read(scale_name, "keys")
-    rows = rows[rows.measure == "accuracy"]
+    rows = of_measure(records.read(scale_name, "keys"), "accuracy")
     by = ["patch_size", "steps", "case"]
     groups = rows.groupby(by, sort=False).value
     return pd.DataFrame([{**dict(zip(by, names, strict=True)), **summary(100 * values)} for names, values in groups])
@@ -255,7 +254,11 @@ def _at(rows, steps, patch_size):
 
 
 def of_measure(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    return rows[rows.measure == name]
+    """The rows of a measure. ValueError where one of an accuracy is no number, of which no mean could be told."""
+    found = rows[rows.measure == name]
+    if name == "accuracy" and found.value.isna().any():
+        raise ValueError("A recorded accuracy is no number (NaN): restore its table from a copy, or by git checkout.")
+    return found
 
 
 def found_from(rows: pd.DataFrame, by: str) -> int | None:

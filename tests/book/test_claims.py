@@ -300,3 +300,10 @@ def test_what_the_attackers_on_bits_have_is_what_the_table_gives_them():
     from cmxlib.study import repairs  # with torch, which no other test of claims needs
 
     assert rules.BITS_PUBLIC == repairs.BITS_PUBLIC
+
+
+def test_an_accuracy_that_is_no_number_gives_no_verdict():
+    rows = keys()
+    rows.loc[(rows.case == "correct key") & (rows.measure == "accuracy"), "value"] = float("nan")
+    with pytest.raises(ValueError, match="is no number"):
+        rules.exact(rows)

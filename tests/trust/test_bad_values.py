@@ -440,11 +440,3 @@ def test_what_is_no_path_or_no_ordinary_image_is_told(tmp_path):
 def test_channels_of_a_folder_are_a_whole_number(channels):
     with pytest.raises(TypeError, match="channels must be a whole number"):
         load_dataset("folder", "none", size=8, channels=channels)
-
-
-def test_rows_without_a_number_are_told(tmp_path):
-    table = tmp_path / "t.csv"
-    records.write(table, [{"measure": "a", "value": 1}], ORIGIN)
-    table.write_text(table.read_text().replace("a,1,", "a,nan,"))
-    with pytest.raises(ValueError, match="is not a whole table of results"):
-        records.move_into(table, [table])
