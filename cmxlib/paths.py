@@ -48,9 +48,9 @@ def cache_dir() -> Path:
     else:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cmxlib"
     try:
-        folder = folder.expanduser()  # RuntimeError where nobody knows the home folder
+        folder = expanded(folder)
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "there is no home folder"
         raise OSError(
             f"The cache folder {folder} cannot be made ({why}): "
@@ -125,7 +125,6 @@ def told(run: Callable[[], int | None], program: str = "cmx") -> int:
 
 
 def _told(run, program):
-
     def say(text: str, status: int = 1) -> int:
         print(f"{program}: {text}", file=sys.stderr)
         return status

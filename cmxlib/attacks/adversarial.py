@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from ..learn.evaluate import logits_of, normalise
 from ..lock import checks
 from ..lock.pixels import to_values
-from ..lock.probe import evaluating
+from ..lock.probe import evaluating, like
 from .matching import check_labelled
 
 EPS = 8 / 255
@@ -57,12 +57,11 @@ def pgd(
     the model is asked where it is, in steps of 2.5 eps / steps. Returns float images within ``limits``, on the CPU,
     that differ from the given ones by at most eps.
     """
-    _check(model, images, labels, eps, mean, std, limits, batch_size)
+    labels = _check(model, images, labels, eps, limits, batch_size)
     checks.whole(steps, "steps", 1)
-    labels = labels.long()
     classes = int(labels.max()) + 1
     generator = torch.Generator().manual_seed(checks.seed(seed))
-    device, dtype = (like := next(model.parameters(), torch.empty(0))).device, like.dtype
+    device, dtype = (held := like(model)).device, held.dtype
     found = []
     with evaluating(model):
         for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
@@ -182,16 +181,18 @@ def _classifier(model, images, labels, eps, mean, std, limits, seed):
             self.told.append({name: known[name] for name in names})
             return np.stack([known[name] for name in names])
 
-    _check(model, images, labels, eps, mean, std, limits)
+    labels = _check(model, images, labels, eps, limits)
+    norm = checks.statistics(mean, std, images.shape[1])
     checks.seed(seed)
     checks.number(eps, "eps", 1e-6, 1)  # ART takes no 0
     if images.shape[2] != images.shape[3] or images.shape[2] < 5:
         raise ValueError(
             f"images must be square, of 5 pixels a side at least, for Square to draw on, not {tuple(images.shape)}."
         )
-    parameter, state = next(model.parameters(), torch.empty(0)), np.random.get_state()  # noqa: NPY002 (ART draws from this generator)
+    parameter = like(model)
+    state = np.random.get_state()  # noqa: NPY002 (ART draws from this generator)
     with evaluating(model), torch.no_grad():
-        n_classes = logits_of(model(to_values(images[:1]).to(parameter)), int(labels.long().max()) + 1).shape[1]
+        n_classes = logits_of(model(to_values(images[:1]).to(parameter)), int(labels.max()) + 1).shape[1]
     with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         np.random.seed(seed)  # noqa: NPY002
         try:
@@ -201,9 +202,7 @@ def _classifier(model, images, labels, eps, mean, std, limits, seed):
                 images.shape[1:],
                 n_classes,
                 clip_values=limits,
-                preprocessing=tuple(
-                    np.float32(v)[:, None, None] for v in checks.statistics(mean, std, images.shape[1])
-                ),
+                preprocessing=tuple(np.float32(v)[:, None, None] for v in norm),
                 device_type="gpu" if parameter.is_cuda else "cpu",
             )
         finally:
@@ -240,14 +239,14 @@ class Pipeline(nn.Module):
         return self.model(normalise(self.cipher.encrypt(values), *self.norm))
 
 
-def _check(model, images, labels, eps, mean, std, limits, batch_size=1):
+def _check(model, images, labels, eps, limits, batch_size=1):
+    """``labels`` as int64; an error where an argument that all attacks share is wrong."""
     checks.instance(model, nn.Module, "model")
     if not isinstance(limits, (tuple, list)) or len(limits) != 2:
         raise TypeError(f"limits must be two numbers, the lowest value and the highest, but this is {limits!r}.")
     low, high = (checks.number(each, "limits", *checks.ENCRYPTED) for each in limits)
     if low >= high:
         raise ValueError(f"limits must be the lowest value and then the highest, but they are {low:g} and {high:g}.")
-    check_labelled(images, labels, (low, high))
-    checks.statistics(mean, std, images.shape[1])
     checks.number(eps, "eps", 0, 1)
     checks.whole(batch_size, "batch_size", 1)
+    return check_labelled(images, labels, (low, high))

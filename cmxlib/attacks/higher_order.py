@@ -69,7 +69,7 @@ def by_components(
     encrypted: images (N, C, H, W). components: those of public images, from ``independent_components``.
     """
     checks.cipher(estimate, "matrix")
-    n = encrypted.shape[1] * patch_size**2 if isinstance(encrypted, torch.Tensor) and encrypted.ndim == 4 else 0
+    n = check_images(encrypted, patch_size, "encrypted", checks.ENCRYPTED).shape[1] * patch_size**2
     if not _orthogonal(components, n) or (matrix := estimate.matrix(patch_size)[0]).shape != (n, n):
         raise ValueError("components and estimate must be of patches of encrypted, of patch_size and as many channels.")
     start = components @ matrix.T

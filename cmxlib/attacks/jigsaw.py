@@ -16,7 +16,7 @@ from ..lock.conventional import turns
 from ..lock.patch import PatchCipher, to_blocks
 from ..lock.pixels import to_values
 from ..lock.position import PositionCipher, etc_variants
-from .matching import check_images, check_steps, check_tell, match_moments
+from .matching import check_alike, check_steps, match_moments
 from .on_images import ciphertext_only
 from .on_repairs import chained
 
@@ -43,15 +43,11 @@ def jigsaw_by_position(encrypted: torch.Tensor, public: torch.Tensor, patch_size
 
 def _checked(encrypted, public, patch_size):
     """The shape (C, H, W) of encrypted images: several patches each, as of the public ones; an error otherwise."""
-    check_images(public, patch_size, "public")
-    shape = check_images(encrypted, patch_size, "encrypted", checks.ENCRYPTED).shape[1:]
-    if public.shape[1:] != shape or shape[1] * shape[2] == patch_size**2:
+    if check_alike(encrypted, public, patch_size) < 2:
         raise ValueError(
-            "Encrypted and public images must have one shape, of several patches, whose borders can be compared, not "
-            f"{tuple(encrypted.shape)} and {tuple(public.shape)}."
+            f"Images must be of several patches, whose borders can be compared, not of one of {patch_size}."
         )
-    check_tell(encrypted=encrypted, public=public)
-    return shape
+    return encrypted.shape[1:]
 
 
 def _border_costs(images, size, grid, variants):

@@ -43,6 +43,18 @@ def check_tell(**batches: torch.Tensor) -> None:
             )
 
 
+def check_alike(encrypted: torch.Tensor, public: torch.Tensor, patch_size: int) -> int:
+    """The number of patches of an image; an error unless both are images of one shape that tell something."""
+    check_images(public, patch_size, "public")
+    shape = check_images(encrypted, patch_size, "encrypted", checks.ENCRYPTED).shape[1:]
+    if public.shape[1:] != shape:
+        raise ValueError(
+            f"Encrypted and public images must have one shape, not {tuple(encrypted.shape)} and {tuple(public.shape)}."
+        )
+    check_tell(encrypted=encrypted, public=public)
+    return shape[1] * shape[2] // patch_size**2
+
+
 def check_matched(n: int) -> None:
     """ValueError where two matrices of so many rows would be matched for hours."""
     if n > LARGEST_MATCHED:

@@ -20,7 +20,7 @@ from ..lock.bits import from_bits
 from ..lock.patch import PatchCipher, n_entries, to_blocks
 from ..lock.pixels import to_values
 from ..lock.position import PositionCipher, PositionEmbedding
-from .matching import assign, check_images, check_steps, check_tell, distances, patch_size_of, polar
+from .matching import assign, check_alike, check_steps, distances, patch_size_of, polar
 from .on_images import check_pairs, chosen_image, ciphertext_only, fitted
 
 # -- a key for each position ---------------------------------------------------------------------------------------
@@ -41,14 +41,7 @@ def ciphertext_only_by_position(
     patches, decrypted as far as they are known, is compared with the same covariance of public images; now only one
     side is unknown, so that a linear assignment finds it.
     """
-    check_images(public, patch_size, "public")
-    if check_images(encrypted, patch_size, "encrypted", checks.ENCRYPTED).shape[1:] != public.shape[1:]:
-        raise ValueError(
-            f"Encrypted and public images must have one shape, not {tuple(encrypted.shape)} and {tuple(public.shape)}."
-        )
-    check_tell(encrypted=encrypted, public=public)
-    count = (encrypted.shape[2] // patch_size) * (encrypted.shape[3] // patch_size)
-    if count < 2:
+    if (count := check_alike(encrypted, public, patch_size)) < 2:
         raise ValueError("The images are one patch each, and no position could help another: use ciphertext_only.")
     checks.whole(rounds, "rounds", 0)
     estimates = [

@@ -314,13 +314,17 @@ def _copies(shapes, layer):
 
 def _rearranged(file, shapes, layer):
     """The tensors of another shape that hold the very values of a layer's weight, turned or flat."""
-    weight = tensor_name(layer)
-    n, found = math.prod(shapes[weight]), []
-    for name, shape in shapes.items():
-        if math.prod(shape) == n and shape != shapes[weight]:
-            with suppress(ValueError):  # of a type that the embedding cannot have
-                one, two = (file.tensor(each).flatten().double().sort().values for each in (weight, name))
-                found += [name] * torch.allclose(one, two, rtol=1e-2, atol=1e-6)
+    n, shape, found = math.prod(shapes[tensor_name(layer)]), shapes[tensor_name(layer)], []
+    of_size = [name for name, other in shapes.items() if math.prod(other) == n and other != shape]
+    if not of_size:
+        return found
+    values = file.tensor(tensor_name(layer)).flatten().double().sort().values
+    for name in of_size:
+        with suppress(ValueError):  # of a type that the embedding cannot have
+            other = file.tensor(name).flatten().double()
+            ends = torch.stack(other.aminmax())  # which tells nearly all apart, and takes no sorting
+            if torch.allclose(values[[0, -1]], ends, 1e-2) and torch.allclose(values, other.sort().values, 1e-2, 1e-6):
+                found.append(name)
     return found
 
 

@@ -98,12 +98,12 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 def _drop_others(folder: Path, name: str) -> None:
     """Delete the tensors of other epochs than the one that ``state.json`` names, where a training wrote them."""
     opened = need("safetensors", "files").safe_open
-    for old in folder.glob("epoch-*.safetensors"):
-        with suppress(Exception):  # no such file any more, or none of ours
-            with opened(old, "numpy") as file:
-                ours = file.metadata() == _OURS
-            if ours and old.name != name:
-                old.unlink()
+    for old in {*folder.glob("epoch-*.safetensors")} - {folder / name}:
+        ours = False
+        with suppress(Exception), opened(old, "numpy") as file:  # gone, or of no format that is known here
+            ours = file.metadata() == _OURS
+        if ours:
+            old.unlink(missing_ok=True)
 
 
 def _sum(data: bytes, state: dict) -> str:
@@ -159,7 +159,7 @@ def check_target(path: Path) -> None:
 
 def save_model(path: str | os.PathLike, model: nn.Module, history: "pd.DataFrame", recipe: Any) -> None:
     """Write path.safetensors and path.json (recipe, history, a SHA-256 of all), each at one stroke, the JSON last."""
-    path = Path(path)
+    check_target(path := Path(path))
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     data = need("safetensors.torch", "files").save(tensors)
     write_bytes(path.with_name(path.name + ".safetensors"), data)

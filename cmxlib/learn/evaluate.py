@@ -11,7 +11,7 @@ from ..lock import checks
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model, find_embedding
 from ..lock.patch import PatchCipher
-from ..lock.probe import evaluating
+from ..lock.probe import evaluating, like
 from ..lock.use import Take, taken
 from ..paths import need
 from .convmixer import ConvMixer
@@ -69,20 +69,19 @@ def logits(
     checks.statistics(mean, std, images.shape[1])
     checks.whole(batch_size, "batch_size", 1, 2**31)
     checks.instance(autocast, bool, "autocast")
-    held = (value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point())
-    like = next(held, torch.empty(0))  # a model that holds nothing computes in float32, on the CPU
-    if like.is_meta or like.dtype.itemsize == 1:
+    as_held = like(model)
+    if as_held.is_meta or as_held.dtype.itemsize == 1:
         raise ValueError(
-            f"model is {like.dtype} on {like.device}, in which nothing can be computed: load or convert it."
+            f"model is {as_held.dtype} on {as_held.device}, in which nothing can be computed: load or convert it."
         )
     found = []
     enough = memory_for("the logits", batch_size)
-    with enough, evaluating(model), torch.autocast(like.device.type, torch.bfloat16, enabled=autocast):
+    with enough, evaluating(model), torch.autocast(as_held.device.type, torch.bfloat16, enabled=autocast):
         # Of no images, one that is thrown away tells the number of classes.
         for batch in (images if len(images) else images.new_zeros(1, *images.shape[1:])).split(batch_size):
-            batch = normalise(batch.to(like.device), mean, std, like.dtype)
+            batch = normalise(batch.to(as_held.device), mean, std, as_held.dtype)
             output = model(batch.contiguous(memory_format=torch.channels_last))
-            found.append(logits_of(output, take=take).to(like.dtype))
+            found.append(logits_of(output, take=take).to(as_held.dtype))
             if found[-1].shape != (len(batch), found[0].shape[1]):
                 raise ValueError(
                     f"The model must give logits (N, classes), of as many classes for each batch, but for {len(batch)} "

@@ -156,9 +156,8 @@ def linear_embeddings(model: nn.Module, channels: int, name: str | None) -> Any:
 
         return layer.register_forward_hook(hook)
 
-    parameter = next(model.parameters(), torch.zeros(0))
     sizes = sorted({_side(layer, channels) for layer in layers.values()}, reverse=True)
-    for image, _ in (pair for size in sizes for pair in _probes(model, channels, size, parameter)):
+    for image, _ in (pair for size in sizes for pair in _probes(model, channels, size, like(model))):
         hooks = [watch(*item) for item in layers.items()]
         try:
             with evaluating(model), contextlib.suppress(Exception):
@@ -215,6 +214,13 @@ def _probes(model, channels, size, like):
         for reach in (20, 1) if h % size == 0 and w % size == 0 else ():
             values = reach * (2 * torch.rand(2, 1, channels, h, w, generator=make) - 1)
             yield values.to(like.device, like.dtype).unbind(0)
+
+
+def like(model: nn.Module) -> torch.Tensor:
+    """A tensor of the type that a model computes in, and on its device; of one that holds nothing, float32 on the
+    CPU."""
+    held = (*model.parameters(), *model.buffers())
+    return next((value for value in held if value.is_floating_point()), torch.empty(0))
 
 
 @contextlib.contextmanager

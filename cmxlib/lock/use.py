@@ -9,6 +9,7 @@ from torch import nn
 
 from . import checks
 from .norm import normalised, statistics_or
+from .probe import like
 
 
 class Encrypt(nn.Module):
@@ -73,7 +74,7 @@ def verify(
     norm = statistics_or(model, mean, std)
     started, found = time.perf_counter(), []
     for net, batch in ((model, images), (encrypted, cipher.encrypt(images)), (encrypted, images)):
-        output = net(normalised(batch, **norm, like=_like(net)))
+        output = net(normalised(batch, **norm, like=like(net)))
         output = taken(output, take)
         if not isinstance(output, torch.Tensor) or not output.ndim or not output.numel():
             what = f"a tensor {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
@@ -88,7 +89,7 @@ def verify(
     before, after = model.state_dict(), encrypted.state_dict()
     after = {n: v for n, v in after.items() if isinstance(v, torch.Tensor)}  # not what get_extra_state gives
     changed = [n for n, v in after.items() if n not in before or not torch.equal(v.cpu(), before[n].cpu())]
-    kept, largest, most = _like(model).dtype, plain.abs().max(), (locked - plain).abs().max()
+    kept, largest, most = like(model).dtype, plain.abs().max(), (locked - plain).abs().max()
     equal = most <= (300 if kept.itemsize > 2 else 30) * torch.finfo(kept).eps * largest  # false for NaN too
     best = plain.topk(min(2, plain.shape[-1])).values
     return (
@@ -99,8 +100,3 @@ def verify(
         f"smallest margin between the two best classes {(best[..., 0] - best[..., -1]).min():.2g}\n"
         f"changed: {', '.join(changed) or 'nothing'}; {time.perf_counter() - started:.1f} s"
     )
-
-
-def _like(net):
-    """A tensor of the type and on the device of a model; float32 on the CPU where it holds nothing."""
-    return next((value for value in net.parameters() if value.is_floating_point()), torch.empty(0))

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from cmxlib.book import claims, rules
+from cmxlib.book import claims, rules, verdicts
 from cmxlib.book.claims import UNMEASURED
 from cmxlib.book.verdicts import LIMITS, REFUTED, SUPPORTED, VERDICTS
 from cmxlib.lock.conventional import METHODS
@@ -297,9 +297,10 @@ def test_every_claim_of_the_book_is_judged_from_the_committed_rows():
 
 
 def test_what_the_attackers_on_bits_have_is_what_the_table_gives_them():
-    from cmxlib.study import repairs  # with torch, which no other test of claims needs
+    from cmxlib.study import adversarial, repairs  # with torch, which no other test of claims needs
 
     assert rules.BITS_PUBLIC == repairs.BITS_PUBLIC
+    assert f"from {adversarial.SEEN:,} encrypted images" in verdicts.MEANS["client", "estimated key"]
 
 
 def test_an_accuracy_that_is_no_number_gives_no_verdict():

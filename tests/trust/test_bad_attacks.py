@@ -10,30 +10,25 @@ import pytest
 import torch
 from torch import nn
 
-from cmxlib import ConvMixer, Dataset, PatchCipher, SecretKey, TrainSettings, encrypt_model, key_trials, logits
+from cmxlib import ConvMixer, PatchCipher, encrypt_model, key_trials, logits
 from cmxlib.attacks import adversarial, higher_order, jigsaw, on_images, on_models, on_repairs
 from cmxlib.learn.evaluate import normalise
 from cmxlib.lock.conventional import key_space_bits
 from cmxlib.lock.patch import to_blocks
 from cmxlib.lock.position import PositionCipher, PositionEmbedding
 
-KEY = SecretKey.for_experiment(1)
-CIPHER, MIXING = PatchCipher(KEY), PatchCipher(KEY, steps=("orthogonal",))
-X = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-Y, GREY, ONE = torch.arange(4), X[:, :1], X[..., :4, :4]
+from .test_bad_input import CIPHER, DATA, KEY, MIXING, MODEL, NORM, SETTINGS, X, Y
+
+ONE = X[..., :4, :4]
 W = torch.randn(60, 48, generator=torch.Generator().manual_seed(0))
-STD = {"std": (0.3,) * 3}
-NORM = {"mean": (0.5,) * 3, **STD}
+STD = {"std": NORM["std"]}
 ALL = {**NORM, "trials": 3}
-torch.manual_seed(0)
-MODEL, BLANK = ConvMixer(8, 1, 3, 4).eval(), ConvMixer(8, 1, 3, 4)
+BLANK = ConvMixer(8, 1, 3, 4)
 nn.init.zeros_(BLANK[0].weight)
 BARE = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 FORGETFUL = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.GELU(), nn.BatchNorm2d(8, track_running_stats=False))
 MOMENTS = on_images.patch_moments(X, 4)
 LOST = (np.full(48, np.nan), np.full((3, 48, 48), np.nan))
-SETTINGS = TrainSettings(epochs=1, batch_size=2, crop_padding=0)
-DATA = Dataset("toy", X, Y, X, Y, tuple("0123456789"), **NORM)
 
 
 class Wavering(nn.Module):

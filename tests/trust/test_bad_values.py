@@ -18,7 +18,6 @@ from cmxlib import (
     Dataset,
     PatchCipher,
     Scale,
-    SecretKey,
     TrainSettings,
     accuracy,
     encrypt_model,
@@ -33,16 +32,10 @@ from cmxlib.lock.blocks import BlockCipher
 from cmxlib.study import records, sampling
 from cmxlib.study.scales import AttackSettings
 
-KEY, RNG = SecretKey.for_experiment(1), np.random.default_rng(0)
-CIPHER, PLACES = PatchCipher(KEY), np.arange(16)
-X = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-V, Y = X / 255, torch.arange(4)
-NORM = {"mean": (0.5,) * 3, "std": (0.3,) * 3}
-DATA = Dataset("toy", X, Y, X, Y, tuple("0123456789"), **NORM)
-SETTINGS = TrainSettings(epochs=1, batch_size=2, crop_padding=0)
+from .test_bad_input import CIPHER, DATA, KEY, MODEL, NORM, SETTINGS, V, X, Y
+
+RNG, PLACES = np.random.default_rng(0), np.arange(16)
 P4 = {"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 4}
-torch.manual_seed(0)
-MODEL = ConvMixer(8, 1, 3, 4).eval()
 BARE = nn.Conv2d(3, 8, 4, 4)
 ORIGIN = dict.fromkeys(records.ORIGIN, "x") | {"seconds": 1.0}
 EYE = np.eye(48)
