@@ -5,8 +5,8 @@ of wrong keys have a standard deviation of 1 to 3 points, and 10,000 images tell
 with fewer images each tell their mean better. With a standard deviation b between keys and w of one image of a key, the
 variance of the mean of K keys with m images each is (b^2 + w^2 / m) / K; for what it costs, that is least at
 m = (w / b) sqrt(c), where a key costs as much as c images before the first one is classified. Each key has images of
-its own: with the same ones for all, the difficulty of these images would not average out. At patches of 2 keys differ
-by 8 to 12 points, so that thousands of them are wanted, with a few images each.
+its own: with the same ones for all, the difficulty of these images would not average out. At patches of 2 the standard
+deviation is 7 to 15 points (2 under an orthogonal key), so that thousands of keys are wanted, with a few images each.
 """
 
 import math
