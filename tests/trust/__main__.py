@@ -18,7 +18,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-GUIDED = ("key_files", "records", "arrays", "encrypted_images", "headers_of_tensors", "tables_of_rows", "sweeps")
+GUIDED = (
+    *("key_files", "images", "encrypted_images", "records", "arrays", "models", "headers_of_tensors"),
+    *("checkpoints", "saved_models", "tables_of_rows", "sweeps"),
+)
 RUNS = 2_000  # of each, guided by coverage
 
 # -- loads: each in a process of its own, whose peak of resident memory counts ------------------------------------
@@ -152,17 +155,19 @@ def _one_load(name):
 
 
 def guided() -> dict[str, int]:
-    """{test: inputs that atheris ran}; empty where it is not installed."""
+    """{test: files that atheris tried}; empty where it is not installed."""
     if find_spec("atheris") is None:
         return {}
+    tried = {}
     for name in GUIDED:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "tests.trust.guided", f"test_{name}", str(RUNS)]
             done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": PATH}, capture_output=True)
         if done.returncode:
             raise RuntimeError(f"{name}: {done.stderr[-2000:].decode(errors='replace')}")
-        print(f"{RUNS:,} inputs guided by coverage: {name}", flush=True)
-    return dict.fromkeys(GUIDED, RUNS)
+        tried[name] = int(done.stdout.splitlines()[-1])
+        print(f"{tried[name]:,} files guided by coverage: {name}", flush=True)
+    return tried
 
 
 def main() -> int:

@@ -59,9 +59,7 @@ def page(counts: Counter, calls: int, commands: int, guided: dict, loads: dict, 
     killed = {name.partition(": ")[2]: n for name, n in counts.items() if name.startswith("kills: ")}
     by_coverage = ""
     if guided:
-        by_coverage = (
-            f"; atheris tried\n{sum(guided.values()):,} inputs more, guided by the lines of code that they reach"
-        )
+        by_coverage = f"; atheris tried\n{sum(guided.values()):,} more, guided by the lines of code that they reach"
     return PAGE.format(
         system=system,
         minutes=seconds / 60,

@@ -118,9 +118,8 @@ def image(kind, **options):
 IMAGES = {kind: image(kind) for kind in pictures.FORMATS}
 
 
-@pytest.mark.parametrize("kind", IMAGES)
-@FUZZ
-@given(st.data())
+@settings(FUZZ, max_examples=EXAMPLES * len(IMAGES))
+@given(st.sampled_from(list(IMAGES)), st.data())
 def test_images(kind, data):
     job = pictures.Job(CIPHER, record.of(KEY, CIPHER), force=True, pad=True)
     path = put("a.png", data.draw(changed(IMAGES[kind])))
@@ -185,9 +184,8 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("kind", MODELS)
-@FUZZ
-@given(st.data())
+@settings(FUZZ, max_examples=EXAMPLES * len(MODELS))
+@given(st.sampled_from(list(MODELS)), st.data())
 def test_models(kind, data):
     good, suffix = MODELS[kind], kind.partition(",")[0]
     at = 240 if "header" in kind else len(good)
