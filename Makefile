@@ -8,7 +8,7 @@ TORCH ?=
 $(shell test ! -e .venv/ready || .venv/bin/python -c "" 2>/dev/null || rm -f .venv/ready)
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: help setup book small paper lab test site pdf test-browser bench oldest reliability pins release clean
+.PHONY: help setup book small paper lab test site pdf test-browser bench versions reliability pins release clean
 
 help: ## print what there is (the default)
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -63,10 +63,15 @@ test-browser: setup ## try chapters and site in Chromium, with screenshots in bu
 bench: setup ## time training, evaluation and encryption on this machine
 	@$(CMX) study --scale paper --only benchmarks
 
-oldest: setup ## run the core's tests with the oldest versions allowed, in build/oldest (minutes, several GB)
-	@test -e build/oldest || .venv/bin/uv venv --python .venv/bin/python build/oldest
-	.venv/bin/uv pip install --quiet --python build/oldest/bin/python --resolution lowest-direct -e ".[book,files,onnx,test]"
-	build/oldest/bin/python -m pytest -q -p no:cacheprovider tests/lock tests/learn tests/files tests/trust/test_bad_input.py
+versions: setup ## run the core's tests with the oldest versions allowed, then the newest, in build (half an hour, GBs)
+	@for found in lowest-direct highest; do \
+		test -e build/$$found || .venv/bin/uv venv --quiet --python .venv/bin/python build/$$found || exit 1; \
+		.venv/bin/uv pip install --quiet --upgrade --python build/$$found/bin/python --resolution $$found \
+			-e ".[book,files,onnx,test]" || exit 1; \
+		build/$$found/bin/python -c "import sys, torch; print(f'{sys.argv[1]}: torch {torch.__version__}', flush=True)" $$found; \
+		build/$$found/bin/python -m pytest -q -p no:cacheprovider tests/lock tests/learn tests/files tests/attacks \
+			tests/trust/test_bad_input.py tests/trust/test_bad_values.py tests/trust/test_fuzz.py || exit 1; \
+	done
 
 reliability: setup ## write RELIABILITY.md: faults, wrong calls, changed files, secrets, memory (half an hour)
 	.venv/bin/python -m tests.trust

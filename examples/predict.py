@@ -59,7 +59,11 @@ for path in paths:
         logits, *_ = session.run(None, {session.get_inputs()[0].name: (pixels - mean) / std})
     except Exception:  # of the runtime: a size that this network does not take
         height, width = pixels.shape[2:]
-        sys.exit(f"{path} is {width} x {height}, which {args.model} does not take: give encrypt-images its size.")
+        takes = " x ".join(str(size) for size in session.get_inputs()[0].shape)
+        sys.exit(
+            f"{args.model}, which takes {takes}, does not take {path} as 1 x 3 x {height} x {width}: give "
+            "encrypt-images its size, or export it for one image, or any number, at a time."
+        )
     if not np.isfinite(logits).all():
         sys.exit(f"{args.model} gives no finite numbers for {path}: train or export it anew.")
     try:

@@ -42,7 +42,7 @@ def cluster() -> SLURMCluster:
 
 def main() -> bool:
     """Whether a unit of the sweep failed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="A sweep on Slurm, each worker a job.")
     parser.add_argument("file", nargs="?", default="sweeps/grid.toml")
     parser.add_argument("jobs", nargs="?", type=count, default=8)
     parser.add_argument("--script", action="store_true", help="print the job's script and submit nothing")

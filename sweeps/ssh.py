@@ -17,7 +17,7 @@ WORKERS = 1  # of a machine: as many as it has GPUs
 
 def main() -> bool:
     """Whether a unit of the sweep failed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="A sweep on machines that ssh reaches.")
     parser.add_argument("file")
     parser.add_argument("hosts", nargs="+", metavar="HOST")
     args, options = parser.parse_args(), {"nthreads": 1, "n_workers": WORKERS}

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import functools
+import http.server
 import importlib.util
 import io
 import json
@@ -246,7 +247,7 @@ PREDICT, SERVE, ASK = "predict.py", "serve/server.py", "serve/client.py http://1
         (f"{PREDICT} locked.onnx my.key", 1, "my.key is no folder that holds .png files"),
         (f"{PREDICT} locked.onnx photos", 1, "photos/0.png was not encrypted as locked.onnx was"),
         (f"{PREDICT} locked.onnx bad/half", 1, "bad/half/a.png is no image, or is damaged"),
-        (f"{PREDICT} locked.onnx bad/large", 1, "bad/large/a.png is 64 x 64, which locked.onnx does not take"),
+        (f"{PREDICT} locked.onnx bad/large", 1, "does not take bad/large/a.png as 1 x 3 x 64 x 64"),
         (f"{SERVE} none.onnx", 1, "none.onnx is no ONNX model that can be run"),
         (f"{SERVE} bad/no-mean.onnx", 1, "no-mean.onnx has a damaged record"),
         (f"{PREDICT} bad/no-std.onnx locked", 1, "no-std.onnx has a damaged record"),
@@ -266,6 +267,7 @@ PREDICT, SERVE, ASK = "predict.py", "serve/server.py", "serve/client.py http://1
         ("export.py new.onnx photos", 1, "export: photos/0.png exists already"),
         ("other_protections.py --help", 0, ""),
         ("serve/start.py --help", 0, ""),
+        ("serve/start.py locked.onnx", 2, "name the images, and the --key"),
         *[("other_protections.py", 1, "This needs tenseal, which is not installed: pip")] * (not TENSEAL),
     ],
 )
@@ -296,6 +298,52 @@ def test_what_the_server_says_is_seen_where_both_are_started(session):
     done = subprocess.run(command, cwd=session[0], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "none.onnx is no ONNX model that can be run" in done.stderr
+
+
+@pytest.mark.parametrize("program", ["serve/start.py", "../sweeps/slurm.py", "../sweeps/ssh.py"])
+def test_help_needs_no_docstrings(program):
+    command = [sys.executable, "-OO", str(ROOT / "examples" / program), "--help"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0 and "usage: " in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "said"),
+    [
+        (502, "json", b'{"error": "bad gateway"}', r"The server says \(502\): .*bad gateway"),
+        (502, "html", b"<h1>bad gateway</h1>", r"The server says \(502\): <h1>bad gateway"),
+        *(
+            (200, "json", body, "are no logits of a model")
+            for body in (
+                *(b'{"message": "hi"}', b"[1]", b"3", b'{"logits": [1.0, 2.0]}', b'{"logits": [[1, 2], [3]]}'),
+                *(b'{"logits": [[NaN, 1.0]]}', b'{"logits": [[]]}', b'{"logits": [["a"]]}', b'{"logits": [[1e999]]}'),
+            )
+        ),
+        (200, "html", b"<h1>log in</h1>", "are no logits of a model"),
+    ],
+)
+def test_what_another_than_the_server_answers_is_no_class(session, client, monkeypatch, status, kind, body, said):
+    """A proxy between, or a page to log in."""
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Type", f"text/{kind}")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        thread = threading.Thread(target=proxy.handle_request)
+        thread.start()
+        with httpx.Client(base_url=f"http://127.0.0.1:{proxy.server_port}") as web:
+            monkeypatch.setattr(client[0], "_web", web)
+            with pytest.raises(ValueError, match=said):
+                client[0].ask(b"x")
+        thread.join()
 
 
 def test_another_key_is_told_on_both_sides(session, client):

@@ -8,6 +8,7 @@ Tensors may stand in files beside the model, where ONNX calls them external data
 own folder. Of each, a copy goes with the new model, NAME.onnx.data, in which the embedding is exchanged as well.
 """
 
+import itertools
 import math
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from ..lock.probe import patch_order
-from ..paths import need, out_of_memory, regular, replacing, sweep, write_bytes
+from ..paths import need, not_itself, out_of_memory, regular, replacing, sweep, write_bytes
 from .checkpoints import Values
 from .record import NAME, Record, parse
 
@@ -116,6 +117,8 @@ class OnnxFile:
         copies = self._places()
         for number, place in enumerate(copies):
             copies[place] = f"{target.name}.data" if len(copies) == 1 else f"{target.name}.{number}.data"
+        for place, copied in itertools.product(copies, copies.values()):
+            not_itself(self.path.with_name(place), target.with_name(copied))
         patches: dict[str, list[tuple[int, bytes]]] = {place: [] for place in copies}
         weight, bias = self._held[f"{self.embedding}.weight"], f"{self.embedding}.bias"
         if bias in values and (bias not in self._held or self._uses(self._held[bias]) > 1):  # none, or another's, too

@@ -4,6 +4,7 @@ its weights."""
 import contextlib
 import math
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -223,16 +224,29 @@ def like(model: nn.Module) -> torch.Tensor:
     return next((value for value in held if value.is_floating_point()), torch.empty(0))
 
 
+_LOCK = threading.Lock()
+_EVALUATED: dict[int, list] = {}  # of each model that is being evaluated: the modes that it had, and by how many blocks
+
+
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; afterwards, also after an error, every module is in the mode that it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    """The model in evaluation mode; afterwards, also after an error, every module is in the mode that it was in.
+
+    Several threads may be in such blocks of one model: the last one out puts its modes back.
+    """
+    with _LOCK:
+        blocks = _EVALUATED.setdefault(id(model), [[(module, module.training) for module in model.modules()], 0])
+        blocks[1] += 1
+        model.eval()
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        with _LOCK:
+            blocks[1] -= 1
+            if not blocks[1]:
+                del _EVALUATED[id(model)]
+                for module, training in blocks[0]:
+                    module.training = training
 
 
 @torch.no_grad()

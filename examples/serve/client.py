@@ -49,10 +49,20 @@ class Client:
     def ask(self, body: bytes) -> np.ndarray:
         """The logits (N, classes) for a body. ValueError with the server's own words where it refuses."""
         answer = self._web.post("/predict", content=body, headers={"X-Key": self._key})
+        found = answer.json() if "json" in answer.headers.get("content-type", "") else None
         if answer.status_code != 200:
-            told = answer.json()["detail"] if "json" in answer.headers.get("content-type", "") else answer.text[:200]
+            told = found["detail"] if isinstance(found, dict) and "detail" in found else answer.text[:200]
             raise ValueError(f"The server says ({answer.status_code}): {told}")
-        return np.array(answer.json()["logits"], np.float32)
+        try:
+            logits = np.array(found["logits"], np.float32)
+            if logits.ndim != 2 or not logits.size or not np.isfinite(logits).all():
+                raise ValueError("no logits, or none that are finite")
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError):
+            raise ValueError(
+                f"What came back from {self._web.base_url} are no logits of a model: is it the URL that server.py "
+                "printed, and nothing between?"
+            ) from None
+        return logits
 
 
 def load(client: Client, body: bytes, seconds: float, threads: int = 8) -> dict[str, float]:

@@ -5,6 +5,7 @@
 They are two processes: the server's is given the model alone, the key's file is named to the client's alone.
 """
 
+import argparse
 import signal
 import subprocess
 import sys
@@ -31,14 +32,16 @@ def serving(model: str) -> Iterator[tuple[str, int]]:
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.exit(print(__doc__))
-    if len(sys.argv) < 3:
-        raise SystemExit(__doc__)
+    parser = argparse.ArgumentParser(description="Start the server with an encrypted model, and ask it as the client.")
+    parser.add_argument("model")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="what client.py takes after the URL")
+    args = parser.parse_args()
+    if not args.rest:
+        parser.error("name the images, and the --key")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of what ends the server
     try:
-        with serving(sys.argv[1]) as (url, _):
-            status = subprocess.call([sys.executable, str(HERE / "client.py"), url, *sys.argv[2:]])
+        with serving(args.model) as (url, _):
+            status = subprocess.call([sys.executable, str(HERE / "client.py"), url, *args.rest])
     except KeyboardInterrupt:
         status = 130
     sys.exit(status if status >= 0 else 128 - status)  # of a client that a signal ended, as a shell says it

@@ -161,6 +161,19 @@ def test_a_graph_that_takes_one_size_without_saying_so_is_compared_on_images_tha
     assert cmx("verify", "a.onnx", "b.onnx", *KEY, "--images", "images.npy")[0] == 0
 
 
+@pytest.mark.parametrize("names", [("model.onnx", "model.onnx.data"), ("other.onnx", "other.onnx.data")])
+def test_external_data_of_the_input_is_never_an_output(key, cmx, names):
+    """A model that was given another name reads its data from where they were."""
+    model_name, data = names
+    onnx.save_model(model(), model_name, save_as_external_data=True, location=data, size_threshold=0)
+    os.rename(model_name, "plain.onnx")
+    before = open(data, "rb").read()
+    for force in ((), ("--force",)):
+        status, _, err = cmx("encrypt-model", "plain.onnx", model_name, *USUAL, *force)
+        assert status == 1 and f"{data} is the input itself: name another output" in err
+    assert open(data, "rb").read() == before and not os.path.exists(model_name)
+
+
 def test_external_data_goes_along_and_its_plain_embedding_does_not(key, cmx):
     os.mkdir("plain")
     onnx.save_model(model(), "plain/a.onnx", save_as_external_data=True, location="a.bin", size_threshold=0)

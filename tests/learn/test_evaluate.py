@@ -10,6 +10,7 @@ from torch import nn
 from cmxlib import PatchCipher, SecretKey, accuracy, encrypt_model, fit, key_trials, logits
 from cmxlib.learn.evaluate import normalise, right_key_rows, wrong_key_accuracy
 from cmxlib.learn.train import TrainSettings
+from cmxlib.lock.probe import evaluating
 
 from .test_train import Wrapped, toy_data, toy_model
 
@@ -237,3 +238,15 @@ def test_a_function_says_what_to_take_of_an_output(model):
 def test_labels_of_any_whole_type_count(model):
     for dtype in (torch.int8, torch.uint8, torch.int32, torch.int64):
         assert accuracy(model, X, Y.to(dtype), **NORM) == 1.0
+
+
+def test_a_model_that_two_threads_ask_is_evaluated_until_both_are_done():
+    model = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.BatchNorm2d(4))
+    model[1].eval()
+    first, second = evaluating(model), evaluating(model)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not model.training and not model[0].training
+    second.__exit__(None, None, None)
+    assert [module.training for module in model.modules()] == [True, True, False]
