@@ -213,8 +213,8 @@ def load_model(path: str | os.PathLike, model: nn.Module) -> dict:
     except (OSError, ValueError, KeyError, AttributeError, need("safetensors", "files").SafetensorError) as error:
         if out_of_memory(error):
             raise
-        missing = isinstance(error, FileNotFoundError)
-        way_out = "give the path of one that was saved" if missing else "delete it and its JSON"
+        there = weights.exists() or path.with_name(path.name + ".json").exists()
+        way_out = "delete it and its JSON" if there else "give the path of one that was saved"
         raise CheckpointError(f"The saved model {weights} cannot be used ({error}): {way_out}.") from error
     model.load_state_dict(tensors)
     return card

@@ -241,7 +241,7 @@ def _train(model, network, data, settings, optimizer, state, folder, transform, 
                     rand_augment=settings.rand_augment,
                 )
                 batch = _transformed(batch, transform)
-                if not step and transform is not None:  # a look at each batch would have a GPU wait
+                if epoch == done and not step and transform is not None:  # a look at each batch would have a GPU wait
                     checks.values(batch, "images that transform returns")
                 batch = ready(batch)
                 for group in optimizer.param_groups:
