@@ -84,7 +84,7 @@ def verify(
         if not isinstance(output, torch.Tensor) or not output.ndim or not output.numel():
             what = f"a tensor {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
             raise ValueError(f"The model gives {what}: take= must say where its logits are.")
-        found.append(output.double().cpu())
+        found.append(checks.tensor(output, "The model's logits").double().cpu())
     plain, locked, missing = found
     if plain.shape != locked.shape:
         raise ValueError(

@@ -224,6 +224,11 @@ LOCK = {
         TypeError,
         "what cipher.encrypt gives must be a torch tensor",
     ),
+    "logits without values, verified": (
+        lambda: use.verify(MODEL, MODEL, CIPHER, X, **NORM, take=lambda output: output.to("meta")),
+        TypeError,
+        "The model's logits must be an ordinary tensor, .* on the meta device",
+    ),
     "a key from nowhere": (lambda: SecretKey.load(None), TypeError, "path must be a text or a pathlib.Path, but"),
     "a key from bytes": (lambda: SecretKey.load(b"my.key"), TypeError, "path must be a text .* this is bytes"),
     "a key that is not there": (lambda: SecretKey.load("no.key"), FileNotFoundError, "no.key: .*; give the path that"),
