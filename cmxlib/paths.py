@@ -59,12 +59,25 @@ def cache_dir() -> Path:
     return folder
 
 
-def expanded(path: str | os.PathLike) -> Path:
-    """The path with ~ written out. ValueError where it names somebody whose home folder nobody knows, or no path."""
-    if "\0" in os.fspath(path):
-        raise ValueError(f"{os.fspath(path)!r} holds a null character, as no path does: give another.")
+def as_path(path: str | os.PathLike, name: str = "path") -> Path:
+    """``path``, an argument of that name, as a Path. TypeError where it is none, ValueError where no file can be called
+    so."""
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"{name} must be a text or a pathlib.Path, but this is {type(path).__name__}.")
+    text = os.fspath(path)
     try:
-        return Path(path).expanduser()
+        if b"\0" not in os.fsencode(text):
+            return Path(path)
+    except UnicodeEncodeError:
+        raise ValueError(f"{text!r} holds half a character, as no path does: give another {name}.") from None
+    raise ValueError(f"{text!r} holds a null character, as no path does: give another {name}.")
+
+
+def expanded(path: str | os.PathLike, name: str = "path") -> Path:
+    """The path with ~ written out. The errors of ``as_path``, and ValueError where it names somebody whose home folder
+    nobody knows."""
+    try:
+        return as_path(path, name).expanduser()
     except RuntimeError as error:
         raise ValueError(f"{path} names a home folder that is not known: write the whole path.") from error
 
@@ -83,11 +96,21 @@ def need(module: str, extra: str) -> ModuleType:
     return importlib.import_module(module)
 
 
+_WAYS_OUT = {
+    errno.ENOENT: "look at the path",
+    errno.EACCES: "choose a place that you may use",
+    errno.EROFS: "choose a place that you may write to",
+    errno.ENOSPC: "make room there, or choose another disk",
+    errno.EFBIG: "choose a disk, or a limit, that takes larger files",
+}
+
+
 def sentence(error: BaseException) -> str:
-    """What an error says, in one line; of the system's own, the file and the reason."""
+    """What an error says, in one line; of the system's own, the file, the reason and a way out."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        text = f"{os.fsdecode(error.filename)}: {error.strerror}."
+        way_out = _WAYS_OUT.get(error.errno or 0)
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}{f'; {way_out}' if way_out else ''}."
     elif isinstance(error, OSError) and error.strerror and error.errno:
         text = f"{error.strerror}."
     return printable(text)

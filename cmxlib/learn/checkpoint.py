@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ..paths import need, out_of_memory, write_bytes, write_text
+from ..lock import checks
+from ..paths import as_path, need, out_of_memory, write_bytes, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,20 +153,38 @@ def check_target(path: Path) -> None:
     """ValueError where ``save_model`` could not write there, to be told before a training and not after it."""
     if path.name in ("", ".."):
         raise ValueError(f"{str(path)!r} is no name for a model: give one such as models/mine.")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise ValueError(f"{path.parent} is no folder, so that no model can be saved in it: give another name.")
     for ending in (".safetensors", ".json"):
         if (path.with_name(path.name + ending)).is_dir():
             raise ValueError(f"{path}{ending} is a folder, where the model's file is to go: give another name.")
 
 
+def check_values(model: nn.Module) -> None:
+    """TypeError where not all that a file of the model keeps are tensors with values."""
+    checks.instance(model, nn.Module, "model")
+    for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor) or value.is_meta or nn.parameter.is_lazy(value):
+            raise TypeError(f"{name} of the model is no tensor with values: load it, or run it once, or take it out.")
+
+
 def save_model(path: str | os.PathLike, model: nn.Module, history: "pd.DataFrame", recipe: Any) -> None:
-    """Write path.safetensors and path.json (recipe, history, a SHA-256 of all), each at one stroke, the JSON last."""
-    check_target(path := Path(path))
+    """Write path.safetensors and path.json (recipe, history, a SHA-256 of all), each at one stroke, the JSON last.
+
+    recipe: what JSON can hold. TypeError or ValueError, and nothing written, where an argument is of no use.
+    """
+    check_target(path := as_path(path))
+    check_values(model)
+    checks.instance(history, need("pandas", "book").DataFrame, "history")
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     data = need("safetensors.torch", "files").save(tensors)
-    write_bytes(path.with_name(path.name + ".safetensors"), data)
     card = {"recipe": recipe, "torch": torch.__version__, "threads": torch.get_num_threads()}
     card |= {"history": history.to_dict("records")}
-    card |= {"sha256": _sum(data, card)}
+    try:
+        card |= {"sha256": _sum(data, card)}
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"recipe and history must be what JSON can hold, but here: {error}.") from error
+    write_bytes(path.with_name(path.name + ".safetensors"), data)
     write_text(path.with_name(path.name + ".json"), json.dumps(card, indent=1))
 
 
@@ -174,7 +193,8 @@ def load_model(path: str | os.PathLike, model: nn.Module) -> dict:
 
     CheckpointError, and the model as it was, where the files are incomplete, damaged, not finite or of another model.
     """
-    path = Path(path)
+    check_target(path := as_path(path))
+    check_values(model)
     weights = path.with_name(path.name + ".safetensors")
     safetensors = need("safetensors.torch", "files")
     try:
@@ -193,6 +213,8 @@ def load_model(path: str | os.PathLike, model: nn.Module) -> dict:
     except (OSError, ValueError, KeyError, AttributeError, need("safetensors", "files").SafetensorError) as error:
         if out_of_memory(error):
             raise
-        raise CheckpointError(f"The saved model {weights} cannot be used ({error}): delete it and its JSON.") from error
+        there = weights.exists() or path.with_name(path.name + ".json").exists()
+        way_out = "delete it and its JSON" if there else "give the path of one that was saved"
+        raise CheckpointError(f"The saved model {weights} cannot be used ({error}): {way_out}.") from error
     model.load_state_dict(tensors)
     return card

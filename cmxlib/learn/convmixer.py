@@ -35,10 +35,12 @@ class ConvMixer(nn.Sequential):
     """
 
     def __init__(self, dim=256, depth=8, kernel_size=5, patch_size=2, num_classes=10, channels=3):
-        checks.whole(depth, "depth", 0, 10_000)
+        depth = checks.whole(depth, "depth", 0, 10_000)
         sizes = {"dim": dim, "kernel_size": kernel_size, "patch_size": patch_size}
-        for name, size in {**sizes, "num_classes": num_classes, "channels": channels}.items():
-            checks.whole(size, name, 1, 2**24)
+        sizes |= {"num_classes": num_classes, "channels": channels}
+        dim, kernel_size, patch_size, num_classes, channels = (
+            checks.whole(size, name, 1, 2**24) for name, size in sizes.items()
+        )
         with memory_for("a network of these sizes"):
             super().__init__(
                 nn.Conv2d(channels, dim, patch_size, stride=patch_size),
@@ -74,10 +76,11 @@ class ConvMixer(nn.Sequential):
             checks.tensor(x, "images")
         if _is_traced(x):
             return super().forward(x)
-        if x.layout != torch.strided:
+        held = next(self.parameters(), x)
+        if not (x.is_meta and held.is_meta):
             checks.tensor(x, "images")
         self.check_shape(x)
-        held = next(self.parameters(), x).dtype
+        held = held.dtype
         if x.dtype != held and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"The network computes in {held}, but the images are {x.dtype}: normalise them to {held}.")
         quick = _fits(x, self[0]) and _is_untouched(self, x.dtype)

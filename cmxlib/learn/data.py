@@ -49,13 +49,15 @@ class Dataset:
 
     def __post_init__(self):
         if not isinstance(self.classes, (tuple, list)):
-            raise TypeError(f"classes must be a tuple of names, but this is {self.classes!r}.")
+            raise TypeError(f"classes must be a tuple of names, but this is {checks.shown(self.classes)}.")
         if other := [name for name in self.classes if not isinstance(name, str)]:
-            raise TypeError(f"classes must be texts, but one is {other[0]!r}: use tuple(map(str, classes)).")
+            raise TypeError(
+                f"classes must be texts, but one is {checks.shown(other[0])}: use tuple(map(str, classes))."
+            )
         if twice := [name for i, name in enumerate(self.classes) if name in self.classes[:i]]:
             raise ValueError(f"classes must have different names, but {twice[0]!r} is there twice.")
         if not isinstance(self.name, str) or set(self.name) & set("/\\\n"):
-            raise ValueError(f"name must be a text in one line, without / and \\, but it is {self.name!r}.")
+            raise ValueError(f"name must be a text in one line, without / and \\, but it is {checks.shown(self.name)}.")
         channels = checks.images(self.train_images, name="train_images").shape[1]
         checks.images(self.test_images, channels, name="test_images")
         for part in ("train", "test"):
@@ -122,7 +124,10 @@ def load_dataset(
     Raises ValueError for an unknown name and DatasetError for missing or damaged files.
     """
     if not isinstance(root, (str, os.PathLike, NoneType)):
-        raise TypeError(f"root must be the path of a folder, but this is {root!r}.")
+        raise TypeError(f"root must be the path of a folder, but this is {checks.shown(root)}.")
+    if not isinstance(name, str) or name not in (*NAMES, "folder"):
+        known = '"cifar10", "cifar100", "fontdigits" or "folder"'
+        raise ValueError(f"There is no data set {checks.shown(name)}: choose {known}.")
     if name == "folder":
         from .folder import read_folder
 
@@ -134,9 +139,7 @@ def load_dataset(
     if name in ("cifar10", "cifar100"):
         which = cifar10.CIFAR10 if name == "cifar10" else cifar10.CIFAR100
         return _load_cifar(name, which, root or os.environ.get("CMX_DATA"))
-    if name == "fontdigits":
-        return _load_fontdigits()
-    raise ValueError(f'There is no data set {name!r}: choose "cifar10", "cifar100", "fontdigits" or "folder".')
+    return _load_fontdigits()
 
 
 def _load_cifar(name, which, named):

@@ -36,7 +36,7 @@ def usable(device: torch.device | str) -> torch.device:
         found = torch.device(device)
         torch.zeros(1, device=found).tolist()  # those of "meta" have no values
         return found
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
         if out_of_memory(error):
             raise
         raise ValueError(f"The device {str(device)!r} cannot be used here: leave device out, or choose cpu.") from error
@@ -65,7 +65,7 @@ def bf16_is_faster(device: torch.device | str) -> bool:
 
     Read off the device, not measured: a busy moment would change how a training computes, and so its result.
     """
-    device = torch.device(device)
+    device = usable(device)
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":

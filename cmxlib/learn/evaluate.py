@@ -1,6 +1,5 @@
 """Logits, accuracies, and what they become under correct, wrong and missing keys."""
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,9 @@ def normalise(
     uint8 / 255."""
     mean, std = checks.statistics(mean, std, checks.images(images, ndim=(3, 4)).shape[-3])
     if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point and dtype.itemsize > 1):
-        raise TypeError(f"dtype must be a floating type of 16 bits at least, such as torch.float32, not {dtype!r}.")
+        raise TypeError(
+            f"dtype must be a floating type of 16 bits at least, such as torch.float32, not {checks.shown(dtype)}."
+        )
     # mean and std are made in the final type: going through float32 would cost a float64 model nine digits.
     mean, std = (torch.as_tensor(v, dtype=dtype, device=images.device).view(-1, 1, 1) for v in (mean, std))
     values = images.to(dtype)
@@ -67,7 +68,7 @@ def logits(
     if isinstance(model, ConvMixer):  # of other models nothing is known
         model.check_shape(images)
     checks.statistics(mean, std, images.shape[1])
-    checks.whole(batch_size, "batch_size", 1, 2**31)
+    batch_size = checks.whole(batch_size, "batch_size", 1, 2**31)
     checks.instance(autocast, bool, "autocast")
     as_held = like(model)
     if as_held.is_meta or as_held.dtype.itemsize == 1:
@@ -94,11 +95,15 @@ def logits_of(output: Any, n_classes: int = 1, take: Take = None) -> torch.Tenso
     """The logits (N, classes) in a model's output: what ``take`` takes of it, else itself or its ``logits``. ValueError
     where there are none, or fewer than ``n_classes``."""
     output = taken(output, take)
-    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    if isinstance(output, torch.Tensor) and not (output.is_floating_point() and output.layout == torch.strided):
+    ordinary = isinstance(output, torch.Tensor) and not (output.is_nested or output.is_meta)
+    if isinstance(output, torch.Tensor) and not (
+        ordinary and output.is_floating_point() and output.layout == torch.strided
+    ):
         raise TypeError(
-            f"The model's logits must be ordinary floating tensors, but are {output.dtype}, {output.layout}."
+            f"The model's logits must be ordinary floating tensors, but are {output.dtype}, {output.layout}, on "
+            f"{output.device}."
         )
+    shape = tuple(output.shape) if ordinary else type(output).__name__
     if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[1] < n_classes:
         raise ValueError(
             f"The model must give logits (N, classes) for at least {n_classes} classes, but gave {shape}: "
@@ -179,18 +184,21 @@ def key_trials(
     """
     pandas = need("pandas", "book")
     checks.instance(data, Dataset, "data")
-    checks.whole(seed, "seed", 0)
+    seed = checks.whole(seed, "seed", 0)
     if n_images is not None:
-        checks.whole(n_images, "n_images", 1, len(data.test_images))
+        n_images = checks.whole(n_images, "n_images", 1, len(data.test_images))
     if n_wrong is None:
         n_wrong = 0 if _is_cipher(cipher) else 10
     if not isinstance(n_wrong, Iterable):
         n_wrong = range(seed + 1, seed + 1 + checks.whole(n_wrong, "n_wrong", 0, _MOST_KEYS))
-    wrong_seeds = [_wrong(cipher, key_seed, seed) for key_seed in itertools.islice(n_wrong, _MOST_KEYS + 1)]
+    given = checks.items(n_wrong, _MOST_KEYS)
+    if given is None:
+        raise TypeError(f"n_wrong must be a whole number or the numbers of keys, but this is {checks.shown(n_wrong)}.")
+    wrong_seeds = [_wrong(cipher, key_seed, seed) for key_seed in given]
     if len(wrong_seeds) > _MOST_KEYS:
         raise ValueError(f"n_wrong names over {_MOST_KEYS:,} keys: try them in several calls.")
     if len(set(wrong_seeds)) < len(wrong_seeds):
-        raise ValueError(f"n_wrong must name each wrong key once, but it names {wrong_seeds}.")
+        raise ValueError(f"n_wrong must name each wrong key once, but it names {checks.shown(wrong_seeds)}.")
     locked = _locked(model, data, cipher, seed)
     rows, plain = _right(model, locked, data, cipher, n_images, seed, take)
     for key_seed in wrong_seeds:
@@ -263,12 +271,13 @@ def _wrong(cipher: Cipher, key_seed: int, seed: int) -> int:
     """``key_seed``, if it is the number of a wrong key."""
     if _is_cipher(cipher):
         raise ValueError("A cipher has no wrong keys to try: leave n_wrong out, or give a function that makes one.")
-    if checks.whole(key_seed, "a key's number", 0) == seed:
+    if (key_seed := checks.whole(key_seed, "a key's number", 0)) == seed:
         raise ValueError(f"Key {seed} is the correct one: choose other numbers for wrong keys, or another seed.")
     return key_seed
 
 
 def _locked(model, data, cipher, seed):
+    checks.instance(data, Dataset, "data")
     return encrypt_model(model, _made(cipher, seed), mean=data.mean, std=data.std)
 
 

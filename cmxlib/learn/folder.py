@@ -1,6 +1,7 @@
 """Images of one's own, brought to one size: a folder for each class, root/train/CLASS/... and root/test/CLASS/..."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 import torch
@@ -23,15 +24,15 @@ def read_folder(root: str | os.PathLike, size: int, channels: int = 3) -> tuple:
     folders are left out. DatasetError, naming the folder or the file, where the folders are not as above or an image is
     refused.
     """
-    checks.whole(size, "size", 1, 10_000)
-    if checks.whole(channels, "channels", 1) not in _MODES:
+    root, size = expanded(root, "root"), checks.whole(size, "size", 1, 10_000)
+    if (channels := checks.whole(channels, "channels", 1)) not in _MODES:
         raise ValueError(f"channels must be 3 (RGB) or 1 (grey), but it is {channels!r}.")
     v2 = need("torchvision.transforms.v2", "book")
     change = v2.Compose([v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor()])
     found, classes = [], []
     for part in ("train", "test"):
         try:
-            names, files = _listed(expanded(root) / part)
+            names, files = _listed(root / part)
             order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
             images = torch.empty(len(order), channels, size, size, dtype=torch.uint8)
             for place, i in enumerate(order):
@@ -49,9 +50,14 @@ def read_folder(root: str | os.PathLike, size: int, channels: int = 3) -> tuple:
     return *found, classes[0]
 
 
+def _class(path: Path) -> str:
+    """The name of a class, in Unicode's form NFC: systems write one letter in several ways."""
+    return unicodedata.normalize("NFC", path.name)
+
+
 def _listed(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
     """The names of the classes, and each image with its label, in order. Hidden files and folders are none of them."""
-    inside = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    inside = sorted((path for path in folder.iterdir() if path.name[0] != "."), key=_class)
     if beside := [path for path in inside if path.is_file() and path.name.lower().endswith(pictures.SUFFIXES)]:
         raise ValueError(f"{beside[0]} is in no class.")
     names, files = [], []
@@ -63,7 +69,7 @@ def _listed(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
             files += [(Path(where, name), len(names)) for name in shown]
         if len(files) == count:
             raise ValueError(f"{path} holds no image.")
-        names.append(path.name)
+        names.append(_class(path))
     if not names:
         raise ValueError(f"{folder} holds no classes.")
     return tuple(names), files

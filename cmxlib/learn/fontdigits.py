@@ -17,6 +17,7 @@ from ..lock import checks
 from ..paths import need
 
 SIDE = 32
+MOST = 100_000  # images of a part, which some gigabytes hold while they are drawn
 TRAIN_FONTS = (
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
     *("DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
@@ -39,9 +40,8 @@ def draw_fontdigits(n_train: int = 8000, n_test: int = 2000, seed: int = 0) -> t
     The same seed and sizes give the same images (PCG64), on every machine up to the rounding of sines and to the
     versions of FreeType and of the fonts. The test images do not depend on n_train.
     """
-    checks.whole(n_train, "n_train", 1)
-    checks.whole(n_test, "n_test", 1)
-    checks.whole(seed, "seed", 0)
+    n_train, n_test = checks.whole(n_train, "n_train", 1, MOST), checks.whole(n_test, "n_test", 1, MOST)
+    seed = checks.whole(seed, "seed", 0)
     train = _draw(TRAIN_FONTS, n_train, np.random.Generator(np.random.PCG64([seed, 0])))
     test = _draw(TEST_FONTS, n_test, np.random.Generator(np.random.PCG64([seed, 1])))
     return *train, *test

@@ -25,7 +25,16 @@ from torch.nn import functional as F
 from ..lock import checks
 from ..paths import expanded, need, told
 from .augment import augment
-from .checkpoint import check_target, checksum, held, load_checkpoint, model_checksum, save_checkpoint, save_model
+from .checkpoint import (
+    check_target,
+    check_values,
+    checksum,
+    held,
+    load_checkpoint,
+    model_checksum,
+    save_checkpoint,
+    save_model,
+)
 from .convmixer import ConvMixer
 from .data import Dataset, load_dataset
 from .device import bf16_is_faster, memory_for, pays_to_compile, usable
@@ -64,10 +73,11 @@ class TrainSettings:
             for name, limits in fields.items():
                 object.__setattr__(self, name, check(getattr(self, name), name, *limits))
         if not isinstance(self.flip, bool):
-            raise TypeError(f"flip must be True or False, but this is {self.flip!r}.")
+            raise TypeError(f"flip must be True or False, but this is {checks.shown(self.flip)}.")
 
     def lr(self, progress: float) -> float:
-        """The learning rate when the share ``progress`` of all steps is done."""
+        """The learning rate when the share ``progress`` of all steps, from 0 to 1, is done."""
+        progress = checks.number(progress, "progress", 0, 1)
         return float(np.interp(progress, [0, 2 / 5, 4 / 5, 1], [0, self.max_lr, self.max_lr / 20, 0]))
 
 
@@ -118,7 +128,8 @@ def fit(
     if types not in ({torch.float32}, {torch.float64}, {torch.bfloat16}):
         found = ", ".join(sorted(map(str, types))) or "none"
         raise ValueError(
-            f"A model is trained in float32, float64 or bfloat16, but its parameters are {found}: use model.float()."
+            f"A model is trained in float32, float64 or bfloat16, but its parameters are {found}: "
+            f"{'use model.float()' if types else 'give one that has some'}."
         )
     n_steps = len(data.train_images) // settings.batch_size  # per epoch; an incomplete last batch is left out
     if n_steps == 0:
@@ -131,13 +142,12 @@ def fit(
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("No parameter of the model is trained: call requires_grad_() on it, or on some of its layers.")
     if not isinstance(checkpoint, (str, os.PathLike, NoneType)):
-        raise TypeError(f"checkpoint must be the path of a folder, but this is {checkpoint!r}.")
-    if autocast is not None:
-        checks.instance(autocast, bool, "autocast")
-    for name, value in model.state_dict().items():  # all that a checkpoint keeps
-        if not isinstance(value, torch.Tensor) or value.is_meta or nn.parameter.is_lazy(value):
-            raise TypeError(f"{name} of the model is no tensor with values: load it, or run it once, or take it out.")
-    device = usable(device or rank_device())
+        raise TypeError(f"checkpoint must be the path of a folder, but this is {checks.shown(checkpoint)}.")
+    for choice, name in ((autocast, "autocast"), (sync_norm, "sync_norm"), (progress, "progress")):
+        if not (name == "autocast" and choice is None):
+            checks.instance(choice, bool, name)
+    check_values(model)
+    device = usable(rank_device() if device is None else device)
     model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
     state = {"autocast": autocast, "rows": []}
@@ -147,6 +157,8 @@ def fit(
         if folder is not None:
             state |= _identity(model, data, settings, transform, device)
             state = load_checkpoint(folder, model, optimizer, state)
+        if not _finite(model):
+            raise ValueError("The model holds weights that are not finite (NaN or infinity): load or make it anew.")
         if state["autocast"] is None:  # a checkpoint keeps what was chosen when its training began
             state["autocast"] = bf16_is_faster(device)
         network = in_parallel(model, device, sync_norm)
@@ -166,6 +178,10 @@ def _identity(model, data, settings, transform, device) -> dict:
         "model": model_checksum(model),
         "transform": checksum({"images": images}),
     }
+
+
+def _finite(model):
+    return all(value.isfinite().all() for value in model.state_dict().values())
 
 
 def _transformed(batch, transform):
@@ -193,12 +209,14 @@ def _train(model, network, data, settings, optimizer, state, folder, transform, 
         total=n_steps * settings.epochs, initial=n_steps * done, disable=not progress, unit="step", mininterval=1
     )
 
-    def go_on_if(finite, epoch):
+    def go_on_if(finite, epoch, images_so_far):
         if not finite:
             kept = f"; {folder} keeps epoch {epoch}" if folder is not None and epoch else ""
+            lower = f"lower max_lr, which is {settings.max_lr:g}"
+            way_out = lower if math.isfinite(images_so_far) else "mend transform, which gave images that are NaN"
             raise FloatingPointError(
-                f"The training was lost in epoch {epoch + 1}, where the loss or a weight is no finite number: lower "
-                f"max_lr, which is {settings.max_lr:g}, and choose another checkpoint folder{kept}."
+                f"The training was lost in epoch {epoch + 1}, where the loss or a weight is no finite number: "
+                f"{way_out}, and choose another checkpoint folder{kept}."
             )
 
     try:
@@ -210,7 +228,7 @@ def _train(model, network, data, settings, optimizer, state, folder, transform, 
             if n_ranks > 1:  # one order of images, and each rank's own draws for its share
                 seeds = torch.randint(2**62, (n_ranks,), generator=generator, device=device)
                 generator.manual_seed(int(seeds[rank]))
-            totals = torch.zeros(2, device=device)
+            totals = torch.zeros(3, device=device)  # loss, accuracy, and whether the images are numbers
             model.train()
             for step in range(n_steps):
                 first = step * settings.batch_size + rank * share
@@ -222,7 +240,10 @@ def _train(model, network, data, settings, optimizer, state, folder, transform, 
                     flip=settings.flip,
                     rand_augment=settings.rand_augment,
                 )
-                batch = ready(_transformed(batch, transform))
+                batch = _transformed(batch, transform)
+                if epoch == done and not step and transform is not None:  # a look at each batch would have a GPU wait
+                    checks.values(batch, "images that transform returns")
+                batch = ready(batch)
                 for group in optimizer.param_groups:
                     group["lr"] = settings.lr((epoch * n_steps + step + 1) / (settings.epochs * n_steps))
                 with torch.autocast(device.type, torch.bfloat16, enabled=state["autocast"]):
@@ -231,16 +252,16 @@ def _train(model, network, data, settings, optimizer, state, folder, transform, 
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
-                totals += torch.stack([loss.detach().float(), (output.argmax(1) == labels[chosen]).float().mean()])
+                right = (output.argmax(1) == labels[chosen]).float().mean()
+                totals += torch.stack([loss.detach().float(), right, 0 * batch.sum().float()])
                 if step % 20 == 19:
-                    loss_so_far, accuracy_so_far = (totals / (step + 1)).tolist()
-                    go_on_if(math.isfinite(loss_so_far), epoch)
+                    loss_so_far, accuracy_so_far, images_so_far = (totals / (step + 1)).tolist()
+                    go_on_if(math.isfinite(loss_so_far), epoch, images_so_far)
                     bar.set_description(f"epoch {epoch + 1}: loss {loss_so_far:.3f}, accuracy {accuracy_so_far:.1%}")
                 bar.update()
-            train_loss, train_accuracy = mean_of_ranks(totals / n_steps).tolist()
+            train_loss, train_accuracy, images_so_far = mean_of_ranks(totals / n_steps).tolist()
             same_buffers(model)
-            weights_are_finite = all(value.isfinite().all() for value in model.state_dict().values())
-            go_on_if(math.isfinite(train_loss) and weights_are_finite, epoch)
+            go_on_if(math.isfinite(train_loss) and _finite(model), epoch, images_so_far)
             rows.append(
                 {
                     "epoch": epoch + 1,

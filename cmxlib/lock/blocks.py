@@ -46,7 +46,9 @@ class BlockCipher:
         patch_size = self.patch_size = self.block_size = patches.patch_size
         height, width = checks.sides(image_size)
         if height % patch_size or width % patch_size:
-            raise ValueError(f"Patches of {patch_size} pixels do not divide images of {height} x {width}.")
+            raise ValueError(
+                f"Patches of {patch_size} pixels do not divide images of {height} x {width}: choose others."
+            )
         self.image_size = height, width
         return height * width // patch_size**2
 
@@ -60,7 +62,7 @@ class BlockCipher:
 
     def matrix(self, patch_size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(A, b) of each patch, as of a PatchCipher; ValueError for patches of another size, which move otherwise."""
-        if patch_size not in (None, self.patch_size):
+        if patch_size is not None and checks.whole(patch_size, "patch_size", 1) != self.patch_size:
             raise ValueError(f"The key moves patches of {self.patch_size} pixels, but the model's have {patch_size}.")
         return self.patches.matrix()
 

@@ -4,9 +4,10 @@ Every public function that takes one of them calls these first, so that a wrong 
 that names it and says the way out, instead of giving a wrong number later.
 """
 
+import itertools
 import operator
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ def tensor(value: Any, name: str) -> "torch.Tensor":
         raise TypeError(f"{name} must be a torch tensor, but this is {type(value).__name__}: use torch.as_tensor(...).")
     for kind, found, way_out in (
         ("without values, on the meta device", value.is_meta, "give one that was loaded or computed"),
+        ("without values, of a lazy layer", torch.nn.parameter.is_lazy(value), "run the model once"),
         ("nested", value.is_nested, "use torch.nested.to_padded_tensor or torch.stack"),
         ("quantised", value.is_quantized, f"use {name}.dequantize()"),
         (str(value.layout), value.layout != torch.strided, f"use {name}.to_dense()"),
@@ -41,7 +43,7 @@ def array(value: Any, name: str) -> np.ndarray:
     torch = sys.modules.get("torch")  # without it there is no tensor, and arrays alone need not import it
     is_tensor = torch is not None and isinstance(value, torch.Tensor)
     if is_tensor:
-        value = tensor(value, name).detach().cpu()
+        value = tensor(value, name).detach().cpu().resolve_conj().resolve_neg()
         if value.is_floating_point() and value.dtype.itemsize < 4:  # such as bfloat16, of which NumPy knows nothing
             value = value.float()
     try:
@@ -123,11 +125,14 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
         if isinstance(value, torch.Tensor):
             value = array(value, name)
         try:
-            given = np.asarray(value, np.float64)
+            given = np.asarray(value)
+            if given.dtype.kind not in "biufO" or np.ma.is_masked(value):
+                raise TypeError
+            given = given.astype(np.float64)
         except OverflowError:
             raise ValueError(f"{name} must be finite, but it holds a number beyond all floats.") from None
         except (TypeError, ValueError):
-            raise TypeError(f"{name} must be {channels} numbers, one a channel, but this is {value!r}.") from None
+            raise TypeError(f"{name} must be {channels} numbers, one a channel, but this is {shown(value)}.") from None
         if given.shape != (channels,):
             raise ValueError(
                 f"{name} must hold {channels} numbers, one a channel of images (N, C, H, W), but its shape is "
@@ -149,6 +154,26 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
     return found[0], found[1]
 
 
+def shown(value: Any) -> str:
+    """How a sentence shows an argument: what ``repr`` says, in one line and not too long, or its type."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # whatever its own code says: numbers of thousands of digits, tensors without values
+        text = type(value).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def items(value: Any, most: int) -> list[Any] | None:
+    """What an iterable holds, up to one more than ``most`` of it; None of a text, and where it cannot be gone
+    through."""
+    if isinstance(value, (str, bytes, bytearray)):
+        return None
+    try:
+        return list(itertools.islice(value, most + 1))
+    except Exception:  # whatever its own code says: tensors of no dimension or of odd kinds
+        return None
+
+
 def instance(value: Any, kind: type, name: str) -> None:
     """TypeError where an argument is of another class than ``kind``."""
     if not isinstance(value, kind):
@@ -165,17 +190,21 @@ def cipher(value: Any, *verbs: str) -> None:
 
 
 def whole(value: Any, name: str, low: int, high: int | None = None) -> int:
-    """``value`` as an int, when it is a whole number (of Python or NumPy, no truth value, no float) in [low, high]."""
+    """``value`` as an int, when it is a whole number (of Python or NumPy, no truth value, no float) in [low, high].
+
+    high: what 64 bits hold, unless it is given. What is computed with must be the int: NumPy's small ones overflow.
+    """
     try:
         number = operator.index(value)
-    except TypeError:
+    except Exception:  # tensors of odd kinds have errors of their own
         number = None
     if number is None or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be a whole number, but this is {value!r}.")
-    if number < low or (high is not None and number > high):
-        limits = f"from {low} up" if high is None else f"from {low} to {high}"
-        shown = number if abs(number) < 10**30 else "of over 30 digits"  # Python refuses to write thousands
-        raise ValueError(f"{name} must be a whole number {limits}, but it is {shown}.")
+        raise TypeError(f"{name} must be a whole number, but this is {shown(value)}.")
+    most = 2**64 - 1 if high is None else high
+    if not low <= number <= most:
+        limits = f"from {low} up" if high is None and number < low else f"from {low} to {most}"
+        found = number if abs(number) < 10**30 else "of over 30 digits"  # Python refuses to write thousands
+        raise ValueError(f"{name} must be a whole number {limits}, but it is {found}.")
     return number
 
 
@@ -186,19 +215,23 @@ def seed(value: Any) -> int:
 
 def wholes(value: Any, name: str, low: int, high: int | None = None) -> tuple[int, ...]:
     """``value`` as a tuple of different whole numbers in [low, high], one at least."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be a tuple of whole numbers, but this is {value!r}.")
-    found = tuple(whole(each, name, low, high) for each in value)
+    given = items(value, _MOST_WHOLES)
+    if given is None or len(given) > _MOST_WHOLES:
+        raise TypeError(f"{name} must be a tuple of whole numbers, but this is {shown(value)}.")
+    found = tuple(whole(each, name, low, high) for each in given)
     if not found or len(set(found)) < len(found):
-        raise ValueError(f"{name} must be different whole numbers, one at least, but they are {found}.")
+        raise ValueError(f"{name} must be different whole numbers, one at least, but they are {shown(found)}.")
     return found
+
+
+_MOST_WHOLES = 1_000_000
 
 
 def sides(value: Any, name: str = "image_size") -> tuple[int, int]:
     """(height, width) in pixels, when ``value`` is that, or one whole number for both."""
     both = value if isinstance(value, tuple) else (value,) * 2
     if len(both) != 2:
-        raise ValueError(f"{name} must be one whole number or (height, width), but it is {value!r}.")
+        raise ValueError(f"{name} must be one whole number or (height, width), but it is {shown(value)}.")
     return whole(both[0], name, 1), whole(both[1], name, 1)
 
 
@@ -214,7 +247,7 @@ def number(value: Any, name: str, low: float, high: float = float("inf")) -> flo
     """``value`` as a float, when it is a finite number in [low, high]."""
     real = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
     if not real:
-        raise TypeError(f"{name} must be a number, an int or float, but this is {value!r}.")
+        raise TypeError(f"{name} must be a number, an int or float, but this is {shown(value)}.")
     try:
         found = float(value)
     except OverflowError:  # too long to be shown
@@ -228,11 +261,9 @@ def number(value: Any, name: str, low: float, high: float = float("inf")) -> flo
 def steps(value: Any, known: tuple[str, ...]) -> tuple[str, ...]:
     """``value`` as a tuple of different names out of ``known``; a text is taken for one that lacks its comma."""
     if isinstance(value, str):
-        raise TypeError(f'steps must be a tuple of names, such as ("{value}",), not the text {value!r}.')
-    try:
-        found = tuple(value)
-    except TypeError:
-        raise TypeError(f"steps must be a tuple of names, but this is {value!r}.") from None
-    if any(step not in known for step in found) or len(set(found)) < len(found):
-        raise ValueError(f"steps must be different ones of {', '.join(known)}, but they are {found}.")
-    return found
+        raise TypeError(f"steps must be a tuple of names, such as ({shown(value)},), not the text alone.")
+    if not isinstance(value, Sequence):  # a set has no order, and its cipher would be another in each process
+        raise TypeError(f"steps must be a tuple of names, but this is {shown(value)}.")
+    if not all(isinstance(step, str) and step in known for step in value) or len(set(value)) < len(value):
+        raise ValueError(f"steps must be different ones of {', '.join(known)}, but they are {shown(value)}.")
+    return tuple(value)

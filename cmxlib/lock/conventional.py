@@ -36,6 +36,8 @@ from .patch import PatchCipher, block_entries, entry_table, from_blocks
 
 METHODS = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX", "SUB")
 CHANNELS = 3
+_MOST_PIXELS = 2**24  # whose tables take some gigabytes
+_MOST_DRAWS = 2**18  # of ELE: a block by itself takes as long as what eight of its pixels add, some 40 us
 
 
 def make_cipher(method: str, key: SecretKey, *, block_size: int = 4, image_size: tuple[int, int] = (32, 32)) -> Any:
@@ -51,7 +53,7 @@ def make_cipher(method: str, key: SecretKey, *, block_size: int = 4, image_size:
         image_size: (H, W) of the images. Only the methods that act alike in all blocks (SHF, NP) take others as well.
     """
     check_key(key)
-    _check(method, block_size, image_size)
+    block_size, image_size = _check(method, block_size, image_size)
     n = CHANNELS * block_size**2
     if method == "SHF":
         return PatchCipher(key, patch_size=block_size, steps=("shuffle",))
@@ -61,6 +63,18 @@ def make_cipher(method: str, key: SecretKey, *, block_size: int = 4, image_size:
         # SUB is drawn, as it was measured, for the purposes of FFX: in its place it once stood here.
         table = key.permutation(256, purpose="FFX") if method == "SUB" else key.permutation(1000, purpose="FFX digits")
         return ValueCipher(table[:256], key.half(n, purpose="FFX half"), block_size, image_size)
+    height, width = image_size
+    if (pixels := height * width) > _MOST_PIXELS:
+        raise ValueError(
+            f"{method} keeps a table of all values of an image, and one of {height} x {width} has over "
+            f"{_MOST_PIXELS:,} pixels: choose smaller images."
+        )
+    count = pixels // block_size**2
+    if method == "ELE" and count + pixels / 8 > _MOST_DRAWS:
+        raise ValueError(
+            f"ELE draws a key for each of the {count:,} blocks of an image of {height} x {width}, which would take "
+            "over ten seconds: choose a larger block_size or smaller images."
+        )
     draw = {"LE": _le, "ELE": _ele, "EtC": _etc, "PE": _pe}[method]
     blocks = block_entries(1 if method == "PE" else block_size, (CHANNELS, *image_size))
     source, turned = draw(key, blocks)
@@ -73,7 +87,7 @@ def key_space_bits(method: str, *, block_size: int = 4, image_size: tuple[int, i
     A count of choices is an upper bound of the work of an attacker, and no method is as hard to break as it suggests:
     see the attacks on LE and PE. The secret itself has 256 bits.
     """
-    _check(method, block_size, image_size)
+    block_size, image_size = _check(method, block_size, image_size)
     n, pixels = CHANNELS * block_size**2, image_size[0] * image_size[1]
     blocks = pixels // block_size**2
     learnable = _log2_factorial(2 * n) + 2 * n  # orders of the halves of a block, and their reversals
@@ -242,18 +256,19 @@ def _halves(blocks):
 
 
 def _check(method, block_size, image_size):
-    if method not in METHODS:
-        raise ValueError(f"There is no conventional method {method!r}; choose one of {', '.join(METHODS)}.")
-    checks.whole(block_size, "block_size", 1)
+    """block_size and image_size as whole numbers of Python."""
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"There is no conventional method {checks.shown(method)}; choose one of {', '.join(METHODS)}.")
+    block_size = checks.whole(block_size, "block_size", 1)
     if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
-        raise ValueError(f"image_size must be (height, width), but it is {image_size!r}.")
-    for size in image_size:
-        checks.whole(size, "image_size", 1)
+        raise ValueError(f"image_size must be (height, width), but it is {checks.shown(image_size)}.")
+    image_size = tuple(checks.whole(size, "image_size", 1) for size in image_size)
     if method != "PE" and any(size % block_size for size in image_size):
         raise ValueError(
             f"Blocks of {block_size} pixels do not divide images of {image_size[0]} x {image_size[1]}; "
             "choose another block_size, or crop or pad the images."
         )
+    return block_size, image_size
 
 
 def _check_images(images, shape, bytes_only=True):

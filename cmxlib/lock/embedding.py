@@ -23,12 +23,13 @@ def find_embedding(model: nn.Module, channels: int = 3, embedding: str | None = 
             f"model must be a torch module, but this is {type(model).__name__}: "
             "for a state dict or a file, make the model and call load_state_dict first."
         )
+    channels = checks.whole(channels, "channels", 1)
     if isinstance(model, (torch.jit.ScriptModule, torch.fx.GraphModule)) and not _has_stem(model, channels):
         raise ValueError("model is scripted or exported, and its layers cannot be changed: encrypt it before that.")
     modules = dict(model.named_modules())
     if embedding is not None:
         if not isinstance(embedding, str) or embedding not in modules:
-            raise ValueError(f"The model has no module named {embedding!r}; see model.named_modules().")
+            raise ValueError(f"The model has no module named {checks.shown(embedding)}; see model.named_modules().")
         if why := _why_not(modules[embedding], channels):
             raise ValueError(f"{embedding!r} is no patch embedding that can absorb a cipher: {why}.")
         return embedding, modules[embedding]

@@ -19,6 +19,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from ..paths import as_path
+
 SECRET_BYTES = 32
 _START, _MARK = b"cmxlib secret key", b"\xef\xbb\xbf"  # how a file begins; what some editors put before
 _FILE = re.compile(
@@ -84,17 +86,17 @@ def utf8(text: Any, name: str, *, composed: bool = False) -> bytes:
 
 
 def place(path: str | os.PathLike) -> Path:
-    """The path of a key file. ValueError where it can name none."""
-    found = Path(path)
-    if not os.fspath(path) or "\0" in str(found):
-        raise ValueError(f"{os.fspath(path)!r} is no name of a file: give the path of the key's file.")
+    """The path of a key file. TypeError where it is no path, ValueError where it can name no file."""
+    found = as_path(path)
+    if not os.fspath(path):
+        raise ValueError("'' is no name of a file: give the path of the key's file.")
     return found
 
 
 def write(path: Path, secret: Hidden, origin: str, passphrase: Hidden | None = None) -> None:
     """Write a key file that only its owner may read, encrypted where a passphrase is given. FileExistsError where
     ``path`` stands already, IsADirectoryError where it is a folder."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a folder: name a file in it.")
     if passphrase is None:
         text = Hidden(
@@ -111,6 +113,8 @@ def write(path: Path, secret: Hidden, origin: str, passphrase: Hidden | None = N
         _write_new(path, text)
     except FileExistsError:
         raise FileExistsError(f"{path} exists already; choose another name, for a key must not be lost.") from None
+    except OSError as error:
+        raise type(error)(f"{path} cannot be written: {error.strerror}; name a file in another folder.") from None
 
 
 def read(path: Path, passphrase: Hidden | None = None) -> tuple[Hidden, str]:
@@ -194,11 +198,9 @@ def _write_new(path: Path, data: Hidden) -> None:
                 os.fsync(file)
                 if not named:  # with a folder given, Python follows the link to the file without a name
                     os.link(f"/proc/self/fd/{file}", path.name, src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException as error:
+        except BaseException:
             if named:
                 os.unlink(path)
-            if isinstance(error, OSError) and error.errno:  # it may name the file that has no name
-                raise type(error)(error.errno, error.strerror, str(path)) from None
             raise
         if folder is not None:
             os.fsync(folder)  # the name must be on the disk, too
@@ -209,7 +211,10 @@ def _write_new(path: Path, data: Hidden) -> None:
 
 def _content(path: Path) -> Hidden:
     """At most 1 KiB of a regular file that nobody else can read: no pipe is waited for, no device read without end."""
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise type(error)(f"{path}: {error.strerror}; give the path that save or cmx key new wrote.") from None
     try:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode):

@@ -143,7 +143,7 @@ class SecretKey:
 
     def stream(self, n_bytes: int, *, purpose: str) -> bytes:
         """The first ``n_bytes`` of the keystream for ``purpose``."""
-        _check_draw(n_bytes, purpose, "n_bytes")
+        n_bytes = _check_draw(n_bytes, purpose, "n_bytes")
         # A derived key encrypts nothing but this one stream, so the constant nonce is never used twice.
         cipher = Cipher(algorithms.ChaCha20(self._derive(f"stream/{purpose}"), bytes(16)), mode=None)
         try:
@@ -156,7 +156,7 @@ class SecretKey:
         10,000,000."""
         # A 64-bit word, reduced modulo m, is biased unless words from the incomplete last interval are rejected.
         # At m < 2^32 that happens once in 2^32 words, so the few spare words below are practically never used up.
-        _check_draw(n, purpose, high=LARGEST_PERMUTATION)
+        n = _check_draw(n, purpose, high=LARGEST_PERMUTATION)
         order = np.arange(n)
         words = iter(np.frombuffer(self.stream(8 * (n + 8), purpose=f"permutation/{purpose}/{n}"), "<u8").tolist())
         for i in range(n - 1, 0, -1):
@@ -167,13 +167,13 @@ class SecretKey:
 
     def bits(self, n: int, *, purpose: str) -> np.ndarray:
         """n independent fair bits (bool)."""
-        _check_draw(n, purpose)
+        n = _check_draw(n, purpose)
         stream = self.stream(math.ceil(n / 8), purpose=f"bits/{purpose}/{n}")
-        return np.unpackbits(np.frombuffer(stream, np.uint8), count=n, bitorder="little").astype(bool)
+        return np.unpackbits(np.frombuffer(stream, np.uint8), count=n, bitorder="little").view(bool)
 
     def half(self, n: int, *, purpose: str) -> np.ndarray:
         """A uniform choice of exactly n // 2 of n positions (bool, True where chosen)."""
-        _check_draw(n, purpose, high=LARGEST_PERMUTATION)
+        n = _check_draw(n, purpose, high=LARGEST_PERMUTATION)
         return self.permutation(n, purpose=f"half/{purpose}") < n // 2
 
     def orthogonal(self, n: int, *, purpose: str) -> np.ndarray:
@@ -182,7 +182,7 @@ class SecretKey:
         Its keystream is the same everywhere; the matrix is so to float64 rounding. n is at most 3,072, which takes some
         ten seconds: the time grows as n^3.
         """
-        _check_draw(n, purpose, low=1, high=LARGEST_MIXED)
+        n = _check_draw(n, purpose, low=1, high=LARGEST_MIXED)
         words = np.frombuffer(self.stream(16 * n * n, purpose=f"orthogonal/{purpose}/{n}"), "<u8").reshape(2, n, n)
         uniform = ((words >> 11) + 0.5) / 2**53  # in (0, 1), never 0 or 1
         normal = np.sqrt(-2 * np.log(uniform[0])) * np.cos(2 * np.pi * uniform[1])  # Box and Muller
@@ -196,8 +196,8 @@ class SecretKey:
 
 
 def _check_draw(n, purpose, name="n", low=0, high=None):
-    checks.whole(n, name, low, high)
     keyfile.utf8(purpose, "purpose")  # a number would draw what its digits do
+    return checks.whole(n, name, low, high)
 
 
 def check_key(key: Any) -> SecretKey:

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import checks
 from .keys import SecretKey, check_key
-from .patch import PatchCipher
+from .patch import PatchCipher, n_entries
 
 
 def damaged(cipher: PatchCipher, positions: int, signs: int, rng: np.random.Generator) -> PatchCipher:
@@ -16,8 +16,8 @@ def damaged(cipher: PatchCipher, positions: int, signs: int, rng: np.random.Gene
     """
     _check_entries(cipher)
     _check_rng(rng)
-    checks.whole(signs, "signs", 0, cipher.n)
-    if checks.whole(positions, "positions", 0, cipher.n) == 1:
+    positions, signs = checks.whole(positions, "positions", 0, cipher.n), checks.whole(signs, "signs", 0, cipher.n)
+    if positions == 1:
         raise ValueError("One entry alone cannot be in the wrong place: choose 0 or at least 2 positions.")
     permutation, flipped = cipher.permutation.copy(), cipher.flipped.copy()
     ring = rng.choice(cipher.n, positions, replace=False)
@@ -34,14 +34,14 @@ def scrambled_in_part(cipher: PatchCipher, kind: str, rng: np.random.Generator) 
     """
     n, pixels = _check_entries(cipher).n, cipher.block_size**2
     _check_rng(rng)
+    if not isinstance(kind, str) or kind not in ("pixels", "within channels", "all"):
+        raise ValueError(f'kind must be "pixels", "within channels" or "all", but it is {checks.shown(kind)}.')
     if kind == "pixels":
         order = np.arange(n).reshape(-1, pixels)[:, rng.permutation(pixels)].ravel()
     elif kind == "within channels":
         order = rng.permuted(np.arange(n).reshape(-1, pixels), axis=1).ravel()
-    elif kind == "all":
-        order = rng.permutation(n)
     else:
-        raise ValueError(f'kind must be "pixels", "within channels" or "all", but it is {kind!r}.')
+        order = rng.permutation(n)
     return PatchCipher.from_entries(order[cipher.permutation], cipher.flipped, cipher.block_size, cipher.channels)
 
 
@@ -58,7 +58,7 @@ def turned(cipher: PatchCipher, turn: str) -> PatchCipher:
     """The cipher after one of ``TURNS`` of each plain patch: wrong in most entries or all, and yet not at random."""
     _check_entries(cipher)
     if not isinstance(turn, str) or turn not in TURNS:
-        raise ValueError(f"turn must be one of {', '.join(TURNS)}, but it is {turn!r}.")
+        raise ValueError(f"turn must be one of {', '.join(TURNS)}, but it is {checks.shown(turn)}.")
     order = TURNS[turn](np.arange(cipher.n).reshape(cipher.channels, cipher.block_size, cipher.block_size)).ravel()
     return PatchCipher.from_entries(order[cipher.permutation], cipher.flipped, cipher.block_size, cipher.channels)
 
@@ -69,8 +69,8 @@ def restricted(key: SecretKey, patch_size: int, in_place: int, channels: int = 3
     The idea of restricted random permutations (arXiv 2408.08529), here for the entries of a patch.
     """
     check_key(key)
-    n = checks.whole(channels, "channels", 1) * checks.whole(patch_size, "patch_size", 1) ** 2
-    checks.whole(in_place, "in_place", 0, n)
+    n = n_entries("A patch", checks.whole(patch_size, "patch_size", 1), checks.whole(channels, "channels", 1))
+    in_place = checks.whole(in_place, "in_place", 0, n)
     moved = key.permutation(n, purpose="restricted places")[in_place:]
     permutation = np.arange(n)
     permutation[moved] = moved[key.permutation(len(moved), purpose="restricted shuffle")]
@@ -83,7 +83,7 @@ def partway(start: PatchCipher, end: PatchCipher, count: int) -> PatchCipher:
     if sizes[0] != sizes[1]:
         blocks = " and ".join(f"{size} pixels in {channels} channels" for size, channels in sizes)
         raise ValueError(f"Both ciphers must have blocks of one size, but theirs are of {blocks}.")
-    checks.whole(count, "count", 0, end.n)
+    count = checks.whole(count, "count", 0, end.n)
     permutation, flipped = start.permutation.copy(), start.flipped.copy()
     for i in range(count):
         j = np.flatnonzero(permutation == end.permutation[i])[0]
@@ -94,11 +94,13 @@ def partway(start: PatchCipher, end: PatchCipher, count: int) -> PatchCipher:
 
 def _check_rng(rng):
     if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy Generator, but this is {rng!r}: use numpy.random.default_rng(seed).")
+        raise TypeError(
+            f"rng must be a numpy Generator, but this is {checks.shown(rng)}: use numpy.random.default_rng(seed)."
+        )
 
 
 def _check_entries(cipher):
     """``cipher``, when it is a PatchCipher of shuffles and flips, which has entries to exchange."""
     if not isinstance(cipher, PatchCipher) or cipher.permutation is None:
-        raise TypeError(f"cipher must be a PatchCipher of shuffles and flips, but this is {cipher!r}.")
+        raise TypeError(f"cipher must be a PatchCipher of shuffles and flips, but this is {checks.shown(cipher)}.")
     return cipher

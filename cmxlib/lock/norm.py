@@ -41,6 +41,8 @@ def statistics_or(source: Any, mean: Sequence[float] | None, std: Sequence[float
 
 def normalised(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], like: torch.Tensor) -> torch.Tensor:
     """(v - mean) / std for images (N, C, H, W), computed in float64, in the type and on the device of ``like``."""
-    mu, sigma = (torch.from_numpy(v).view(-1, 1, 1) for v in checks.statistics(mean, std, images.shape[1]))
+    mu, sigma = (
+        torch.from_numpy(v).view(-1, 1, 1) for v in checks.statistics(mean, std, checks.images(images).shape[1])
+    )
     values = images.cpu().double() / (255 if images.dtype == torch.uint8 else 1)
     return ((values - mu) / sigma).to(like.device, like.dtype)

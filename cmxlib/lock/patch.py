@@ -78,7 +78,8 @@ class PatchCipher:
         self._set_sizes(patch_size, channels, None)
         self.steps = ("shuffle", "flip")
         permutation, flipped = checks.array(permutation, "permutation"), checks.array(flipped, "flipped")
-        whole = permutation.dtype.kind in "iu" and np.array_equal(np.sort(permutation), np.arange(self.n))
+        whole = permutation.dtype.kind in "iu" and permutation.shape == (self.n,)
+        whole = whole and np.array_equal(np.sort(permutation), np.arange(self.n))
         if not whole or flipped.shape != (self.n,) or not np.isin(flipped, (0, 1)).all():
             raise ValueError(
                 f"A block has {self.n} entries: give a permutation of them, in whole numbers, and as many flips, each "

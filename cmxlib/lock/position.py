@@ -17,7 +17,7 @@ from .conventional import turns
 from .embedding import checked_copy, find_embedding, replaced
 from .keys import SecretKey, check_key
 from .model import encrypt_model
-from .patch import LARGEST, PatchCipher, from_blocks, to_blocks
+from .patch import LARGEST, PatchCipher, from_blocks, n_entries, to_blocks
 
 
 class PositionCipher:
@@ -37,7 +37,7 @@ class PositionCipher:
     ):
         subkeys = _subkeys(key, patch_size, image_size)
         self.ciphers = [PatchCipher(subkey, patch_size, channels, steps) for subkey in subkeys]
-        self.patch_size = patch_size
+        self.patch_size = self.ciphers[0].patch_size
 
     @classmethod
     def etc(cls, key: SecretKey, patch_size: int = 4, channels: int = 3, *, image_size: int = 32) -> "PositionCipher":
@@ -50,9 +50,9 @@ class PositionCipher:
     def from_ciphers(cls, ciphers: Iterable[PatchCipher]) -> "PositionCipher":
         """The cipher that has a given PatchCipher at each position, as an attack estimates them."""
         self = cls.__new__(cls)
-        ciphers = list(ciphers) if isinstance(ciphers, Iterable) else [ciphers]
+        ciphers = checks.items(ciphers, LARGEST) or []
         alike = {(each.patch_size, each.channels) for each in ciphers if isinstance(each, PatchCipher)}
-        if len(alike) != 1 or not all(isinstance(each, PatchCipher) for each in ciphers):
+        if len(alike) != 1 or len(ciphers) > LARGEST or not all(isinstance(each, PatchCipher) for each in ciphers):
             raise TypeError(
                 "ciphers must be PatchCiphers of one patch size and number of channels, one for each position."
             )
@@ -61,19 +61,19 @@ class PositionCipher:
 
     def encrypt(self, images: torch.Tensor) -> torch.Tensor:
         """Encrypt images (N, C, S, S) or (C, S, S), as a PatchCipher does."""
-        return _by_position(images, self.patch_size, [cipher.encrypt for cipher in self.ciphers])
+        return _by_position(images, self.ciphers, "encrypt")
 
     def decrypt(self, images: torch.Tensor) -> torch.Tensor:
         """Undo ``encrypt``."""
-        return _by_position(images, self.patch_size, [cipher.decrypt for cipher in self.ciphers])
+        return _by_position(images, self.ciphers, "decrypt")
 
 
 def etc_variants(patch_size: int = 4, channels: int = 3) -> list[PatchCipher]:
     """The ciphers that EtC can make of one patch: rotated and mirrored (8 ways), a negative or not, its colours in any
     order; 96 for three colours, of which there may be 4. They are affine, a permutation with one sign for all, and so
     fold into an embedding."""
-    checks.whole(patch_size, "patch_size", 1)
-    checks.whole(channels, "channels", 1, 4)
+    patch_size, channels = checks.whole(patch_size, "patch_size", 1), checks.whole(channels, "channels", 1, 4)
+    n_entries("A patch", patch_size, channels)
     ways = turns(np.arange(channels * patch_size**2).reshape(channels, patch_size, patch_size))
     negatives = (np.full(ways[0].size, negative) for negative in (False, True))
     orders = (list(order) for order in itertools.permutations(range(channels)))
@@ -95,10 +95,12 @@ class PositionEmbedding(nn.Module):
         if checks.tensor(weight, "weight").ndim != 3 or checks.tensor(bias, "bias").shape != weight.shape[:2]:
             shapes = f"{tuple(weight.shape)} and {tuple(bias.shape)}"
             raise ValueError(f"weight and bias must be (positions, dim, n) and (positions, dim), not {shapes}.")
-        checks.whole(patch_size, "patch_size", 1)
+        patch_size = checks.whole(patch_size, "patch_size", 1)
         self.weight, self.bias, self.patch_size = nn.Parameter(weight), nn.Parameter(bias), patch_size
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if checks.images(images).dtype != self.weight.dtype and not torch.is_autocast_enabled(images.device.type):
+            raise TypeError(f"The embedding computes in {self.weight.dtype}, but the images are {images.dtype}.")
         patches = F.unfold(images, self.patch_size, stride=self.patch_size)  # (N, n, positions)
         if patches.shape[2] != len(self.weight):
             raise ValueError(
@@ -138,24 +140,27 @@ def encrypt_model_by_position(
 def _subkeys(key, patch_size, image_size):
     """A key for each position of a square image."""
     check_key(key)
-    checks.whole(patch_size, "patch_size", 1)
-    if checks.whole(image_size, "image_size", 1) % patch_size:
-        raise ValueError(f"Patches of {patch_size} pixels do not divide images of {image_size} x {image_size}.")
+    patch_size, image_size = checks.whole(patch_size, "patch_size", 1), checks.whole(image_size, "image_size", 1)
+    if image_size % patch_size:
+        raise ValueError(
+            f"Patches of {patch_size} pixels do not divide images of {image_size} x {image_size}: choose others."
+        )
     if (count := (image_size // patch_size) ** 2) > LARGEST:
         raise ValueError(f"An image of {count:,} patches has over {LARGEST:,} positions: choose smaller images.")
     return [key.subkey(f"position {i}") for i in range(count)]
 
 
-def _by_position(images, size, functions):
-    checks.images(images, ndim=(3, 4))
-    c, h, w = images.shape[-3:]
+def _by_position(images, ciphers, verb):
+    size = ciphers[0].patch_size
+    c, h, w = checks.images(images, ciphers[0].channels, ndim=(3, 4)).shape[-3:]
     if h % size or w % size:
         raise ValueError(f"Patches of {size} pixels do not divide images of {h} x {w}; crop or pad them first.")
-    blocks = to_blocks(images.reshape(-1, c, h, w), size)
-    if blocks.shape[1] != len(functions):
+    if (count := (h // size) * (w // size)) != len(ciphers):
         raise ValueError(
-            f"There are keys for {len(functions)} positions, but the images have {blocks.shape[1]} patches."
+            f"There are keys for {len(ciphers)} positions, but the images have {count} patches: make a cipher with the "
+            "image_size of the images."
         )
+    blocks = to_blocks(images.reshape(-1, c, h, w), size)
     patches = blocks.unflatten(2, (c, size, size)).unbind(1)
-    moved = [function(patch).flatten(1) for function, patch in zip(functions, patches, strict=True)]
+    moved = [getattr(cipher, verb)(patch).flatten(1) for cipher, patch in zip(ciphers, patches, strict=True)]
     return from_blocks(torch.stack(moved, 1), size, (c, h, w)).view(images.shape)

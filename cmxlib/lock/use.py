@@ -26,11 +26,15 @@ class Encrypt(nn.Module):
         self.cipher = cipher
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        found = self.cipher.encrypt(checks.tensor(images, "images").as_subclass(torch.Tensor))
+        found = _encrypted(self.cipher, checks.tensor(images, "images").as_subclass(torch.Tensor))
         return found if type(images) is torch.Tensor else found.as_subclass(type(images))
 
     def extra_repr(self) -> str:
         return repr(self.cipher)
+
+
+def _encrypted(cipher, images):
+    return checks.images(cipher.encrypt(images), name="what cipher.encrypt gives", ndim=(images.ndim,))
 
 
 Take = Callable[[Any], torch.Tensor] | None  # from a model's output to its logits (N, classes)
@@ -39,7 +43,7 @@ Take = Callable[[Any], torch.Tensor] | None  # from a model's output to its logi
 def taken(output: Any, take: Take) -> Any:
     """What ``take`` takes of a model's output; without it, its ``logits``, or the output itself."""
     if not (take is None or callable(take)):
-        raise TypeError(f"take must be a function of the model's output, but this is {take!r}.")
+        raise TypeError(f"take must be a function of the model's output, but this is {checks.shown(take)}.")
     return getattr(output, "logits", output) if take is None else take(output)
 
 
@@ -63,7 +67,8 @@ def verify(
     evaluation mode. Their logits are what ``take`` takes of the output; without it, the output itself or its attribute
     ``logits``. mean and std are as for ``encrypt_model``.
     """
-    if not checks.images(images).numel():
+    images = checks.images(images).as_subclass(torch.Tensor)
+    if not images.numel():
         raise ValueError(f"images must hold at least one image, but this is {tuple(images.shape)}.")
     for name, net in {"model": model, "encrypted": encrypted}.items():
         if not isinstance(net, nn.Module):
@@ -73,13 +78,13 @@ def verify(
     checks.cipher(cipher, "encrypt")
     norm = statistics_or(model, mean, std)
     started, found = time.perf_counter(), []
-    for net, batch in ((model, images), (encrypted, cipher.encrypt(images)), (encrypted, images)):
+    for net, batch in ((model, images), (encrypted, _encrypted(cipher, images)), (encrypted, images)):
         output = net(normalised(batch, **norm, like=like(net)))
         output = taken(output, take)
         if not isinstance(output, torch.Tensor) or not output.ndim or not output.numel():
             what = f"a tensor {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
             raise ValueError(f"The model gives {what}: take= must say where its logits are.")
-        found.append(output.double().cpu())
+        found.append(checks.tensor(output, "The model's logits").double().cpu())
     plain, locked, missing = found
     if plain.shape != locked.shape:
         raise ValueError(

@@ -24,7 +24,7 @@ def model():
         (lambda: known_plaintext(IMAGES, IMAGES.long()), TypeError, "uint8"),  # counted as values in [0, 1]
         (lambda: patch_moments(IMAGES[0], 4), ValueError, "shape"),
         (lambda: patch_moments(IMAGES[..., :3, :3], 4), ValueError, "patches of 4"),
-        (lambda: known_plaintext(IMAGES, IMAGES, steps="shuffle"), TypeError, r'\("shuffle",\)'),
+        (lambda: known_plaintext(IMAGES, IMAGES, steps="shuffle"), TypeError, r"\('shuffle',\)"),
         (lambda: known_plaintext(IMAGES, IMAGES, steps=("orthogonal", "flip")), ValueError, "alone"),
         (lambda: pgd(model(), IMAGES, LABELS[:, None], **NORM), ValueError, "labels"),
         (lambda: pgd(model(), IMAGES.long(), LABELS, **NORM), TypeError, "uint8"),

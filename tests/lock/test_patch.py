@@ -165,7 +165,7 @@ def test_on_a_gpu():
         (lambda: PatchCipher(KEY, 4, block_size=0), ValueError, "block_size must be a whole number from 1 up"),
         (lambda: PatchCipher.from_affine(np.eye(48), np.full(48, np.nan)), ValueError, "must be finite"),
         (lambda: PatchCipher.from_entries(np.arange(48.0), [False] * 48), ValueError, "permutation"),
-        (lambda: PatchCipher(KEY, 4, steps="shuffle"), TypeError, r'must be a tuple of names, such as \("shuffle",\)'),
+        (lambda: PatchCipher(KEY, 4, steps="shuffle"), TypeError, r"must be a tuple of names, such as \('shuffle',\)"),
         (lambda: PatchCipher(KEY, 4.0), TypeError, "patch_size must be a whole number"),
         (lambda: scrambled_in_part(PatchCipher(KEY), "pixel", RNG), ValueError, 'kind must be "pixels"'),
         (lambda: damaged(PatchCipher(KEY), 1, 0, RNG), ValueError, "choose 0 or at least 2"),

@@ -224,7 +224,7 @@ KEY_FILES = [
     ("a passphrase to show", nothing, "key show my.key --passphrase=hidden", 2, "--passphrase takes no value"),
     ("an escape sequence", nothing, ["key", "show", "a\x1b[31m.key"], 1, "a\\x1b[31m.key: No such file"),
     ("an escape sequence too many", nothing, ["key", "show", "my.key", "\x1b[31m"], 2, "arguments: \\x1b[31m"),
-    ("a new one in no folder", nothing, "key new none/a.key", 1, "none: No such file"),
+    ("a new one in no folder", nothing, "key new none/a.key", 1, "none/a.key cannot be written: No such file"),
     ("a new one with a long name", nothing, f"key new {'a' * 300}", 1, "File name too long"),
     ("a new one in place of another", nothing, "key new my.key", 1, "exists already"),
     ("a new one in place of a link", link("none", "a.key"), "key new a.key", 1, "exists already"),

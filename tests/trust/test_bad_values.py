@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 import torch
 from torch import nn
@@ -18,27 +19,36 @@ from cmxlib import (
     Dataset,
     PatchCipher,
     Scale,
+    SecretKey,
     TrainSettings,
     accuracy,
     encrypt_model,
     fit,
+    key_trials,
     load_dataset,
+    logits,
     trained_model,
 )
 from cmxlib.attacks import adversarial, metrics, on_models
-from cmxlib.learn.checkpoint import load_model, save_model
+from cmxlib.learn.checkpoint import CheckpointError, load_model, save_model
+from cmxlib.learn.evaluate import right_key_rows
+from cmxlib.learn.fontdigits import draw_fontdigits
 from cmxlib.lock import bits, near, norm, position, use
 from cmxlib.lock.blocks import BlockCipher
+from cmxlib.lock.conventional import make_cipher
+from cmxlib.lock.embedding import find_embedding
+from cmxlib.lock.pixels import to_bytes
 from cmxlib.study import records, sampling
 from cmxlib.study.scales import AttackSettings
 
-from .test_bad_input import CIPHER, DATA, KEY, MODEL, NORM, SETTINGS, V, X, Y
+from .test_bad_input import CIPHER, DATA, KEY, LOST, MODEL, NORM, SETTINGS, V, X, Y
 
 RNG, PLACES = np.random.default_rng(0), np.arange(16)
 P4 = {"dim": 8, "depth": 1, "kernel_size": 3, "patch_size": 4}
 BARE = nn.Conv2d(3, 8, 4, 4)
 ORIGIN = dict.fromkeys(records.ORIGIN, "x") | {"seconds": 1.0}
 EYE = np.eye(48)
+HISTORY = pd.DataFrame([{"epoch": 1}])
 
 
 class Own:
@@ -134,11 +144,95 @@ def came_from(**changes):
     return records.provenance(**about | changes)
 
 
+def train(**options):
+    return fit(ConvMixer(8, 1, 3, 4), DATA, SETTINGS, progress=False, **options)
+
+
 def sampled(accuracy, most_images=500):
     return sampling.mean_of_keys(lambda key, m: accuracy, 0.01, 100, most_images)
 
 
+def no_number_later():
+    """A transform whose first batch alone is of numbers."""
+    calls = itertools.count()
+    return lambda images: images / 255 * (torch.nan if next(calls) else 1)
+
+
 LOCK = {
+    "steps in a set": (
+        lambda: PatchCipher(KEY, steps={"shuffle", "flip"}),
+        TypeError,
+        "steps must be a tuple of names",
+    ),
+    "steps without end": (lambda: PatchCipher(KEY, steps=itertools.count()), TypeError, "steps must be a tuple"),
+    "steps in an array": (lambda: PatchCipher(KEY, steps=[np.arange(2)]), ValueError, "steps must be different ones"),
+    "channels of 5,001 digits": (lambda: PatchCipher(KEY, 4, 10**5000), ValueError, "is of over 30 digits"),
+    "a lazy layer's images": (
+        lambda: CIPHER.encrypt(nn.UninitializedParameter()),
+        TypeError,
+        "without values, of a lazy layer: run the model once",
+    ),
+    "one entry": (lambda: PatchCipher.from_entries(0, [0] * 48), ValueError, "A block has 48 entries"),
+    "a conjugate matrix": (
+        lambda: PatchCipher.from_affine(torch.eye(48).to(torch.complex64).conj(), np.zeros(48)),
+        TypeError,
+        "must be real numbers",
+    ),
+    "places for patches of '4'": (lambda: places().matrix("4"), TypeError, "patch_size must be a whole number"),
+    "places for patches in an array": (lambda: places().matrix(V), TypeError, "patch_size must be a whole number"),
+    "a std of dates": (
+        lambda: locked(std=np.array(["2020-01-01"] * 3, "M8[D]")),
+        TypeError,
+        "std must be 3 numbers, one a channel",
+    ),
+    "a std with holes": (lambda: locked(std=np.ma.masked_array([1.0] * 3, [0, 1, 0])), TypeError, "std must be 3"),
+    "a complex mean": (lambda: locked(mean=np.full(3, 0.5j)), TypeError, "mean must be 3 numbers"),
+    "methods in an array": (lambda: make_cipher(np.array(["LE"]), KEY), ValueError, "no conventional method array"),
+    "keys for 4 million blocks": (
+        lambda: make_cipher("ELE", KEY, block_size=1, image_size=(2048, 2048)),
+        ValueError,
+        "a key for each of the 4,194,304 blocks .* over ten seconds: choose a larger block_size",
+    ),
+    "a table of gigabytes": (
+        lambda: make_cipher("PE", KEY, image_size=(8192, 8192)),
+        ValueError,
+        "over 16,777,216 pixels: choose smaller images",
+    ),
+    "positions without end": (
+        lambda: position.PositionCipher.from_ciphers(itertools.count()),
+        TypeError,
+        "ciphers must be PatchCiphers",
+    ),
+    "EtC of a million": (lambda: position.etc_variants(10**6), ValueError, "A patch of 1000000 pixels"),
+    "by position, no channels": (
+        lambda: position.PositionCipher(KEY, 4, image_size=16).encrypt(X[:, :0]),
+        ValueError,
+        r"\(N, 3, H, W\)",
+    ),
+    "by position, bytes": (lambda: by_position()[0](X), TypeError, "in torch.float32, but the images are torch.uint8"),
+    "kinds in an array": (lambda: near.scrambled_in_part(CIPHER, np.arange(3), RNG), ValueError, "kind must be"),
+    "in place in patches of a million": (lambda: near.restricted(KEY, 10**6, 0), ValueError, "A patch of 1000000"),
+    "channels of a tensor": (lambda: find_embedding(MODEL, V), TypeError, "channels must be a whole number"),
+    "long numbers to bytes": (lambda: to_bytes(X.long()), TypeError, "images must be uint8"),
+    "a cipher that gives nothing": (
+        lambda: use.Encrypt(Own(encrypt=lambda images: None))(X),
+        TypeError,
+        "what cipher.encrypt gives must be a torch tensor, but this is NoneType",
+    ),
+    "a cipher that gives nothing, verified": (
+        lambda: use.verify(MODEL, MODEL, Own(encrypt=lambda images: None), X, **NORM),
+        TypeError,
+        "what cipher.encrypt gives must be a torch tensor",
+    ),
+    "logits without values, verified": (
+        lambda: use.verify(MODEL, MODEL, CIPHER, X, **NORM, take=lambda output: output.to("meta")),
+        TypeError,
+        "The model's logits must be an ordinary tensor, .* on the meta device",
+    ),
+    "a key from nowhere": (lambda: SecretKey.load(None), TypeError, "path must be a text or a pathlib.Path, but"),
+    "a key from bytes": (lambda: SecretKey.load(b"my.key"), TypeError, "path must be a text .* this is bytes"),
+    "a key that is not there": (lambda: SecretKey.load("no.key"), FileNotFoundError, "no.key: .*; give the path that"),
+    "a key saved as half a character": (lambda: KEY.save("\ud800"), ValueError, "holds half a character, as no path"),
     "damaged by a number": (lambda: near.damaged(CIPHER, 2, 0, 42), TypeError, "rng must be a numpy Generator"),
     "damaged by nothing": (lambda: near.damaged(CIPHER, 2, 0, None), TypeError, r"use numpy.random.default_rng"),
     "torch's generator": (
@@ -263,6 +357,65 @@ LEARNING = {
     ),
     "images of no pixel": (lambda: metrics.psnr(X[..., :0], X[..., :0]), ValueError, "must have a pixel at least"),
     "no images of no pixel": (lambda: metrics.ssim(X[..., :0], X[..., :0]), ValueError, "must have a pixel at least"),
+    "a transform to NaN": (
+        lambda: train(transform=lambda images: images * torch.nan),
+        ValueError,
+        "images that transform returns must hold values .* NaN",
+    ),
+    "a transform to grey levels": (
+        lambda: train(transform=lambda images: images.float()),
+        ValueError,
+        "images that transform returns must hold values .*: divide grey levels by 255",
+    ),
+    "a transform to NaN, later": (
+        lambda: train(transform=no_number_later()),
+        FloatingPointError,
+        "mend transform, which gave images that are NaN",
+    ),
+    "a model of NaN": (
+        lambda: fit(LOST, DATA, SETTINGS, progress=False),
+        ValueError,
+        "The model holds weights that are not finite .* load or make it anew",
+    ),
+    "normalised together, perhaps": (lambda: train(sync_norm="no"), TypeError, "sync_norm must be a bool"),
+    "a device of 2**63": (lambda: train(device=2**63), ValueError, "cannot be used here"),
+    "no name of a device": (lambda: train(device=""), ValueError, "The device '' cannot be used here"),
+    "twice the steps": (lambda: SETTINGS.lr(2), ValueError, "progress must be a finite number from 0 to 1"),
+    "wrong keys as bytes": (
+        lambda: key_trials(MODEL, DATA, {}, b"x"),
+        TypeError,
+        "n_wrong must be a whole number or the numbers of keys",
+    ),
+    "wrong keys of no number": (lambda: key_trials(MODEL, DATA, {}, np.array(3.5)), TypeError, "n_wrong must be"),
+    "rows of no data": (lambda: right_key_rows(MODEL, None, {}), TypeError, "data must be a Dataset"),
+    "data sets in an array": (
+        lambda: load_dataset(np.array(["cifar10"] * 2)),
+        ValueError,
+        "There is no data set array",
+    ),
+    "images on the meta device": (lambda: MODEL(V.to("meta")), TypeError, "images must be .* on the meta device"),
+    "logits on the meta device": (
+        lambda: accuracy(Given(lambda found: found.mean((2, 3)).to("meta")), X, Y, **NORM),
+        TypeError,
+        "ordinary floating tensors, but .* on meta",
+    ),
+    "saved nowhere": (lambda: save_model(None, MODEL, HISTORY, []), TypeError, "path must be a text"),
+    "saved in a file": (
+        lambda: save_model(Path(__file__) / "m", MODEL, HISTORY, []),
+        ValueError,
+        "test_bad_values.py is no folder",
+    ),
+    "no model saved": (lambda: save_model("m", None, HISTORY, []), TypeError, "model must be a Module"),
+    "no history saved": (lambda: save_model("m", MODEL, [], []), TypeError, "history must be a DataFrame"),
+    "a recipe in a set": (lambda: save_model("m", MODEL, HISTORY, {1}), TypeError, "recipe .* must be what JSON can"),
+    "loaded from nowhere": (lambda: load_model(None, MODEL), TypeError, "path must be a text"),
+    "loaded from no file": (lambda: load_model("m", MODEL), CheckpointError, "give the path of one that was saved"),
+    "loaded without values": (
+        lambda: load_model("m", ConvMixer(8, 1, 3, 4).to("meta")),
+        TypeError,
+        "0.weight of the model is no tensor with values",
+    ),
+    "fonts without end": (lambda: draw_fontdigits(10**9), ValueError, "n_train must be .* from 1 to 100000"),
 }
 
 STUDY = {
@@ -433,3 +586,32 @@ def test_what_is_no_path_or_no_ordinary_image_is_told(tmp_path):
 def test_channels_of_a_folder_are_a_whole_number(channels):
     with pytest.raises(TypeError, match="channels must be a whole number"):
         load_dataset("folder", "none", size=8, channels=channels)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int64, np.array, torch.tensor])
+def test_whole_numbers_may_be_of_any_type(kind):
+    """Of small ones NumPy's squares overflow: 16 * 16 is 0."""
+    size, images = kind(16), torch.arange(3 * 32 * 32).to(torch.uint8).view(1, 3, 32, 32)
+    for make in (
+        lambda n: make_cipher("LE", KEY, block_size=n),
+        lambda n: make_cipher("SUB", KEY, block_size=n),
+        lambda n: near.restricted(KEY, n, n),
+        lambda n: position.PositionCipher(KEY, n),
+        lambda n: position.PositionCipher.etc(KEY, n),
+        lambda n: near.damaged(PatchCipher(KEY, n), n, n, np.random.default_rng(0)),
+    ):
+        assert torch.equal(make(size).encrypt(images), make(16).encrypt(images))
+    assert np.array_equal(KEY.half(size, purpose="x"), KEY.half(16, purpose="x"))
+    assert torch.equal(logits(MODEL, X, **NORM, batch_size=kind(3)), logits(MODEL, X, **NORM, batch_size=3))
+    assert ConvMixer(kind(8), kind(1), kind(3), kind(4))(V).shape == (4, 10)
+
+
+def test_a_class_may_be_written_in_two_forms_of_unicode(tmp_path):
+    for part, names in (("train", ("e\u0301te", "eu")), ("test", ("\u00e9te", "eu"))):
+        for name, grey in zip(names, (0, 255), strict=True):
+            (tmp_path / part / name).mkdir(parents=True)
+            PIL.Image.new("L", (8, 8), grey).save(tmp_path / part / name / "0.png")
+    found = load_dataset("folder", tmp_path, size=np.int64(8), channels=1)
+    assert found.classes == ("eu", "\u00e9te")
+    for images, labels in ((found.train_images, found.train_labels), (found.test_images, found.test_labels)):
+        assert (images[labels == 0] == 255).all() and (images[labels == 1] == 0).all()

@@ -64,10 +64,10 @@ def test_a_killed_job_goes_on_and_gives_the_same(job):
 
 
 FULL_DISK = {
-    "training": "epoch-001.safetensors: File too large.",
-    "study table": "toys.csv: File too large.",
-    "encrypt-images": "out/0.png: File too large.",
-    "encrypt-model": "b.safetensors: File too large.",
+    "training": "epoch-001.safetensors: File too large; choose a disk",
+    "study table": "toys.csv: File too large; choose a disk",
+    "encrypt-images": "out/0.png: File too large; choose a disk",
+    "encrypt-model": "b.safetensors: File too large; choose a disk",
     "data cache": "could not be kept in",
 }
 
@@ -81,10 +81,10 @@ def test_a_full_disk_loses_nothing(job):
 
 CLOSED = {
     "training": "here cannot be written (Permission denied): choose another one",
-    "study table": "results: Permission denied.",
-    "encrypt-images": "cmx: out: Permission denied.",
-    "encrypt-model": "Permission denied.",
-    "saving a key": "my.key: Permission denied.",
+    "study table": "results: Permission denied; choose a place",
+    "encrypt-images": "cmx: out: Permission denied; choose a place",
+    "encrypt-model": "Permission denied; choose a place",
+    "saving a key": "my.key cannot be written: Permission denied; name a file",
     "data cache": "could not be kept in",
 }
 
