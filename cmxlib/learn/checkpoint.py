@@ -9,13 +9,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ..lock import checks
-from ..paths import as_path, need, out_of_memory, write_bytes, write_text
+from ..paths import as_path, need, out_of_memory, regular, write_bytes, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,12 @@ SAME = ("settings", "data", "model", "transform", "autocast")  # of a training's
 
 class CheckpointError(RuntimeError):
     """A checkpoint or a saved model that cannot be used; the message names it and says the way out."""
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What reading a damaged file may raise."""
+    of_tensors = need("safetensors", "files").SafetensorError
+    return OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, of_tensors
 
 
 def checksum(tensors: dict[str, torch.Tensor], text: str = "") -> str:
@@ -96,15 +103,19 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     _drop_others(folder, name)
 
 
+def _ours(folder: Path, but: str = "") -> list[str]:
+    """The files of epochs ``but`` one, where a training wrote them."""
+    opened, found = need("safetensors", "files").safe_open, []
+    for path in sorted({*folder.glob("epoch-*.safetensors")} - {folder / but}):
+        with suppress(Exception), opened(path, "numpy") as file:  # gone, or of no format that is known here
+            found += [path.name] * (path.is_file() and file.metadata() == _OURS)
+    return found
+
+
 def _drop_others(folder: Path, name: str) -> None:
-    """Delete the tensors of other epochs than the one that ``state.json`` names, where a training wrote them."""
-    opened = need("safetensors", "files").safe_open
-    for old in {*folder.glob("epoch-*.safetensors")} - {folder / name}:
-        ours = False
-        with suppress(Exception), opened(old, "numpy") as file:  # gone, or of no format that is known here
-            ours = file.metadata() == _OURS
-        if ours:
-            old.unlink(missing_ok=True)
+    """Delete the tensors of other epochs than the one that ``state.json`` names."""
+    for old in _ours(folder, name):
+        (folder / old).unlink(missing_ok=True)
 
 
 def _sum(data: bytes, state: dict) -> str:
@@ -115,38 +126,77 @@ def _sum(data: bytes, state: dict) -> str:
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) -> dict:
     """Load what ``save_checkpoint`` wrote into model and optimizer, and return its state; ``state`` if there is none.
 
-    CheckpointError where the folder's state is damaged, or where it differs from ``state`` in what ``SAME`` lists (None
-    there: whatever it was).
+    CheckpointError where the folder's state is damaged or lost, or where it differs from ``state`` in what ``SAME``
+    lists (None there: whatever it was). What has the right sum is looked at all the same, for anybody can make one.
     """
     if not (folder / "state.json").exists():
+        _check_not_lost(folder)
         return state
-    way_out = "delete that folder to start again, or choose another"
-    try:
-        found = json.loads((folder / "state.json").read_text())
-        expected, data = found.pop("sha256"), (folder / found["tensors"]).read_bytes()
-        intact = _sum(data, found) == expected
-        intact = intact and isinstance(found["rows"], list) and all(isinstance(row, dict) for row in found["rows"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if out_of_memory(error):
-            raise
-        intact = False
-    if not intact:
-        raise CheckpointError(f"The checkpoint in {folder} is damaged: {way_out}.")
+    with _intact(folder):
+        found = json.loads(regular(folder / "state.json").read_text())
+        expected, name, rows = found.pop("sha256"), found["tensors"], found["rows"]
+        data = regular(folder / name).read_bytes()
+        numbers = all(isinstance(value, (int, float)) for row in rows for value in row.values())
+        counted = [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+        known = name == os.path.basename(name) and isinstance(found["autocast"], (bool, NoneType))
+        if _sum(data, found) != expected or not (numbers and counted and known):
+            raise ValueError
+        tensors = need("safetensors.torch", "files").load(data)
     if other := [name for name in SAME if state[name] not in (None, found.get(name))]:
-        raise CheckpointError(f"The checkpoint in {folder} is of another training (other {other[0]}): {way_out}.")
-    tensors = need("safetensors.torch", "files").load(data)
-    model.load_state_dict({name[6:]: t for name, t in tensors.items() if name.startswith("model.")})
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    per_parameter = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, what = name.split(".")
-            if tensor.ndim:  # the fused update pairs numbers by their place in memory, so layouts must agree
-                tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
-            per_parameter.setdefault(int(index), {})[what] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": per_parameter})
+        raise CheckpointError(f"The checkpoint in {folder} is of another training (other {other[0]}): {_WAY_OUT}.")
+    with _intact(folder):
+        weights = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        check_like(weights, model)
+        of_optimizer = _of_optimizer(tensors, [p for group in optimizer.param_groups for p in group["params"]])
+    model.load_state_dict(weights)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": of_optimizer})
     _drop_others(folder, found["tensors"])  # those that a writer left who was killed just before it did this
     return found
+
+
+_WAY_OUT = "delete its state.json and epoch-*.safetensors to start again, or choose another folder"
+
+
+@contextmanager
+def _intact(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except _damage() as error:
+        if out_of_memory(error):
+            raise
+        raise CheckpointError(f"The checkpoint in {folder} is damaged: {_WAY_OUT}.") from error
+
+
+def _of_optimizer(tensors: dict[str, torch.Tensor], parameters: list) -> dict[int, dict[str, torch.Tensor]]:
+    """An optimizer's state for each parameter. ValueError or IndexError where it is of others."""
+    found: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if not name.startswith("model."):
+            _, index, what = name.split(".")
+            like = parameters[int(index)]
+            if value.shape != (torch.Size() if what == "step" else like.shape):
+                raise ValueError(f"{name} has another shape")
+            if value.ndim:  # the fused update pairs numbers by their place in memory, so layouts must agree
+                value = torch.empty_like(like).copy_(value)
+            found.setdefault(int(index), {})[what] = value
+    if any(set(values) != {"step", "exp_avg", "exp_avg_sq"} for values in found.values()):
+        raise ValueError("something of the optimizer is missing")
+    return found
+
+
+def _check_not_lost(folder: Path) -> None:
+    """CheckpointError where later epochs than the first are there, but not their ``state.json``."""
+    if later := [name for name in _ours(folder) if name != "epoch-001.safetensors"]:  # kept before the first state is
+        raise CheckpointError(
+            f"{folder} holds {later[0]} of a training, but not its state.json: put that back, or choose another folder."
+        )
+
+
+def check_like(tensors: dict[str, torch.Tensor], model: nn.Module) -> None:
+    """ValueError where tensors are not those of such a model, by name and shape."""
+    ours = model.state_dict()
+    if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in ours.items()}:
+        raise ValueError("the weights are of another model")
 
 
 def check_target(path: Path) -> None:
@@ -198,19 +248,18 @@ def load_model(path: str | os.PathLike, model: nn.Module) -> dict:
     weights = path.with_name(path.name + ".safetensors")
     safetensors = need("safetensors.torch", "files")
     try:
-        card, data = json.loads(path.with_name(path.name + ".json").read_text()), weights.read_bytes()
+        card = json.loads(regular(path.with_name(path.name + ".json")).read_text())
+        data = regular(weights).read_bytes()
         told = {name: value for name, value in card.items() if name != "sha256"}
         older = (None, hashlib.sha256(data).hexdigest())  # cards that have none, or one of the weights alone
         if card.get("sha256") not in (*older, _sum(data, told)):
             raise ValueError("the SHA-256 of weights and card is not the recorded one")
         if not isinstance(card["history"], list):
             raise ValueError("its JSON lacks the history")
-        tensors, ours = safetensors.load(data), model.state_dict()
-        if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in ours.items()}:
-            raise ValueError("the weights are of another model")
+        check_like(tensors := safetensors.load(data), model)
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise ValueError("not all weights are finite")
-    except (OSError, ValueError, KeyError, AttributeError, need("safetensors", "files").SafetensorError) as error:
+    except _damage() as error:
         if out_of_memory(error):
             raise
         there = weights.exists() or path.with_name(path.name + ".json").exists()

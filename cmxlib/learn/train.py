@@ -171,7 +171,7 @@ def _identity(model, data, settings, transform, device) -> dict:
     """What must be the same for a training to be gone on with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        images = _transformed(data.train_images[:PROBE].to(device), transform)
+        images = _transformed(data.train_images[:PROBE].to(device, copy=True), transform)
     return {
         "settings": dataclasses.asdict(settings),
         "data": data.fingerprint(),
