@@ -75,6 +75,12 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message, file=None):
+        if file is sys.stdout:  # argparse itself would be silent where that is full
+            file.write(message)
+        else:
+            super()._print_message(message, file)
+
     def error(self, message):
         if re.search(r"required: .*\b(OUT|file|encrypted)\b", message):
             message += " (a name that begins with a dash is given as ./-NAME)"

@@ -83,13 +83,31 @@ def need(module: str, extra: str) -> ModuleType:
     return importlib.import_module(module)
 
 
+_WAYS_OUT = {  # of what the system says
+    errno.ENOENT: "name one that is there",
+    errno.ENOTDIR: "name a place in a folder",
+    errno.EISDIR: "name a file",
+    errno.EEXIST: "name another",
+    errno.EACCES: "ask its owner for the right, or name another",
+    errno.EPERM: "ask its owner for the right, or name another",
+    errno.EROFS: "name a place that can be written to",
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.ELOOP: "name a file, not links in a circle",
+    errno.ENXIO: "name a file",
+    errno.ENOSPC: "make room, or name a place on another disk",
+    errno.EFBIG: "raise the limit of `ulimit -f`, or give less",
+    errno.EMFILE: "raise the limit of `ulimit -n`",
+    errno.EIO: "name one on a device that can be read and written",
+}
+
+
 def sentence(error: BaseException) -> str:
-    """What an error says, in one line; of the system's own, the file and the reason."""
+    """What an error says, in one line; of the system's own, the file, the reason and the way out."""
     text = str(error)
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        text = f"{os.fsdecode(error.filename)}: {error.strerror}."
-    elif isinstance(error, OSError) and error.strerror and error.errno:
-        text = f"{error.strerror}."
+    if isinstance(error, OSError) and error.strerror and error.errno:
+        of = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        way_out = _WAYS_OUT.get(error.errno, "")
+        text = f"{of}{error.strerror}{': ' * bool(way_out)}{way_out}."
     return printable(text)
 
 

@@ -57,14 +57,15 @@ def pgd(
     the model is asked where it is, in steps of 2.5 eps / steps. Returns float images within ``limits``, on the CPU,
     that differ from the given ones by at most eps.
     """
-    labels = _check(model, images, labels, eps, limits, batch_size)
+    labels = _check(model, images, labels, eps, limits)
     checks.whole(steps, "steps", 1)
+    size = checks.whole(batch_size, "batch_size", 1)
     classes = int(labels.max()) + 1
     generator = torch.Generator().manual_seed(checks.seed(seed))
     device, dtype = (held := like(model)).device, held.dtype
     found = []
     with evaluating(model):
-        for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        for batch, truth in zip(images.split(size), labels.split(size), strict=True):
             change = ((torch.rand(batch.shape, generator=generator) * 2 - 1) * eps).to(device)
             plain, truth = to_values(batch).to(device), truth.to(device)
             for _ in range(steps):
@@ -239,14 +240,13 @@ class Pipeline(nn.Module):
         return self.model(normalise(self.cipher.encrypt(values), *self.norm))
 
 
-def _check(model, images, labels, eps, limits, batch_size=1):
+def _check(model, images, labels, eps, limits):
     """``labels`` as int64; an error where an argument that all attacks share is wrong."""
     checks.instance(model, nn.Module, "model")
     if not isinstance(limits, (tuple, list)) or len(limits) != 2:
-        raise TypeError(f"limits must be two numbers, the lowest value and the highest, but this is {limits!r}.")
+        raise TypeError(f"limits must be two numbers, the lowest value and the highest, but this is {checks.shown(limits)}.")
     low, high = (checks.number(each, "limits", *checks.ENCRYPTED) for each in limits)
     if low >= high:
         raise ValueError(f"limits must be the lowest value and then the highest, but they are {low:g} and {high:g}.")
     checks.number(eps, "eps", 0, 1)
-    checks.whole(batch_size, "batch_size", 1)
     return check_labelled(images, labels, (low, high))

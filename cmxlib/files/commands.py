@@ -88,8 +88,8 @@ def _number(text):
 
 
 def _path(text):
-    if text in ("", "-"):
-        hint = "" if text else " (is a variable of the shell empty?)"
+    if text.strip() in ("", "-"):
+        hint = "" if text.strip() else " (is a variable of the shell empty?)"
         raise argparse.ArgumentTypeError(f"{text!r} is no name of a file or folder{hint}")
     return Path(text)
 

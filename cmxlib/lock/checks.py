@@ -5,6 +5,7 @@ that names it and says the way out, instead of giving a wrong number later.
 """
 
 import operator
+import reprlib
 import sys
 from collections.abc import Iterable
 from numbers import Real
@@ -14,6 +15,18 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """``value`` as a sentence shows it: in one line, the middle of what is long left out."""
+    try:
+        return " ".join(_SHORT.repr(value).split())
+    except ValueError:
+        return "a number of thousands of digits"  # which Python refuses to write
 
 
 def tensor(value: Any, name: str) -> "torch.Tensor":
@@ -127,7 +140,7 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
         except OverflowError:
             raise ValueError(f"{name} must be finite, but it holds a number beyond all floats.") from None
         except (TypeError, ValueError):
-            raise TypeError(f"{name} must be {channels} numbers, one a channel, but this is {value!r}.") from None
+            raise TypeError(f"{name} must be {channels} numbers, one a channel, but this is {shown(value)}.") from None
         if given.shape != (channels,):
             raise ValueError(
                 f"{name} must hold {channels} numbers, one a channel of images (N, C, H, W), but its shape is "
@@ -164,18 +177,21 @@ def cipher(value: Any, *verbs: str) -> None:
         )
 
 
-def whole(value: Any, name: str, low: int, high: int | None = None) -> int:
+LARGEST = 2**63 - 1  # that torch and NumPy compute with
+
+
+def whole(value: Any, name: str, low: int, high: int = LARGEST) -> int:
     """``value`` as an int, when it is a whole number (of Python or NumPy, no truth value, no float) in [low, high]."""
     try:
         number = operator.index(value)
     except TypeError:
         number = None
     if number is None or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be a whole number, but this is {value!r}.")
-    if number < low or (high is not None and number > high):
-        limits = f"from {low} up" if high is None else f"from {low} to {high}"
-        shown = number if abs(number) < 10**30 else "of over 30 digits"  # Python refuses to write thousands
-        raise ValueError(f"{name} must be a whole number {limits}, but it is {shown}.")
+        raise TypeError(f"{name} must be a whole number, but this is {shown(value)}.")
+    if not low <= number <= high:
+        limits = f"from {low} up" if number < low and high == LARGEST else f"from {low} to {high}"
+        found = number if abs(number) < 10**30 else "of over 30 digits"  # Python refuses to write thousands
+        raise ValueError(f"{name} must be a whole number {limits}, but it is {found}.")
     return number
 
 
@@ -184,10 +200,10 @@ def seed(value: Any) -> int:
     return whole(value, "seed", 0, 2**32 - 1)
 
 
-def wholes(value: Any, name: str, low: int, high: int | None = None) -> tuple[int, ...]:
+def wholes(value: Any, name: str, low: int, high: int = LARGEST) -> tuple[int, ...]:
     """``value`` as a tuple of different whole numbers in [low, high], one at least."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be a tuple of whole numbers, but this is {value!r}.")
+        raise TypeError(f"{name} must be a tuple of whole numbers, but this is {shown(value)}.")
     found = tuple(whole(each, name, low, high) for each in value)
     if not found or len(set(found)) < len(found):
         raise ValueError(f"{name} must be different whole numbers, one at least, but they are {found}.")
@@ -198,7 +214,7 @@ def sides(value: Any, name: str = "image_size") -> tuple[int, int]:
     """(height, width) in pixels, when ``value`` is that, or one whole number for both."""
     both = value if isinstance(value, tuple) else (value,) * 2
     if len(both) != 2:
-        raise ValueError(f"{name} must be one whole number or (height, width), but it is {value!r}.")
+        raise ValueError(f"{name} must be one whole number or (height, width), but it is {shown(value)}.")
     return whole(both[0], name, 1), whole(both[1], name, 1)
 
 
@@ -214,7 +230,7 @@ def number(value: Any, name: str, low: float, high: float = float("inf")) -> flo
     """``value`` as a float, when it is a finite number in [low, high]."""
     real = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
     if not real:
-        raise TypeError(f"{name} must be a number, an int or float, but this is {value!r}.")
+        raise TypeError(f"{name} must be a number, an int or float, but this is {shown(value)}.")
     try:
         found = float(value)
     except OverflowError:  # too long to be shown
@@ -228,11 +244,11 @@ def number(value: Any, name: str, low: float, high: float = float("inf")) -> flo
 def steps(value: Any, known: tuple[str, ...]) -> tuple[str, ...]:
     """``value`` as a tuple of different names out of ``known``; a text is taken for one that lacks its comma."""
     if isinstance(value, str):
-        raise TypeError(f'steps must be a tuple of names, such as ("{value}",), not the text {value!r}.')
+        raise TypeError(f'steps must be a tuple of names, such as ("{value}",), not the text {shown(value)}.')
     try:
         found = tuple(value)
     except TypeError:
-        raise TypeError(f"steps must be a tuple of names, but this is {value!r}.") from None
+        raise TypeError(f"steps must be a tuple of names, but this is {shown(value)}.") from None
     if any(step not in known for step in found) or len(set(found)) < len(found):
         raise ValueError(f"steps must be different ones of {', '.join(known)}, but they are {found}.")
     return found

@@ -195,7 +195,7 @@ class SecretKey:
         )
 
 
-def _check_draw(n, purpose, name="n", low=0, high=None):
+def _check_draw(n, purpose, name="n", low=0, high=checks.LARGEST):
     checks.whole(n, name, low, high)
     keyfile.utf8(purpose, "purpose")  # a number would draw what its digits do
 

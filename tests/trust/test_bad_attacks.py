@@ -113,6 +113,8 @@ def test_a_seed_is_a_whole_number_that_every_generator_takes(attack):
 
 
 ROWS = {
+    "steps of 30 digits": (lambda: adversarial.pgd(MODEL, X, Y, **NORM, steps=10**30), ValueError, "steps must be"),
+    "images for steps": (lambda: adversarial.pgd(MODEL, X, Y, **NORM, steps=X), TypeError, "steps must be a whole"),
     "numbers for moments": (lambda: found((1, 2)), ValueError, "be what patch_moments makes"),
     "three moments": (lambda: found((*MOMENTS, 0)), ValueError, "be what patch_moments makes"),
     "moments of patches of 2": (lambda: found(on_images.patch_moments(X, 2)), ValueError, r"the shapes \(48,\) and"),

@@ -437,6 +437,7 @@ FILES_OF_MODELS = [
     ("verified, two kinds", nothing, "verify a.safetensors b.pt --key my.key", 1, "files of two kinds"),
 ]  # fmt: skip
 
+QUICK = 'base = "quick"\nname = "x"\ntables = ["keys"]\n'
 BOOK = [
     ("no command", nothing, "", 2, "command"),
     ("an unknown command", nothing, "encrypt", 2, "invalid choice"),
@@ -456,7 +457,12 @@ BOOK = [
     ("a share of 0", nothing, "study --scale quick --shard 0/3", 1, "--shard is K/N"),
     ("a share of 0, asked for", nothing, "study --scale quick --shard 0/3 --status", 1, "--shard is K/N"),
     ("a share of words", nothing, "study --scale quick --shard a/b", 1, "--shard is K/N"),
-    ("no sweep", nothing, "study --status --sweep none.toml", 1, "none.toml: No such file"),
+    ("a share of 5,000 digits", nothing, f"study --scale quick --shard 1/{'9' * 5000}", 1, "--shard is K/N"),
+    ("a sweep in UTF-16", content("a.toml", QUICK.encode("utf-16")), "study --status --sweep a.toml", 1,
+     "not in UTF-8: save it in that encoding"),
+    ("a name of spaces", nothing, ["key", "show", "  "], 2, "is a variable of the shell empty?"),
+    ("links in a circle", link("a.key", "a.key"), "key show a.key", 1, "name a file, not links in a circle."),
+    ("no sweep", nothing, "study --status --sweep none.toml", 1, "none.toml: No such file or directory: name one that is there."),
     ("a sweep of zeros without end", nothing, "study --status --sweep /dev/zero", 1, "/dev/zero is no regular file"),
     ("a sweep of noise", content("a.toml", b"\xff\xfe"), "study --status --sweep a.toml", 1, "a.toml is no TOML file"),
     ("a sweep without end", content("a.toml", b"a = " + b"[" * 10**4),
@@ -480,7 +486,6 @@ BOOK = [
     ("two places to run", nothing, "book --workers 1 --scheduler x", 2, "not allowed with"),
 ]  # fmt: skip
 
-QUICK = 'base = "quick"\nname = "x"\ntables = ["keys"]\n'
 CHANGES = [
     ("an epoch and a half", "[scale]\ntrain.epochs = 1.5", "epochs must be a whole number"),
     ("epochs as a text", "[scale]\ntrain.epochs = '8'", "epochs must be a whole number"),

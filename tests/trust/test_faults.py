@@ -217,10 +217,10 @@ def test_a_closed_output_ends_a_command_in_silence(command, key):
 
 def test_a_full_or_closed_output_is_told(key):
     command = [sys.executable, "-m", "cmxlib", "key", "show", "my.key"]
-    for unbuffered in ("", "1"):
+    for unbuffered, asked in (("", command), ("1", command), ("1", [*command, "--help"])):
         env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
         with open("/dev/full", "w") as full:
-            process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+            process = subprocess.run(asked, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
         assert process.returncode == 1
         assert process.stderr == "cmx: The output could not be written: No space left on device.\n"
     with open("/dev/full", "w") as full:  # as a training does at its end
