@@ -82,7 +82,7 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
         sweep(target.parent)
         *_, changed = convert(source, target, job)
         return Report(done=int(bool(changed)), kept=int(not changed))
-    inside, outside = source.resolve(), target.resolve()
+    inside, outside = (Path(os.path.realpath(path)) for path in (source, target))  # of links in a circle, too
     if outside == inside:
         raise ValueError(f"{target} is the folder of the images itself: name another for the output.")
     if inside in outside.parents:

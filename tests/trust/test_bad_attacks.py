@@ -113,6 +113,12 @@ def test_a_seed_is_a_whole_number_that_every_generator_takes(attack):
 
 
 ROWS = {
+    "images of no channel": (lambda: found(X[:, :0]), ValueError, "public must hold at least one image"),
+    "images that ask for gradients": (
+        lambda: on_images.ciphertext_only((X / 255).requires_grad_(), X),
+        ValueError,
+        r"use images.detach\(\)",
+    ),
     "steps of 30 digits": (lambda: adversarial.pgd(MODEL, X, Y, **NORM, steps=10**30), ValueError, "steps must be"),
     "images for steps": (lambda: adversarial.pgd(MODEL, X, Y, **NORM, steps=X), TypeError, "steps must be a whole"),
     "numbers for moments": (lambda: found((1, 2)), ValueError, "be what patch_moments makes"),

@@ -258,6 +258,7 @@ IMAGES = [
     ("out is in", folder(good), f"encrypt-images in in {LOCK}", 1, "in is the folder of the images itself"),
     ("out by ..", folder(good), f"encrypt-images in in/../in/out {LOCK}", 1, "lies in in"),
     ("out by a link", folder(good, link("in", "out")), ALL, 1, "out is the folder of the images itself"),
+    ("out is a link to itself", folder(good, link("out", "out")), ALL, 1, "out: File exists: name another."),
     ("out in place of a folder", folder(good, lambda: os.makedirs("out/a.png")), ALL, 1, "out/a.png is a folder"),
     ("out is a folder named as an image", folder(good), f"encrypt-images in b.png {LOCK}", 1,
      "b.png is the name of a file, but in is a folder"),
