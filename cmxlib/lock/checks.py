@@ -245,10 +245,9 @@ def steps(value: Any, known: tuple[str, ...]) -> tuple[str, ...]:
     """``value`` as a tuple of different names out of ``known``; a text is taken for one that lacks its comma."""
     if isinstance(value, str):
         raise TypeError(f'steps must be a tuple of names, such as ("{value}",), not the text {shown(value)}.')
-    try:
-        found = tuple(value)
-    except TypeError:
-        raise TypeError(f"steps must be a tuple of names, but this is {shown(value)}.") from None
-    if any(step not in known for step in found) or len(set(found)) < len(found):
-        raise ValueError(f"steps must be different ones of {', '.join(known)}, but they are {found}.")
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"steps must be a tuple of names, but this is {shown(value)}.")
+    found = tuple(value)
+    if not all(isinstance(step, str) and step in known for step in found) or len(set(found)) < len(found):
+        raise ValueError(f"steps must be different ones of {', '.join(known)}, but they are {shown(found)}.")
     return found
