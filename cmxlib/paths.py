@@ -122,7 +122,14 @@ NOT_ENOUGH = "There is not enough memory"  # how the library's own sentences on 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, as Python, NumPy, torch and decoders do; so it tells of no damage."""
-    said = ("Cannot allocate memory", "DefaultCPUAllocator", "std::bad_alloc", "out of memory", "Storage size")
+    said = (
+        "Cannot allocate memory",
+        "failed to map segment",
+        "DefaultCPUAllocator",
+        "std::bad_alloc",
+        "out of memory",
+        "Storage size",
+    )
     return isinstance(error, MemoryError) or any(text in str(error) for text in said)
 
 
@@ -157,12 +164,22 @@ def _told(run, program):
         if out_of_memory(error):
             said = str(error).startswith(NOT_ENOUGH)
             return say(sentence(error) if said else f"{NOT_ENOUGH} for this: give less at once, or a smaller scale.")
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EBADF) and error.filename is None:
             raise  # of the output: files are named
         told = isinstance(error, (FloatingPointError, ValueError, OSError, RuntimeError, ImportError))
         if not told or type(error) in (RuntimeError, ModuleNotFoundError):  # not said by the library
             raise
-        return say(sentence(error))
+        return say(sentence(error) + _blamed(error))
+
+
+def _blamed(error):
+    """Which variables of the environment hold what a package below the library refuses, as matplotlib a MPLBACKEND."""
+    frame = error.__traceback__
+    while frame.tb_next:
+        frame = frame.tb_next
+    ours = frame.tb_frame.f_globals.get("__name__", "").startswith("cmxlib")
+    names = [] if ours else [name for name, value in os.environ.items() if value and repr(value) in str(error)]
+    return f" Unset or change the environment variable {' or '.join(names)}." if names else ""
 
 
 def regular(path: Path) -> Path:

@@ -149,6 +149,7 @@ ROWS = {
     "climbing nothing": (lambda: climb(steps=()), ValueError, "steps must be"),
     "a mixed start": (lambda: climb(start=MIXING), ValueError, "start must be a cipher of shuffles and flips"),
     "a start of 2": (lambda: climb(start=PatchCipher(KEY, 2)), ValueError, "in blocks of 4 pixels"),
+    "arrays to start": (lambda: climb(start=np.ones(2)), TypeError, "start must be a PatchCipher"),
     "a key to start": (lambda: climb(start=KEY), TypeError, "start must be a PatchCipher"),
     "random, of no steps": (
         lambda: on_models.random_keys(MODEL, X, Y, **ALL, steps=("no",)),

@@ -569,12 +569,20 @@ def test_some_of_them_in_a_process_of_their_own(key, tmp_path):
         assert done.returncode == status and "Traceback" not in done.stderr and done.stderr.count("cmx") <= 3
 
 
+def test_a_variable_that_a_package_refuses_is_named():
+    code = "import sys; from cmxlib.paths import told; sys.exit(told(lambda: __import__('matplotlib')))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=os.environ | {"MPLBACKEND": "nonsense"}, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.endswith(" Unset or change the environment variable MPLBACKEND.\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         "--epochs 0 --out o",
         "--epochs 1 --out a.png/o",
         "--epochs 1 --out .",
+        "--epochs 1 --out /proc/x",
         "--epochs 1 --out x/..",
         "--epochs 1 --out there",
         "--epochs 1 --out o --depth 100000000",

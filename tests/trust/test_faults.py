@@ -227,6 +227,9 @@ def test_a_full_or_closed_output_is_told(key):
         other = [sys.executable, "-c", "from cmxlib.paths import told; told(lambda: print(1), 'other')"]
         process = subprocess.run(other, stdout=full, stderr=subprocess.PIPE, text=True)
     assert process.stderr == "other: The output could not be written: No space left on device.\n"
+    with open(os.devnull) as read_only:
+        process = subprocess.run(command, stdout=read_only, stderr=subprocess.PIPE, text=True)
+    assert process.stderr == "cmx: The output could not be written: Bad file descriptor.\n"
     closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
     process = subprocess.run(closed, stderr=subprocess.PIPE, text=True)
     assert process.returncode == 1 and process.stderr.startswith("cmx: The output is closed")
