@@ -61,6 +61,8 @@ def cache_dir() -> Path:
 
 def expanded(path: str | os.PathLike) -> Path:
     """The path with ~ written out. ValueError where it names somebody whose home folder nobody knows, or no path."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"A path must be a text or a Path, but this is {type(path).__name__}.")
     if "\0" in os.fspath(path):
         raise ValueError(f"{os.fspath(path)!r} holds a null character, as no path does: give another.")
     try:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from ..lock import checks
+from ..lock.checks import shown
 from ..paths import cache_dir, expanded, need, replacing
 from . import cifar10
 from .checkpoint import checksum
@@ -49,13 +50,13 @@ class Dataset:
 
     def __post_init__(self):
         if not isinstance(self.classes, (tuple, list)):
-            raise TypeError(f"classes must be a tuple of names, but this is {self.classes!r}.")
+            raise TypeError(f"classes must be a tuple of names, but this is {shown(self.classes)}.")
         if other := [name for name in self.classes if not isinstance(name, str)]:
-            raise TypeError(f"classes must be texts, but one is {other[0]!r}: use tuple(map(str, classes)).")
+            raise TypeError(f"classes must be texts, but one is {shown(other[0])}: use tuple(map(str, classes)).")
         if twice := [name for i, name in enumerate(self.classes) if name in self.classes[:i]]:
-            raise ValueError(f"classes must have different names, but {twice[0]!r} is there twice.")
+            raise ValueError(f"classes must have different names, but {shown(twice[0])} is there twice.")
         if not isinstance(self.name, str) or set(self.name) & set("/\\\n"):
-            raise ValueError(f"name must be a text in one line, without / and \\, but it is {self.name!r}.")
+            raise ValueError(f"name must be a text in one line, without / and \\, but it is {shown(self.name)}.")
         channels = checks.images(self.train_images, name="train_images").shape[1]
         checks.images(self.test_images, channels, name="test_images")
         for part in ("train", "test"):
@@ -122,7 +123,7 @@ def load_dataset(
     Raises ValueError for an unknown name and DatasetError for missing or damaged files.
     """
     if not isinstance(root, (str, os.PathLike, NoneType)):
-        raise TypeError(f"root must be the path of a folder, but this is {root!r}.")
+        raise TypeError(f"root must be the path of a folder, but this is {shown(root)}.")
     if name == "folder":
         from .folder import read_folder
 
@@ -130,13 +131,13 @@ def load_dataset(
             raise ValueError('A "folder" needs root= and size=, the side in pixels that all its images get.')
         return _dataset(expanded(root).resolve().name, *read_folder(root, size, channels))
     if size is not None or channels != 3:
-        raise ValueError(f'size and channels are of a "folder": {name!r} comes as it is.')
+        raise ValueError(f'size and channels are of a "folder": {shown(name)} comes as it is.')
     if name in ("cifar10", "cifar100"):
         which = cifar10.CIFAR10 if name == "cifar10" else cifar10.CIFAR100
         return _load_cifar(name, which, root or os.environ.get("CMX_DATA"))
     if name == "fontdigits":
         return _load_fontdigits()
-    raise ValueError(f'There is no data set {name!r}: choose "cifar10", "cifar100", "fontdigits" or "folder".')
+    raise ValueError(f'There is no data set {shown(name)}: choose "cifar10", "cifar100", "fontdigits" or "folder".')
 
 
 def _load_cifar(name, which, named):

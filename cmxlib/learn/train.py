@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..lock import checks
+from ..lock.checks import shown
 from ..paths import expanded, need, told
 from .augment import augment
 from .checkpoint import check_target, checksum, held, load_checkpoint, model_checksum, save_checkpoint, save_model
@@ -64,7 +65,7 @@ class TrainSettings:
             for name, limits in fields.items():
                 object.__setattr__(self, name, check(getattr(self, name), name, *limits))
         if not isinstance(self.flip, bool):
-            raise TypeError(f"flip must be True or False, but this is {self.flip!r}.")
+            raise TypeError(f"flip must be True or False, but this is {shown(self.flip)}.")
 
     def lr(self, progress: float) -> float:
         """The learning rate when the share ``progress`` of all steps is done."""
@@ -131,7 +132,7 @@ def fit(
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("No parameter of the model is trained: call requires_grad_() on it, or on some of its layers.")
     if not isinstance(checkpoint, (str, os.PathLike, NoneType)):
-        raise TypeError(f"checkpoint must be the path of a folder, but this is {checkpoint!r}.")
+        raise TypeError(f"checkpoint must be the path of a folder, but this is {shown(checkpoint)}.")
     if autocast is not None:
         checks.instance(autocast, bool, "autocast")
     for name, value in model.state_dict().items():  # all that a checkpoint keeps
