@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ..lock.checks import shown
 from ..paths import NOT_ENOUGH, out_of_memory
 
 
@@ -36,10 +37,12 @@ def usable(device: torch.device | str) -> torch.device:
         found = torch.device(device)
         torch.zeros(1, device=found).tolist()  # those of "meta" have no values
         return found
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         if out_of_memory(error):
             raise
-        raise ValueError(f"The device {str(device)!r} cannot be used here: leave device out, or choose cpu.") from error
+        raise ValueError(
+            f"The device {shown(str(device))} cannot be used here: leave device out, or choose cpu."
+        ) from error
 
 
 def device_name(device: torch.device | str = "cpu") -> str:

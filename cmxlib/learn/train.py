@@ -138,7 +138,7 @@ def fit(
     for name, value in model.state_dict().items():  # all that a checkpoint keeps
         if not isinstance(value, torch.Tensor) or value.is_meta or nn.parameter.is_lazy(value):
             raise TypeError(f"{name} of the model is no tensor with values: load it, or run it once, or take it out.")
-    device = usable(device or rank_device())
+    device = usable(rank_device() if device is None else device)
     model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
     state = {"autocast": autocast, "rows": []}

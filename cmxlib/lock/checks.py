@@ -7,7 +7,6 @@ that names it and says the way out, instead of giving a wrong number later.
 import operator
 import reprlib
 import sys
-from collections.abc import Iterable
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +201,7 @@ def seed(value: Any) -> int:
 
 def wholes(value: Any, name: str, low: int, high: int = LARGEST) -> tuple[int, ...]:
     """``value`` as a tuple of different whole numbers in [low, high], one at least."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes)) or not np.iterable(value):
         raise TypeError(f"{name} must be a tuple of whole numbers, but this is {shown(value)}.")
     found = tuple(whole(each, name, low, high) for each in value)
     if not found or len(set(found)) < len(found):
@@ -224,6 +223,13 @@ def places(value: Any, n: int, name: str = "places") -> np.ndarray:
     if found.shape != (n,) or found.dtype.kind not in "iu" or not np.array_equal(np.sort(found), np.arange(n)):
         raise ValueError(f"{name} must hold the number of each of the {n} patches of an image once, in whole numbers.")
     return np.array(found, np.int64)
+
+
+def numbers(value: Any, name: str, low: float = -float("inf"), high: float = float("inf")) -> list[float]:
+    """``value`` as a list of floats, when it holds finite numbers in [low, high] alone."""
+    if isinstance(value, (str, bytes)) or not np.iterable(value):
+        raise TypeError(f"{name} must be several numbers, but this is {shown(value)}.")
+    return [number(each, name, low, high) for each in value]
 
 
 def number(value: Any, name: str, low: float, high: float = float("inf")) -> float:

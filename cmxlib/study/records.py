@@ -137,7 +137,8 @@ def _git(*command: str) -> str:
 
 def uninterrupted(seconds: Any) -> float:
     """How long a training takes, from the seconds of its epochs: as many times the median, as one may hold a pause."""
-    if not len(seconds):
+    seconds = checks.numbers(seconds, "seconds", 0)
+    if not seconds:
         raise ValueError("seconds must be those of one epoch at least.")
     return float(statistics.median(seconds) * len(seconds))
 

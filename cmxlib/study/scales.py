@@ -122,7 +122,7 @@ class Scale:
         kinds = {"model": dict, "train": TrainSettings, "attack": AttackSettings}
         for name, kind in (kinds | dict.fromkeys(("others", "finer", "ciphers"), Mapping)).items():
             checks.instance(getattr(self, name), kind, name)
-        if not isinstance(self.dataset, Dataset) and self.dataset not in NAMES:
+        if not isinstance(self.dataset, Dataset) and not (isinstance(self.dataset, str) and self.dataset in NAMES):
             raise ValueError(
                 f"dataset must be a Dataset or one of {', '.join(NAMES)}, but it is {shown(self.dataset)}."
             )
@@ -287,7 +287,7 @@ def trained_model(
     """
     pd = paths.need("pandas", "book")
 
-    scale, device = named(scale), usable(device or default_device())
+    scale, device = named(scale), usable(default_device() if device is None else device)
     settings = replace(scale.train, seed=seed)
     model = new_model(scale, seed)
     own = scale.dataset if isinstance(scale.dataset, Dataset) else None  # known by all that is in it, not by its name

@@ -29,7 +29,7 @@ from cmxlib.attacks import adversarial, metrics, on_models
 from cmxlib.learn.checkpoint import load_model, save_model
 from cmxlib.lock import bits, near, norm, position, use
 from cmxlib.lock.blocks import BlockCipher
-from cmxlib.study import records, sampling
+from cmxlib.study import records, sampling, table
 from cmxlib.study.scales import AttackSettings
 
 from .test_bad_input import CIPHER, DATA, KEY, MODEL, NORM, SETTINGS, V, X, Y
@@ -276,6 +276,18 @@ STUDY = {
     "a trial of NaN": (lambda: sampled(float("nan")), ValueError, "accuracies must be a finite number"),
     "trials of 0 images": (lambda: sampled(0.5, 0), ValueError, "most_images must be"),
     "a value as a text": (lambda: written("abc"), ValueError, "value must be a number, int or float, but .* 'abc'"),
+    "the width of a text": (lambda: sampling.half_width("12"), TypeError, "values must be several numbers"),
+    "the width of arrays": (lambda: sampling.half_width(X.numpy()), TypeError, "values must be a number"),
+    "seconds of None": (lambda: records.uninterrupted(None), TypeError, "seconds must be several numbers"),
+    "no jobs": (lambda: table.in_turns(None, 1), TypeError, "jobs must be a Mapping"),
+    "jobs of no rounds": (lambda: table.in_turns({}, 0), ValueError, "rounds must be a whole number from 1 up"),
+    "a model on an array": (
+        lambda: trained_model("quick", device=X),
+        ValueError,
+        "The device 'tensor.* cannot be used",
+    ),
+    "seeds as one number of NumPy": (lambda: scale(seeds=np.array(1)), TypeError, "seeds must be a tuple of whole"),
+    "arrays for a data set": (lambda: scale(dataset=X.numpy()), ValueError, "dataset must be a Dataset or one of"),
     "a row that is none": (lambda: records.write("rows.csv", [3]), TypeError, "a row must be a Mapping"),
     "rows that are none": (lambda: records.write("rows.csv", 3), TypeError, "rows must be mappings, one a row"),
     "rows for an origin": (lambda: records.write("rows.csv", [], X), TypeError, "origin a mapping that records"),
