@@ -26,6 +26,7 @@ from cmxlib import (
     trained_model,
 )
 from cmxlib.attacks import adversarial, metrics, on_models
+from cmxlib.book import figures
 from cmxlib.learn.checkpoint import load_model, save_model
 from cmxlib.lock import bits, near, norm, position, use
 from cmxlib.lock.blocks import BlockCipher
@@ -279,6 +280,10 @@ STUDY = {
     "the width of a text": (lambda: sampling.half_width("12"), TypeError, "values must be several numbers"),
     "the width of arrays": (lambda: sampling.half_width(X.numpy()), TypeError, "values must be a number"),
     "seconds of None": (lambda: records.uninterrupted(None), TypeError, "seconds must be several numbers"),
+    "no pictures": (lambda: figures.image_grid([]), ValueError, "rows must hold an image at least"),
+    "a picture for rows": (lambda: figures.image_grid(X[0]), ValueError, r"An image must be of the shape \(C, H, W\)"),
+    "nothing for rows": (lambda: figures.image_grid(None), TypeError, "rows must be a list of lists of images"),
+    "a row without its title": (lambda: figures.image_grid([X, X], ["a"]), ValueError, "a text for each row"),
     "no jobs": (lambda: table.in_turns(None, 1), TypeError, "jobs must be a Mapping"),
     "jobs of no rounds": (lambda: table.in_turns({}, 0), ValueError, "rounds must be a whole number from 1 up"),
     "a model on an array": (
