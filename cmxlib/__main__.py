@@ -65,7 +65,7 @@ def numbers(text: str) -> tuple[int, ...]:
     """The whole numbers that a text such as "0-4" or "0,2,5-7" names, each once, in order."""
     found: set[int] = set()
     for part in text.split(","):
-        ends = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part.strip())
+        ends = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part.strip())
         if ends is None or int(ends[2] or ends[1]) < int(ends[1]):
             raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0-4 or 0,2")
         found.update(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
@@ -75,6 +75,12 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message, file=None):
+        if file is sys.stdout:  # argparse itself would be silent where that is full
+            file.write(message)
+        else:
+            super()._print_message(message, file)
+
     def error(self, message):
         if re.search(r"required: .*\b(OUT|file|encrypted)\b", message):
             message += " (a name that begins with a dash is given as ./-NAME)"

@@ -96,23 +96,31 @@ def need(module: str, extra: str) -> ModuleType:
     return importlib.import_module(module)
 
 
-_WAYS_OUT = {
-    errno.ENOENT: "look at the path",
-    errno.EACCES: "choose a place that you may use",
-    errno.EROFS: "choose a place that you may write to",
-    errno.ENOSPC: "make room there, or choose another disk",
-    errno.EFBIG: "choose a disk, or a limit, that takes larger files",
+_WAYS_OUT = {  # of what the system says
+    errno.ENOENT: "name one that is there",
+    errno.ENOTDIR: "name a place in a folder",
+    errno.EISDIR: "name a file",
+    errno.EEXIST: "name another",
+    errno.EACCES: "ask its owner for the right, or name another",
+    errno.EPERM: "ask its owner for the right, or name another",
+    errno.EROFS: "name a place that can be written to",
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.ELOOP: "name a file, not links in a circle",
+    errno.ENXIO: "name a file",
+    errno.ENOSPC: "make room, or name a place on another disk",
+    errno.EFBIG: "raise the limit of `ulimit -f`, or give less",
+    errno.EMFILE: "raise the limit of `ulimit -n`",
+    errno.EIO: "name one on a device that can be read and written",
 }
 
 
 def sentence(error: BaseException) -> str:
-    """What an error says, in one line; of the system's own, the file, the reason and a way out."""
+    """What an error says, in one line; of the system's own, the file, the reason and the way out."""
     text = str(error)
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        way_out = _WAYS_OUT.get(error.errno or 0)
-        text = f"{os.fsdecode(error.filename)}: {error.strerror}{f'; {way_out}' if way_out else ''}."
-    elif isinstance(error, OSError) and error.strerror and error.errno:
-        text = f"{error.strerror}."
+    if isinstance(error, OSError) and error.strerror and error.errno:
+        of = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        way_out = _WAYS_OUT.get(error.errno, "")
+        text = f"{of}{error.strerror}{': ' * bool(way_out)}{way_out}."
     return printable(text)
 
 
@@ -127,7 +135,14 @@ NOT_ENOUGH = "There is not enough memory"  # how the library's own sentences on 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, as Python, NumPy, torch and decoders do; so it tells of no damage."""
-    said = ("Cannot allocate memory", "DefaultCPUAllocator", "std::bad_alloc", "out of memory", "Storage size")
+    said = (
+        "Cannot allocate memory",
+        "failed to map segment",
+        "DefaultCPUAllocator",
+        "std::bad_alloc",
+        "out of memory",
+        "Storage size",
+    )
     return isinstance(error, MemoryError) or any(text in str(error) for text in said)
 
 
@@ -162,12 +177,22 @@ def _told(run, program):
         if out_of_memory(error):
             said = str(error).startswith(NOT_ENOUGH)
             return say(sentence(error) if said else f"{NOT_ENOUGH} for this: give less at once, or a smaller scale.")
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EBADF) and error.filename is None:
             raise  # of the output: files are named
         told = isinstance(error, (FloatingPointError, ValueError, OSError, RuntimeError, ImportError))
         if not told or type(error) in (RuntimeError, ModuleNotFoundError):  # not said by the library
             raise
-        return say(sentence(error))
+        return say(sentence(error) + _blamed(error))
+
+
+def _blamed(error):
+    """Which variables of the environment hold what a package below the library refuses, as matplotlib a MPLBACKEND."""
+    frame = error.__traceback__
+    while frame.tb_next:
+        frame = frame.tb_next
+    ours = frame.tb_frame.f_globals.get("__name__", "").startswith("cmxlib")
+    names = [] if ours else [name for name, value in os.environ.items() if value and repr(value) in str(error)]
+    return f" Unset or change the environment variable {' or '.join(names)}." if names else ""
 
 
 def regular(path: Path) -> Path:

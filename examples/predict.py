@@ -25,7 +25,7 @@ parser.add_argument("folder", type=Path)
 args = parser.parse_args()
 
 onnxruntime.set_default_logger_severity(4)  # what is wrong is raised, too
-if not Path(args.model).is_file():  # a pipe would be waited for
+if not os.path.isfile(args.model):  # a pipe would be waited for
     sys.exit(f"{args.model} is no ONNX model that can be run: it is no file.")
 try:
     session = onnxruntime.InferenceSession(args.model, providers=["CPUExecutionProvider"])
@@ -41,7 +41,7 @@ try:
         raise ValueError("with these every answer would be the same")
 except (ValueError, KeyError, TypeError):
     sys.exit(f"{args.model} has a damaged record of its cipher: restore it from a copy.")
-if not (paths := sorted(args.folder.glob("*.png"))):
+if not (paths := sorted(args.folder.glob("*.png")) if os.path.isdir(args.folder) else []):
     sys.exit(f"{args.folder} is no folder that holds .png files: name the one that cmx encrypt-images wrote.")
 for path in paths:
     if not path.is_file():

@@ -57,14 +57,15 @@ def pgd(
     the model is asked where it is, in steps of 2.5 eps / steps. Returns float images within ``limits``, on the CPU,
     that differ from the given ones by at most eps.
     """
-    labels = _check(model, images, labels, eps, limits, batch_size)
+    labels = _check(model, images, labels, eps, limits)
     checks.whole(steps, "steps", 1)
+    size = checks.whole(batch_size, "batch_size", 1)
     classes = int(labels.max()) + 1
     generator = torch.Generator().manual_seed(checks.seed(seed))
     device, dtype = (held := like(model)).device, held.dtype
     found = []
     with evaluating(model):
-        for batch, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        for batch, truth in zip(images.split(size), labels.split(size), strict=True):
             change = ((torch.rand(batch.shape, generator=generator) * 2 - 1) * eps).to(device)
             plain, truth = to_values(batch).to(device), truth.to(device)
             for _ in range(steps):
@@ -99,8 +100,7 @@ def square(
     """
     from art.attacks.evasion import SquareAttack
 
-    checks.whole(queries, "queries", 1)
-    checks.whole(batch_size, "batch_size", 1)
+    queries, batch_size = checks.whole(queries, "queries", 1), checks.whole(batch_size, "batch_size", 1)
     with _classifier(model, images, labels, eps, mean, std, (0, 1), seed) as classifier:
         attack = SquareAttack(classifier, eps=eps, max_iter=queries, batch_size=batch_size, verbose=False)
         return torch.from_numpy(attack.generate(_array(images), labels.numpy()))
@@ -129,8 +129,8 @@ def autoattack(
     """
     from art.attacks.evasion import AutoProjectedGradientDescent, DeepFool, SquareAttack
 
-    for value, name in ((queries, "queries"), (starts, "starts"), (batch_size, "batch_size")):
-        checks.whole(value, name, 1)
+    given = {"queries": queries, "starts": starts, "batch_size": batch_size}
+    queries, starts, batch_size = (checks.whole(value, name, 1) for name, value in given.items())
     with _classifier(model, images, labels, eps, mean, std, limits, seed) as classifier:
         truth = labels.numpy()
         of = {"eps": eps, "batch_size": batch_size, "verbose": False}
@@ -232,21 +232,22 @@ class Pipeline(nn.Module):
         super().__init__()
         checks.instance(encrypted_model, nn.Module, "encrypted_model")
         checks.cipher(cipher, "encrypt")
-        checks.statistics(mean, std, np.size(mean))
+        checks.statistics(mean, std, getattr(cipher, "channels", 3))
         self.model, self.cipher, self.norm = encrypted_model, cipher, (mean, std)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return self.model(normalise(self.cipher.encrypt(values), *self.norm))
 
 
-def _check(model, images, labels, eps, limits, batch_size=1):
+def _check(model, images, labels, eps, limits):
     """``labels`` as int64; an error where an argument that all attacks share is wrong."""
     checks.instance(model, nn.Module, "model")
     if not isinstance(limits, (tuple, list)) or len(limits) != 2:
-        raise TypeError(f"limits must be two numbers, the lowest value and the highest, but this is {limits!r}.")
+        raise TypeError(
+            f"limits must be two numbers, the lowest value and the highest, but this is {checks.shown(limits)}."
+        )
     low, high = (checks.number(each, "limits", *checks.ENCRYPTED) for each in limits)
     if low >= high:
         raise ValueError(f"limits must be the lowest value and then the highest, but they are {low:g} and {high:g}.")
     checks.number(eps, "eps", 0, 1)
-    checks.whole(batch_size, "batch_size", 1)
     return check_labelled(images, labels, (low, high))

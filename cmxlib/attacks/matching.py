@@ -23,14 +23,16 @@ def check_steps(steps: tuple[str, ...], orthogonal: bool = True) -> tuple[str, .
 def check_images(
     images: torch.Tensor, patch_size: int, name: str = "images", limits: tuple[float, float] = (0, 1)
 ) -> torch.Tensor:
-    """``images`` (N, C, H, W), when there are some, patches of this size fill them, and floats lie in ``limits``; an
-    error otherwise."""
+    """``images`` (N, C, H, W), when there are some, patches of this size fill them, no gradient is asked of them and
+    floats lie in ``limits``; an error otherwise."""
     size = checks.whole(patch_size, "patch_size", 1)
     height, width = checks.images(images, name=name).shape[2:]
-    if not len(images) or min(height, width) < size or height % size or width % size:
+    if not images.numel() or height % size or width % size:
         raise ValueError(
             f"{name} must hold at least one image that patches of {size} fill, but this is {tuple(images.shape)}."
         )
+    if images.requires_grad:
+        raise ValueError(f"{name} must not ask for gradients, which this attack has no use for: use {name}.detach().")
     return checks.values(images, name, limits)
 
 

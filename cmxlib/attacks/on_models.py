@@ -79,7 +79,8 @@ def hill_climb(
     check_steps(steps, orthogonal=False)
     labels = check_labelled(images, labels)
     size, rng = find_embedding(model)[1].kernel_size[0], np.random.default_rng(checks.seed(seed))
-    start = start or PatchCipher(SecretKey.for_experiment(10_000 + seed), size, steps=steps)
+    if start is None:
+        start = PatchCipher(SecretKey.for_experiment(10_000 + seed), size, steps=steps)
     checks.instance(start, PatchCipher, "start")
     if start.permutation is None or (start.n, start.channels) != (3 * size**2, 3):
         raise ValueError(f"start must be a cipher of shuffles and flips, in blocks of {size} pixels and 3 channels.")

@@ -2,6 +2,8 @@
 
 import hashlib
 
+from ..lock.checks import shown
+
 RIGHT = {  # exercise: (digits behind the point, `digest` of the right number)
     "0.1": (2, "165b93ce5a379cbb"),
     "1.1": (0, "9803c1a8d36f9801"),
@@ -38,7 +40,7 @@ def is_right(exercise: str, *answer: float) -> bool:
     ValueError for an exercise that has none; TypeError where the answer is not made of numbers.
     """
     if not isinstance(exercise, str) or exercise not in RIGHT:
-        raise ValueError(f"exercise must be one of {', '.join(RIGHT)}, but it is {exercise!r}.")
+        raise ValueError(f"exercise must be one of {', '.join(RIGHT)}, but it is {shown(exercise)}.")
     digits, right = RIGHT[exercise]
     return digest(exercise, *answer, digits=digits) == right
 
@@ -48,5 +50,5 @@ def digest(exercise: str, *answer: float, digits: int) -> str:
     try:
         rounded = " ".join(f"{float(number):.{digits}f}" for number in answer)
     except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"An answer must be made of numbers, such as 3.14, but this is {answer!r}.") from None
+        raise TypeError(f"An answer must be made of numbers, such as 3.14, but this is {shown(answer)}.") from None
     return hashlib.sha256(f"{exercise}: {rounded}".encode()).hexdigest()[:16]

@@ -28,8 +28,16 @@ def model_cards(folder: Path | None = None) -> str:
 
 
 def card(path: Path) -> str:
-    """The card of the model whose JSON this is; its weights lie beside it, as safetensors."""
-    found, weights = json.loads(path.read_text()), path.with_suffix(".safetensors").read_bytes()
+    """The card of the model whose JSON this is; its weights lie beside it, as safetensors. ValueError where the JSON is
+    damaged."""
+    try:
+        return _card(path)
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): restore it from a copy.") from error
+
+
+def _card(path):
+    found, weights = json.loads(path.read_text("utf-8")), path.with_suffix(".safetensors").read_bytes()
     dataset, network, settings = found["recipe"]
     # The median, since a training may have been paused in an epoch.
     last, seconds = found["history"][-1], statistics.median(epoch["seconds"] for epoch in found["history"])

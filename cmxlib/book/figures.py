@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
+from ..lock import checks
 from ..study import records
 from . import attack_figures
 from .style import (
@@ -50,6 +51,17 @@ CASES: Looks = {
 ACCURACIES: Looks = {"training images, augmented": (BLUE, "o", "--"), "test images": (ORANGE, "o", "-")}
 
 
+def _picture(image):
+    """(H, W, C) of an image (C, H, W), floats clipped to [0, 1]."""
+    found = checks.array(image, "An image")
+    if found.ndim != 3 or found.shape[0] not in (1, 3) or not found.size or found.dtype.kind not in "buif":
+        raise ValueError(
+            f"An image must be of the shape (C, H, W), C 1 or 3, but this is of {found.shape} and {found.dtype}."
+        )
+    picture = np.moveaxis(found, 0, -1)
+    return picture if picture.dtype == np.uint8 else picture.clip(0, 1)
+
+
 def image_grid(
     rows: Sequence[Sequence],
     row_titles: Sequence[str] | None = None,
@@ -62,19 +74,27 @@ def image_grid(
         rows: a list of lists of images (C, H, W), uint8 or float in [0, 1] (values outside are clipped), C 1 or 3.
         row_titles, column_titles: as many texts.
         size: of one image, in inches.
+
+    TypeError or ValueError for what is no such list.
     """
-    n_rows, n_columns = len(rows), max(len(row) for row in rows)
+    try:
+        pictures = [[_picture(image) for image in row] for row in rows]
+    except TypeError:
+        raise TypeError(
+            f"rows must be a list of lists of images (C, H, W), but this is {checks.shown(rows)}."
+        ) from None
+    if not any(pictures) or (row_titles is not None and (not np.iterable(row_titles) or len(row_titles) != len(rows))):
+        raise ValueError("rows must hold an image at least, and row_titles, where there are some, a text for each row.")
+    n_rows, n_columns = len(pictures), max(map(len, pictures))
     figure, axes = subplots(
         n_rows, n_columns, figsize=(size * n_columns + (1.2 if row_titles else 0.1), size * n_rows + 0.3)
     )
-    for r, row in enumerate(rows):
+    for r, row in enumerate(pictures):
         for c, axis in enumerate(axes[r]):
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
             if c < len(row):
-                picture = np.moveaxis(np.asarray(row[c]), 0, -1)
-                picture = picture if picture.dtype == np.uint8 else picture.clip(0, 1)
-                axis.imshow(picture.squeeze(), cmap="gray" if picture.shape[-1] == 1 else None)
+                axis.imshow(row[c].squeeze(-1) if row[c].shape[-1] == 1 else row[c], cmap="gray")
         if row_titles:
             axes[r, 0].set_ylabel(row_titles[r], rotation=0, ha="right", va="center")
     for axis, title in zip(axes[0], column_titles or [], strict=False):

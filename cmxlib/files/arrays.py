@@ -64,6 +64,7 @@ def convert(source: Path, target: Path, job: Job) -> bool:
         there = recorded(target) if target.exists() else None
         same = there and there.settings() == replace(job.record, encrypted=not job.decrypt)
         if same and os.stat(target).st_mtime_ns >= newest(source):
+            opened(target)  # ValueError where a crash cut it off
             return False
         raise exists(target, there, job.record)
     array = opened(source)

@@ -82,14 +82,14 @@ def count(text: str) -> int:
 
 def _number(text):
     try:
-        return float(text)
+        return float(text.encode("ascii").replace(b"_", b"no"))  # Python's own takes 1_0 and ٣
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number; IN and OUT stand in front of it") from None
 
 
 def _path(text):
-    if text in ("", "-"):
-        hint = "" if text else " (is a variable of the shell empty?)"
+    if text.strip() in ("", "-"):
+        hint = "" if text.strip() else " (is a variable of the shell empty?)"
         raise argparse.ArgumentTypeError(f"{text!r} is no name of a file or folder{hint}")
     return Path(text)
 

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..paths import NOT_ENOUGH, need, not_itself, out_of_memory, sentence, sweep
+from ..paths import NOT_ENOUGH, need, not_itself, out_of_memory, regular, sentence, sweep
 from . import pictures
 from .pictures import Job
 from .record import Record
@@ -75,6 +75,7 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
     if not source.is_dir():
         if not source.exists():
             raise FileNotFoundError(2, "No such file or folder", str(source))
+        regular(source)
         if target.is_dir():
             target = target / _renamed(source.name)
         not_itself(source, target)
@@ -82,7 +83,7 @@ def run(source: Path, target: Path, job: Job, workers: int = 1) -> Report:
         sweep(target.parent)
         *_, changed = convert(source, target, job)
         return Report(done=int(bool(changed)), kept=int(not changed))
-    inside, outside = source.resolve(), target.resolve()
+    inside, outside = (Path(os.path.realpath(path)) for path in (source, target))  # of links in a circle, too
     if outside == inside:
         raise ValueError(f"{target} is the folder of the images itself: name another for the output.")
     if inside in outside.parents:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+_END = b"\0\0\0\0IEND\xae\x42\x60\x82"  # the last chunk of each PNG
 _SMALL = 2**16  # pixels of an image of which a chunk may be in memory
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
@@ -91,6 +92,10 @@ def is_done(target: Path, source: Path, job: Job) -> bool:
         found = None
     same = found and found.settings() == replace(job.record, encrypted=not job.decrypt)
     if same and made >= newest(source):
+        with target.open("rb") as file:
+            whole = file.seek(-12, os.SEEK_END) and file.read() == _END
+        if not whole:
+            raise ValueError(f"{target} is cut off, as by a crash: delete it, and give the same command again.")
         return True
     if not job.decrypt and (mine := recorded(source)) and mine.encrypted:  # no --force would help
         raise encrypted_already(source, mine)
@@ -168,9 +173,9 @@ def png(pixels: np.ndarray, record: Record) -> bytes:
         data = need("PIL.Image", "files").frombytes(mode, (width, height), pixels.tobytes()).tobytes("zip", mode)
     head = struct.pack(">2I5B", width, height, 8, 0 if grey else 2, 0, 0, 0)
     text = f"{NAME}\0{record.text()}".encode()
-    chunks = [(b"IHDR", head), (b"tEXt", text), (b"IDAT", data), (b"IEND", b"")]
+    chunks = [(b"IHDR", head), (b"tEXt", text), (b"IDAT", data)]
     parts = [(len(d).to_bytes(4), kind, d, zlib.crc32(d, zlib.crc32(kind)).to_bytes(4)) for kind, d in chunks]
-    return b"".join([b"\x89PNG\r\n\x1a\n", *(piece for part in parts for piece in part)])
+    return b"".join([b"\x89PNG\r\n\x1a\n", *(piece for part in parts for piece in part), _END])
 
 
 def scramble(pixels: np.ndarray, cipher: PatchCipher, undo: bool = False) -> np.ndarray:

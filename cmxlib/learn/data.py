@@ -55,7 +55,7 @@ class Dataset:
                 f"classes must be texts, but one is {checks.shown(other[0])}: use tuple(map(str, classes))."
             )
         if twice := [name for i, name in enumerate(self.classes) if name in self.classes[:i]]:
-            raise ValueError(f"classes must have different names, but {twice[0]!r} is there twice.")
+            raise ValueError(f"classes must have different names, but {checks.shown(twice[0])} is there twice.")
         if not isinstance(self.name, str) or set(self.name) & set("/\\\n"):
             raise ValueError(f"name must be a text in one line, without / and \\, but it is {checks.shown(self.name)}.")
         channels = checks.images(self.train_images, name="train_images").shape[1]
@@ -135,7 +135,7 @@ def load_dataset(
             raise ValueError('A "folder" needs root= and size=, the side in pixels that all its images get.')
         return _dataset(expanded(root).resolve().name, *read_folder(root, size, channels))
     if size is not None or channels != 3:
-        raise ValueError(f'size and channels are of a "folder": {name!r} comes as it is.')
+        raise ValueError(f'size and channels are of a "folder": {checks.shown(name)} comes as it is.')
     if name in ("cifar10", "cifar100"):
         which = cifar10.CIFAR10 if name == "cifar10" else cifar10.CIFAR100
         return _load_cifar(name, which, root or os.environ.get("CMX_DATA"))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ..lock.checks import shown
 from ..paths import NOT_ENOUGH, out_of_memory
 
 
@@ -39,7 +40,9 @@ def usable(device: torch.device | str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError) as error:
         if out_of_memory(error):
             raise
-        raise ValueError(f"The device {str(device)!r} cannot be used here: leave device out, or choose cpu.") from error
+        raise ValueError(
+            f"The device {shown(str(device))} cannot be used here: leave device out, or choose cpu."
+        ) from error
 
 
 def device_name(device: torch.device | str = "cpu") -> str:

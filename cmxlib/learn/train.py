@@ -306,8 +306,11 @@ def main() -> None:
     settings = TrainSettings(**{field.name: args[field.name] for field in dataclasses.fields(TrainSettings)})
     sizes = {name: args[name] for name in ("dim", "depth", "kernel_size", "patch_size")}
     check_target(args["out"])
-    args["out"].parent.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=args["out"].parent).close()  # an error before hours of training, not after
+    (folder := args["out"].parent).mkdir(parents=True, exist_ok=True)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()  # an error before hours of training, not after
+    except OSError as error:
+        raise OSError(f"No model can be written in {folder} ({error.strerror}): give another --out.") from error
     with process_group():
         data = load_dataset(args["dataset"])
         torch.manual_seed(settings.seed)

@@ -6,6 +6,7 @@ that names it and says the way out, instead of giving a wrong number later.
 
 import itertools
 import operator
+import reprlib
 import sys
 from collections.abc import Sequence
 from numbers import Real
@@ -15,6 +16,18 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """``value`` as a sentence shows it: in one line, the middle of what is long left out."""
+    try:
+        return " ".join(_SHORT.repr(value).split())
+    except Exception:  # whatever its own code says: numbers of thousands of digits, tensors without values
+        return type(value).__name__
 
 
 def tensor(value: Any, name: str) -> "torch.Tensor":
@@ -154,15 +167,6 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
     return found[0], found[1]
 
 
-def shown(value: Any) -> str:
-    """How a sentence shows an argument: what ``repr`` says, in one line and not too long, or its type."""
-    try:
-        text = " ".join(repr(value).split())
-    except Exception:  # whatever its own code says: numbers of thousands of digits, tensors without values
-        text = type(value).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
 def items(value: Any, most: int) -> list[Any] | None:
     """What an iterable holds, up to one more than ``most`` of it; None of a text, and where it cannot be gone
     through."""
@@ -192,7 +196,7 @@ def cipher(value: Any, *verbs: str) -> None:
 def whole(value: Any, name: str, low: int, high: int | None = None) -> int:
     """``value`` as an int, when it is a whole number (of Python or NumPy, no truth value, no float) in [low, high].
 
-    high: what 64 bits hold, unless it is given. What is computed with must be the int: NumPy's small ones overflow.
+    high: what torch computes with, unless it is given. Compute with the int: NumPy's small ones overflow.
     """
     try:
         number = operator.index(value)
@@ -200,7 +204,7 @@ def whole(value: Any, name: str, low: int, high: int | None = None) -> int:
         number = None
     if number is None or isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be a whole number, but this is {shown(value)}.")
-    most = 2**64 - 1 if high is None else high
+    most = 2**63 - 1 if high is None else high
     if not low <= number <= most:
         limits = f"from {low} up" if high is None and number < low else f"from {low} to {most}"
         found = number if abs(number) < 10**30 else "of over 30 digits"  # Python refuses to write thousands
@@ -241,6 +245,13 @@ def places(value: Any, n: int, name: str = "places") -> np.ndarray:
     if found.shape != (n,) or found.dtype.kind not in "iu" or not np.array_equal(np.sort(found), np.arange(n)):
         raise ValueError(f"{name} must hold the number of each of the {n} patches of an image once, in whole numbers.")
     return np.array(found, np.int64)
+
+
+def numbers(value: Any, name: str, low: float = -float("inf"), high: float = float("inf")) -> list[float]:
+    """``value`` as a list of floats, when it holds finite numbers in [low, high] alone."""
+    if isinstance(value, (str, bytes)) or not np.iterable(value):
+        raise TypeError(f"{name} must be several numbers, but this is {shown(value)}.")
+    return [number(each, name, low, high) for each in value]
 
 
 def number(value: Any, name: str, low: float, high: float = float("inf")) -> float:

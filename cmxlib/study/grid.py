@@ -40,9 +40,11 @@ MOST = 1000  # scales of a file
 def read_grid(path: str | Path) -> Grid:
     """The scales of a file, and the tables to record at each. ValueError, naming the entry, where one is wrong."""
     try:
-        found = tomllib.loads(regular(Path(path)).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is no TOML file: {error}.") from error
+        found = tomllib.loads(regular(Path(path)).read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no TOML file, for it is not in UTF-8: save it in that encoding.") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is no TOML file: {error}; sweeps/ has such files.") from error
     if lacking := {"base", "name", "tables"} - set(found):
         raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}.")
     kinds = {"base": str, "name": str, "tables": list, "scale": dict, "axes": dict}

@@ -22,10 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from ..lock import checks
-from ..paths import checkout, write_text
+from ..paths import checkout, expanded, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,10 +69,10 @@ def check_name(name: Any, kind: str) -> None:
     """ValueError where the name of a scale or a table cannot be that of a folder or file of the book."""
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,149}", name):
         raise ValueError(
-            f"There is no {kind} {name!r}: use one of {', '.join(SCALE_NAMES)}, or for one of your own a name of up "
-            "to 150 small letters, digits, _ and -."
+            f"There is no {kind} {checks.shown(name)}: use one of {', '.join(SCALE_NAMES)}, or for one of your own a "
+            "name of up to 150 small letters, digits, _ and -."
             if kind == "scale"
-            else f"There is no table {name!r}: its name is of up to 150 small letters, digits, _ and -."
+            else f"There is no table {checks.shown(name)}: its name is of up to 150 small letters, digits, _ and -."
         )
 
 
@@ -135,7 +136,8 @@ def _git(*command: str) -> str:
 
 def uninterrupted(seconds: Any) -> float:
     """How long a training takes, from the seconds of its epochs: as many times the median, as one may hold a pause."""
-    if not len(seconds):
+    seconds = checks.numbers(seconds, "seconds", 0)
+    if not seconds:
         raise ValueError("seconds must be those of one epoch at least.")
     return float(statistics.median(seconds) * len(seconds))
 
@@ -146,7 +148,7 @@ def uninterrupted(seconds: Any) -> float:
 def write(path: str | os.PathLike, rows: Iterable[Mapping], origin: Mapping | None = None) -> None:
     """Replace the table at `path` by `rows`, each completed by `origin`; ValueError where one lacks a column, or holds
     what could not be read back."""
-    _save(Path(path), _checked(rows, origin))
+    _save(expanded(path), _checked(rows, origin))
 
 
 def move_into(path: Path, parts: list[Path]) -> None:
@@ -205,12 +207,17 @@ def _lock_name(name):
 
 
 def _checked(rows: Iterable[Mapping], origin: Mapping | None) -> list[dict[str, str]]:
+    if not isinstance(rows, Iterable) or not isinstance(origin, (Mapping, NoneType)):
+        raise TypeError("rows must be mappings, one a row, and origin a mapping that records.provenance(...) gives.")
+    rows = list(rows)
+    for row in rows:
+        checks.instance(row, Mapping, "a row")
     texts = [{_text(name): _text(value) for name, value in {**row, **(origin or {})}.items()} for row in rows]
     for row in texts:
         if lacking := [name for name in REQUIRED if not row.get(name)]:
             raise ValueError(f"A result row lacks {', '.join(lacking)}: complete it with records.provenance(...).")
         if not _number(row["value"]):
-            raise ValueError(f"value must be a number, int or float, but in a row it is {row['value']!r}.")
+            raise ValueError(f"value must be a number, int or float, but in a row it is {checks.shown(row['value'])}.")
         if wrong := [text for text in (*row, *row.values()) if not _readable(text)]:
             raise ValueError(
                 f"A row holds {wrong[0][:30]!r}, which could not be read back: take out half characters and \\r, and "
@@ -235,7 +242,7 @@ def _text(value) -> str:
                 f"Settings must be a mapping that JSON can hold, of names that are texts ({error})."
             ) from None
     if hasattr(value, "tolist"):  # of numpy or torch
-        value = value.tolist()
+        value = checks.array(value, "a value").tolist()
     if isinstance(value, (list, tuple, range)):
         return " ".join(map(_text, value))
     return "" if value is None else str(value)

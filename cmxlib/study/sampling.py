@@ -29,7 +29,7 @@ AIM, MOST_KEYS = 0.005, 10_000  # of the table: half the width of an interval, a
 
 def images_per_key(accuracies: Sequence[float], n_images: int) -> int:
     """The number of images that each further key should get, from the accuracies of some keys on ``n_images`` each."""
-    accuracies = [checks.number(each, "accuracies", 0, 1) for each in accuracies]
+    accuracies = checks.numbers(accuracies, "accuracies", 0, 1)
     if len(accuracies) < 2:
         raise ValueError(f"accuracies must be of two keys at least, for they tell how keys differ, not {accuracies}.")
     checks.whole(n_images, "n_images", 1)
@@ -44,8 +44,9 @@ def half_width(values: Sequence[float]) -> float:
     """Half the width of the 95 % interval for a mean, by Student's t."""
     from scipy.stats import t
 
+    values = checks.numbers(values, "values")
     if len(values) < 2:
-        raise ValueError(f"values must be two at least, for one has no spread, but they are {list(values)}.")
+        raise ValueError(f"values must be two at least, for one has no spread, but they are {values}.")
     return float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 

@@ -121,8 +121,10 @@ class Scale:
         kinds = {"model": dict, "train": TrainSettings, "attack": AttackSettings}
         for name, kind in (kinds | dict.fromkeys(("others", "finer", "ciphers"), Mapping)).items():
             checks.instance(getattr(self, name), kind, name)
-        if not isinstance(self.dataset, Dataset) and self.dataset not in NAMES:
-            raise ValueError(f"dataset must be a Dataset or one of {', '.join(NAMES)}, but it is {self.dataset!r}.")
+        if not isinstance(self.dataset, Dataset) and not (isinstance(self.dataset, str) and self.dataset in NAMES):
+            raise ValueError(
+                f"dataset must be a Dataset or one of {', '.join(NAMES)}, but it is {checks.shown(self.dataset)}."
+            )
         for name, low in {"n_wrong": 0, "anatomy_keys": 1, "anatomy_images": 1, "engine_epochs": 1}.items():
             object.__setattr__(self, name, checks.whole(getattr(self, name), name, low, MOST))
         for name, low in {"seeds": 0, "compared_seeds": 0, "patch_sizes": 1}.items():
@@ -132,17 +134,19 @@ class Scale:
                 raise TypeError(f"others must give two mappings for {name}: its model, and what differs in train.")
         for name, made in self.ciphers.items():
             if not callable(made):
-                raise TypeError(f"ciphers must give a function of a key for {name}, but this is {made!r}.")
+                raise TypeError(f"ciphers must give a function of a key for {name}, but this is {checks.shown(made)}.")
         lows = {"epochs": 1, "n_wrong": 0}
         for size, changes in self.finer.items():
             if not isinstance(changes, Mapping) or set(changes) - set(lows):
                 raise ValueError(
-                    f"finer must give {' or '.join(lows)} at a patch size, but at {size} it is {changes!r}."
+                    f"finer must give {' or '.join(lows)} at a patch size, but at {size} it is {checks.shown(changes)}."
                 )
             for name, value in changes.items():
                 checks.whole(value, f"{name} in finer", lows[name], MOST)
         if (network := self.model.get("network", "ConvMixer")) not in (names := ("ConvMixer", *OTHER_NETWORKS)):
-            raise ValueError(f"The network of a model must be one of {', '.join(names)}, but it is {network!r}.")
+            raise ValueError(
+                f"The network of a model must be one of {', '.join(names)}, but it is {checks.shown(network)}."
+            )
         try:
             json.dumps(self.model)
         except (TypeError, ValueError) as error:
@@ -175,7 +179,7 @@ class Scale:
         """The same study with one of its other networks."""
         if not isinstance(network, str) or network not in self.others:
             known = ", ".join(self.others) or "none"
-            raise ValueError(f"There is no other network {network!r} at scale {self.name}: it has {known}.")
+            raise ValueError(f"There is no other network {checks.shown(network)} at scale {self.name}: it has {known}.")
         model, changes = self.others[network]
         return replace(self, model=model, train=replace(self.train, **changes))
 
@@ -193,7 +197,7 @@ class _Scales(dict):
     def __getitem__(self, name):
         if isinstance(name, str) and name in self:
             return super().__getitem__(name)
-        raise ValueError(f"There is no scale {name!r}: SCALE is one of {', '.join(self)}.")
+        raise ValueError(f"There is no scale {checks.shown(name)}: SCALE is one of {', '.join(self)}.")
 
 
 _PATCHES = {"img_size": 32, "patch_size": 4, "num_classes": 10, "embed_dim": 96}
@@ -284,7 +288,7 @@ def trained_model(
     """
     pd = paths.need("pandas", "book")
 
-    scale, device = named(scale), usable(device or default_device())
+    scale, device = named(scale), usable(default_device() if device is None else device)
     settings = replace(scale.train, seed=seed)
     model = new_model(scale, seed)
     own = scale.dataset if isinstance(scale.dataset, Dataset) else None  # known by all that is in it, not by its name

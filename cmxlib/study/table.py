@@ -12,13 +12,14 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ..learn.device import default_device
+from ..lock import checks
 from ..paths import write_text
 from . import records
 from .scales import Scale
@@ -195,8 +196,9 @@ def of_attack(scale: Scale, n_images: int, n_keys: int = 1) -> dict:
 
 def in_turns(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """The seconds of each job, ``rounds`` times in turns, so that a slow minute of the machine falls on all of them."""
+    checks.instance(jobs, Mapping, "jobs")
     seconds = {name: [] for name in jobs}
-    for _ in range(rounds):
+    for _ in range(checks.whole(rounds, "rounds", 1)):
         for name, job in jobs.items():
             start = time.perf_counter()
             job()

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from ..lock.checks import shown
 from . import records
 from .adversarial import ADVERSARIAL
 from .anatomy import ANATOMY, RESTRICTED, TURNED
@@ -63,5 +64,5 @@ def asked(scale: Scale, only: str = "") -> list[Table]:
     """The tables of a scale, or the one that is named. ValueError, with the names, where there is none."""
     by_name = {table.name: table for table in TABLES}
     if only and only not in list(by_name):  # a sweep's file may hold what has no hash
-        raise ValueError(f"There is no table {only!r}: choose one of {', '.join(by_name)}.")
+        raise ValueError(f"There is no table {shown(only)}: choose one of {', '.join(by_name)}.")
     return [by_name[only]] if only else [table for table in TABLES if scale.name not in table.left_out]

@@ -67,3 +67,11 @@ def test_a_scale_whose_model_comes_with_the_book_trains_nothing(scale, monkeypat
     monkeypatch.setattr(scales, "fit", None)
     model, history = scales.trained_model(scale)
     assert not model.training and len(history) == scale.train.epochs
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[]", '{"recipe": 3}', '{"recipe": ["none", {}, {}], "history": []}'])
+def test_a_damaged_model_is_named(tmp_path, damaged):
+    (tmp_path / "a.json").write_text(damaged)
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.json is damaged .*: restore it from a copy"):
+        cards.model_cards(tmp_path)

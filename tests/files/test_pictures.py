@@ -83,6 +83,8 @@ def test_an_interrupted_job_goes_on_and_nothing_else_is_replaced(key, cmx):
         Image.fromarray(noise(4, 4, 3)).save(f"in/{name}.png")
     command = ("encrypt-images", "in", "out", *KEY, "--patch", 4)
     assert cmx(*command)[0] == 0
+    os.truncate("out/b.png", os.path.getsize("out/b.png") - 20)
+    assert "out/b.png is cut off, as by a crash: delete it" in cmx(*command)[2]
     os.unlink("out/b.png")
     first, status = os.stat("out/a.png").st_mtime_ns, cmx(*command, "--json")
     assert status[1]["encrypted"] == 1 and status[1]["done before"] == 2

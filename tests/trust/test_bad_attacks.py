@@ -113,6 +113,17 @@ def test_a_seed_is_a_whole_number_that_every_generator_takes(attack):
 
 
 ROWS = {
+    "images of no channel": (lambda: found(X[:, :0]), ValueError, "public must hold at least one image"),
+    "images that ask for gradients": (
+        lambda: on_images.ciphertext_only((X / 255).requires_grad_(), X),
+        ValueError,
+        r"use images.detach\(\)",
+    ),
+    "steps without an end": (lambda: found(X, steps=itertools.count()), TypeError, "steps must be a tuple of names"),
+    "steps as arrays": (lambda: found(X, steps=(np.ones(2), np.ones(2))), ValueError, "steps must be different ones"),
+    "neighbours as an array": (lambda: found(X, neighbours=np.ones(2)), TypeError, "neighbours must be True or False"),
+    "steps of 30 digits": (lambda: adversarial.pgd(MODEL, X, Y, **NORM, steps=10**30), ValueError, "steps must be"),
+    "images for steps": (lambda: adversarial.pgd(MODEL, X, Y, **NORM, steps=X), TypeError, "steps must be a whole"),
     "numbers for moments": (lambda: found((1, 2)), ValueError, "be what patch_moments makes"),
     "three moments": (lambda: found((*MOMENTS, 0)), ValueError, "be what patch_moments makes"),
     "moments of patches of 2": (lambda: found(on_images.patch_moments(X, 2)), ValueError, r"the shapes \(48,\) and"),
@@ -138,6 +149,7 @@ ROWS = {
     "climbing nothing": (lambda: climb(steps=()), ValueError, "steps must be"),
     "a mixed start": (lambda: climb(start=MIXING), ValueError, "start must be a cipher of shuffles and flips"),
     "a start of 2": (lambda: climb(start=PatchCipher(KEY, 2)), ValueError, "in blocks of 4 pixels"),
+    "arrays to start": (lambda: climb(start=np.ones(2)), TypeError, "start must be a PatchCipher"),
     "a key to start": (lambda: climb(start=KEY), TypeError, "start must be a PatchCipher"),
     "random, of no steps": (
         lambda: on_models.random_keys(MODEL, X, Y, **ALL, steps=("no",)),

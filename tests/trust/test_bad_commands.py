@@ -248,6 +248,7 @@ IMAGES = [
     ("a BMP of 2^31", content("a.bmp", b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 2**31 - 1, 1, 1, 24) + bytes(30)),
      f"encrypt-images a.bmp b.png {LOCK}", 1, "a.bmp"),
     ("a pipe", pipe("a.png"), SHUT, 1, "a.png is no regular file"),
+    ("a device to an array", nothing, f"encrypt-images /dev/null b.npy {LOCK}", 1, "/dev/null is no regular file"),
     ("a pipe in a folder", folder(good, pipe("in/b.png")), ALL, 1, "in/b.png is no regular"),
     ("a pipe as a record", folder(array(np.zeros((1, 3, 8, 8))), pipe("a.npy.json")),
      f"encrypt-images a.npy b.npy {LOCK}", 1, "a.npy.json is no regular file"),
@@ -258,6 +259,7 @@ IMAGES = [
     ("out is in", folder(good), f"encrypt-images in in {LOCK}", 1, "in is the folder of the images itself"),
     ("out by ..", folder(good), f"encrypt-images in in/../in/out {LOCK}", 1, "lies in in"),
     ("out by a link", folder(good, link("in", "out")), ALL, 1, "out is the folder of the images itself"),
+    ("out is a link to itself", folder(good, link("out", "out")), ALL, 1, "out: File exists: name another."),
     ("out in place of a folder", folder(good, lambda: os.makedirs("out/a.png")), ALL, 1, "out/a.png is a folder"),
     ("out is a folder named as an image", folder(good), f"encrypt-images in b.png {LOCK}", 1,
      "b.png is the name of a file, but in is a folder"),
@@ -415,6 +417,7 @@ FILES_OF_MODELS = [
      "--order is of a Linear, but a is a convolution"),
     ("a size that is not needed", content("a.safetensors", lambda: save(STATE)), f"{TENSORS} --image-size 33", 1,
      "--image-size is of models whose position"),
+    ("a mean of 0_5", safetensors(tensor()), f"{TENSORS} --mean 0_5 0 0", 2, "'0_5' is no number"),
     ("a mean of NaN", safetensors(tensor()), f"{TENSORS} --mean nan 0 0 --std 1 1 1".replace("--norm imagenet ", ""), 1,
      "mean must be finite"),
     ("a std of 1e999", safetensors(tensor()), f"{TENSORS} --mean 0 0 0 --std 1e999 1 1".replace("--norm imagenet ", ""),
@@ -437,6 +440,7 @@ FILES_OF_MODELS = [
     ("verified, two kinds", nothing, "verify a.safetensors b.pt --key my.key", 1, "files of two kinds"),
 ]  # fmt: skip
 
+QUICK = 'base = "quick"\nname = "x"\ntables = ["keys"]\n'
 BOOK = [
     ("no command", nothing, "", 2, "command"),
     ("an unknown command", nothing, "encrypt", 2, "invalid choice"),
@@ -456,7 +460,14 @@ BOOK = [
     ("a share of 0", nothing, "study --scale quick --shard 0/3", 1, "--shard is K/N"),
     ("a share of 0, asked for", nothing, "study --scale quick --shard 0/3 --status", 1, "--shard is K/N"),
     ("a share of words", nothing, "study --scale quick --shard a/b", 1, "--shard is K/N"),
-    ("no sweep", nothing, "study --status --sweep none.toml", 1, "none.toml: No such file"),
+    ("a share of 5,000 digits", nothing, f"study --scale quick --shard 1/{'9' * 5000}", 1, "--shard is K/N"),
+    ("a sweep in UTF-16", content("a.toml", QUICK.encode("utf-16")), "study --status --sweep a.toml", 1,
+     "not in UTF-8: save it in that encoding"),
+    ("a name of spaces", nothing, ["key", "show", "  "], 2, "is a variable of the shell empty?"),
+    ("links in a circle", link("a.key", "a.key"), "key show a.key", 1, "Too many levels of symbolic links; give the path"),
+    ("no sweep", nothing, "study --status --sweep none.toml", 1,
+     "none.toml: No such file or directory: name one that is there."),
+    ("seeds in Arabic digits", nothing, "study --status --seeds ٣", 2, "no list of numbers"),
     ("a sweep of zeros without end", nothing, "study --status --sweep /dev/zero", 1, "/dev/zero is no regular file"),
     ("a sweep of noise", content("a.toml", b"\xff\xfe"), "study --status --sweep a.toml", 1, "a.toml is no TOML file"),
     ("a sweep without end", content("a.toml", b"a = " + b"[" * 10**4),
@@ -480,7 +491,6 @@ BOOK = [
     ("two places to run", nothing, "book --workers 1 --scheduler x", 2, "not allowed with"),
 ]  # fmt: skip
 
-QUICK = 'base = "quick"\nname = "x"\ntables = ["keys"]\n'
 CHANGES = [
     ("an epoch and a half", "[scale]\ntrain.epochs = 1.5", "epochs must be a whole number"),
     ("epochs as a text", "[scale]\ntrain.epochs = '8'", "epochs must be a whole number"),
@@ -559,12 +569,20 @@ def test_some_of_them_in_a_process_of_their_own(key, tmp_path):
         assert done.returncode == status and "Traceback" not in done.stderr and done.stderr.count("cmx") <= 3
 
 
+def test_a_variable_that_a_package_refuses_is_named():
+    code = "import sys; from cmxlib.paths import told; sys.exit(told(lambda: __import__('matplotlib')))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=os.environ | {"MPLBACKEND": "nonsense"}, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.endswith(" Unset or change the environment variable MPLBACKEND.\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         "--epochs 0 --out o",
         "--epochs 1 --out a.png/o",
         "--epochs 1 --out .",
+        "--epochs 1 --out /proc/x",
         "--epochs 1 --out x/..",
         "--epochs 1 --out there",
         "--epochs 1 --out o --depth 100000000",

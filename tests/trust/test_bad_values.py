@@ -30,6 +30,7 @@ from cmxlib import (
     trained_model,
 )
 from cmxlib.attacks import adversarial, metrics, on_models
+from cmxlib.book import figures
 from cmxlib.learn.checkpoint import CheckpointError, load_model, save_model
 from cmxlib.learn.evaluate import right_key_rows
 from cmxlib.learn.fontdigits import draw_fontdigits
@@ -38,7 +39,7 @@ from cmxlib.lock.blocks import BlockCipher
 from cmxlib.lock.conventional import make_cipher
 from cmxlib.lock.embedding import find_embedding
 from cmxlib.lock.pixels import to_bytes
-from cmxlib.study import records, sampling
+from cmxlib.study import records, sampling, table
 from cmxlib.study.scales import AttackSettings
 
 from .test_bad_input import CIPHER, DATA, KEY, LOST, MODEL, NORM, SETTINGS, V, X, Y
@@ -429,6 +430,28 @@ STUDY = {
     "a trial of NaN": (lambda: sampled(float("nan")), ValueError, "accuracies must be a finite number"),
     "trials of 0 images": (lambda: sampled(0.5, 0), ValueError, "most_images must be"),
     "a value as a text": (lambda: written("abc"), ValueError, "value must be a number, int or float, but .* 'abc'"),
+    "the width of a text": (lambda: sampling.half_width("12"), TypeError, "values must be several numbers"),
+    "the width of arrays": (lambda: sampling.half_width(X.numpy()), TypeError, "values must be a number"),
+    "seconds of None": (lambda: records.uninterrupted(None), TypeError, "seconds must be several numbers"),
+    "no pictures": (lambda: figures.image_grid([]), ValueError, "rows must hold an image at least"),
+    "a picture for rows": (lambda: figures.image_grid(X[0]), ValueError, r"An image must be of the shape \(C, H, W\)"),
+    "nothing for rows": (lambda: figures.image_grid(None), TypeError, "rows must be a list of lists of images"),
+    "a row without its title": (lambda: figures.image_grid([X, X], ["a"]), ValueError, "a text for each row"),
+    "no jobs": (lambda: table.in_turns(None, 1), TypeError, "jobs must be a Mapping"),
+    "jobs of no rounds": (lambda: table.in_turns({}, 0), ValueError, "rounds must be a whole number from 1 up"),
+    "a model on an array": (
+        lambda: trained_model("quick", device=X),
+        ValueError,
+        "The device 'tensor.* cannot be used",
+    ),
+    "seeds as one number of NumPy": (lambda: scale(seeds=np.array(1)), TypeError, "seeds must be a tuple of whole"),
+    "arrays for a data set": (lambda: scale(dataset=X.numpy()), ValueError, "dataset must be a Dataset or one of"),
+    "a row that is none": (lambda: records.write("rows.csv", [3]), TypeError, "a row must be a Mapping"),
+    "rows that are none": (lambda: records.write("rows.csv", 3), TypeError, "rows must be mappings, one a row"),
+    "rows for an origin": (lambda: records.write("rows.csv", [], X), TypeError, "origin a mapping that records"),
+    "rows to nowhere": (lambda: records.write(None, []), TypeError, "path must be a text or a pathlib.Path"),
+    "a sparse value": (lambda: written(V.to_sparse()), TypeError, "a value must be an ordinary tensor"),
+    "a name of a tensor": (lambda: records.results_dir(X), ValueError, "There is no scale tensor"),
     "a truth value": (lambda: written(True), ValueError, "but in a row it is 'True'"),
     "NumPy's truth value": (lambda: written(np.True_), ValueError, "but in a row it is 'True'"),
     "two values": (lambda: written([1, 2]), ValueError, "but in a row it is '1 2'"),

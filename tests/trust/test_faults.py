@@ -217,16 +217,19 @@ def test_a_closed_output_ends_a_command_in_silence(command, key):
 
 def test_a_full_or_closed_output_is_told(key):
     command = [sys.executable, "-m", "cmxlib", "key", "show", "my.key"]
-    for unbuffered in ("", "1"):
+    for unbuffered, asked in (("", command), ("1", command), ("1", [*command, "--help"])):
         env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
         with open("/dev/full", "w") as full:
-            process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+            process = subprocess.run(asked, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
         assert process.returncode == 1
         assert process.stderr == "cmx: The output could not be written: No space left on device.\n"
     with open("/dev/full", "w") as full:  # as a training does at its end
         other = [sys.executable, "-c", "from cmxlib.paths import told; told(lambda: print(1), 'other')"]
         process = subprocess.run(other, stdout=full, stderr=subprocess.PIPE, text=True)
     assert process.stderr == "other: The output could not be written: No space left on device.\n"
+    with open(os.devnull) as read_only:
+        process = subprocess.run(command, stdout=read_only, stderr=subprocess.PIPE, text=True)
+    assert process.stderr == "cmx: The output could not be written: Bad file descriptor.\n"
     closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
     process = subprocess.run(closed, stderr=subprocess.PIPE, text=True)
     assert process.returncode == 1 and process.stderr.startswith("cmx: The output is closed")
