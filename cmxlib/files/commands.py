@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
         ("show", _key_show, "say which"),
     ):
         command = verbs.add_parser(verb, help=text)
-        command.add_argument("file", type=_path)
+        command.add_argument("file", type=path)
         if verb == "new":
             command.add_argument("--passphrase", action="store_true", help="encrypt the file by one that is asked for")
         _common(command, run)
@@ -64,12 +64,10 @@ def add(commands: Any) -> None:
         _common(command, _encrypt_model if verb == "encrypt" else _decrypt_model)
 
     command = commands.add_parser("verify", help="compare a plain model with an encrypted one")
-    command.add_argument("plain", type=_path)
-    command.add_argument("encrypted", type=_path)
-    command.add_argument("--key", type=_path, required=True, metavar="FILE")
-    command.add_argument(
-        "--images", type=_path, metavar="DIR", help="plain images to compare on (default: random ones)"
-    )
+    command.add_argument("plain", type=path)
+    command.add_argument("encrypted", type=path)
+    command.add_argument("--key", type=path, required=True, metavar="FILE")
+    command.add_argument("--images", type=path, metavar="DIR", help="plain images to compare on (default: random ones)")
     _common(command, _verify)
 
 
@@ -87,7 +85,8 @@ def _number(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no number; IN and OUT stand in front of it") from None
 
 
-def _path(text):
+def path(text: str) -> Path:
+    """A command's argument that names a file or folder."""
     if text.strip() in ("", "-"):
         hint = "" if text.strip() else " (is a variable of the shell empty?)"
         raise argparse.ArgumentTypeError(f"{text!r} is no name of a file or folder{hint}")
@@ -95,9 +94,9 @@ def _path(text):
 
 
 def _in_and_out(command):
-    command.add_argument("input", type=_path, metavar="IN")
-    command.add_argument("output", type=_path, metavar="OUT")
-    command.add_argument("--key", type=_path, required=True, metavar="FILE", help="the secret key")
+    command.add_argument("input", type=path, metavar="IN")
+    command.add_argument("output", type=path, metavar="OUT")
+    command.add_argument("--key", type=path, required=True, metavar="FILE", help="the secret key")
     command.add_argument("--force", action="store_true", help="replace what is there; of a link, the link itself")
 
 
@@ -269,8 +268,8 @@ def _ask(prompt):
 
     try:
         with warnings.catch_warnings(action="ignore", category=getpass.GetPassWarning):  # getpass prints it as well
-            return getpass.getpass(prompt)
-    except EOFError:
+            return getpass.getpass(prompt).removesuffix("\r")  # of a line that Windows ended
+    except (EOFError, AttributeError):  # no terminal, and the standard input is empty or closed
         raise ValueError("No passphrase was given: type it when it is asked for.") from None
 
 

@@ -25,6 +25,8 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
     plain ones, to 300 roundings of the type of its weights. "taken for granted": what would make the encrypted model
     useless if it were not so, and no file tells. ValueError where the files are no such pair.
     """
+    for path in (plain, encrypted):
+        path.stat()  # FileNotFoundError, before anything is said of its kind
     if plain.suffix.lower() != encrypted.suffix.lower():
         raise ValueError(f"{plain} and {encrypted} are files of two kinds: compare files of one.")
     one, two = opened(plain), opened(encrypted)

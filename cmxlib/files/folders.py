@@ -180,10 +180,9 @@ def _told(job, chunk):
 def _pairs(source, target=None):
     """(input, output) of every image and array in a folder, and how many other files there are."""
     pairs, left_out = {}, 0
-    for folder, names, files in os.walk(source, onerror=_raise):
-        names.sort()
-        here, there = Path(folder), (target or source) / Path(folder).relative_to(source)
-        for name in sorted(files):
+    for here, _, names in walk(source):
+        there = (target or source) / here.relative_to(source)
+        for name in names:
             if os.path.splitext(name)[1].lower() not in (*pictures.SUFFIXES, ".npy"):
                 left_out += not name.endswith(".npy.json")
                 continue
@@ -194,6 +193,18 @@ def _pairs(source, target=None):
     if not pairs:
         raise ValueError(f"{source} holds no image and no .npy file.")
     return [(path, out) for out, path in pairs.items()], left_out
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Each folder in a folder, with the names of its folders, of which the caller may take some out, and of its files,
+    in order. ValueError at a link to a folder: followed, it could lead anywhere, and left out, nobody would know."""
+    for where, folders, files in os.walk(folder, onerror=_raise):
+        here = Path(where)
+        folders.sort()
+        yield here, folders, sorted(files)
+        for name in folders:
+            if (here / name).is_symlink():
+                raise ValueError(f"{here / name} is a link to a folder: put the folder itself there, or give it alone.")
 
 
 def _raise(error):

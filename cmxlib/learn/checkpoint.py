@@ -73,8 +73,9 @@ def held(folder: Path) -> Iterator[None]:
             print(f"Another process trains in {folder}: waiting until it is done.", flush=True)
             lock.acquire()
     except OSError as error:
+        why = "it is a file" if folder.is_file() else error.strerror
         raise CheckpointError(
-            f"The checkpoint folder {folder} cannot be written ({error.strerror}): choose another one; "
+            f"The checkpoint folder {folder} cannot be written ({why}): choose another one; "
             "that of the cache is moved by the environment variable CMX_CACHE."
         ) from error
     try:
@@ -83,7 +84,7 @@ def held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-_OURS = {"cmxlib": "checkpoint"}  # what the tensors of an epoch say of themselves
+_OURS, _MODEL = {"cmxlib": "checkpoint"}, {"cmxlib": "model"}  # what the tensors of an epoch, and of a model, say
 
 
 def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict) -> None:
@@ -105,11 +106,15 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 
 def _ours(folder: Path, but: str = "") -> list[str]:
     """The files of epochs ``but`` one, where a training wrote them."""
-    opened, found = need("safetensors", "files").safe_open, []
-    for path in sorted({*folder.glob("epoch-*.safetensors")} - {folder / but}):
-        with suppress(Exception), opened(path, "numpy") as file:  # gone, or of no format that is known here
-            found += [path.name] * (path.is_file() and file.metadata() == _OURS)
-    return found
+    paths = sorted({*folder.glob("epoch-*.safetensors")} - {folder / but})
+    return [path.name for path in paths if path.is_file() and _says(path) == _OURS]
+
+
+def _says(path: Path) -> dict[str, str] | None:
+    """What the tensors in a file say of themselves; None where it is gone, or of no format that is known here."""
+    with suppress(Exception), need("safetensors", "files").safe_open(path, "numpy") as file:
+        return file.metadata()
+    return None
 
 
 def _drop_others(folder: Path, name: str) -> None:
@@ -210,6 +215,19 @@ def check_target(path: Path) -> None:
             raise ValueError(f"{path}{ending} is a folder, where the model's file is to go: give another name.")
 
 
+def check_unused(path: Path, recipe: Any) -> None:
+    """ValueError where ``save_model`` would take the place of a model of another recipe, or of another's file."""
+    card, weights = (path.with_name(path.name + ending) for ending in (".json", ".safetensors"))
+    with suppress(*_damage()):
+        if os.path.lexists(card):
+            mine = json.loads(regular(card).read_text())["recipe"] == json.loads(json.dumps(recipe))
+        else:  # of a kill before the card was written
+            mine = not os.path.lexists(weights) or _says(weights) == _MODEL
+        if mine:
+            return
+    raise ValueError(f"{card if os.path.lexists(card) else weights} is there, not of this training: give another name.")
+
+
 def check_values(model: nn.Module) -> None:
     """TypeError where not all that a file of the model keeps are tensors with values."""
     checks.instance(model, nn.Module, "model")
@@ -227,7 +245,7 @@ def save_model(path: str | os.PathLike, model: nn.Module, history: "pd.DataFrame
     check_values(model)
     checks.instance(history, need("pandas", "book").DataFrame, "history")
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    data = need("safetensors.torch", "files").save(tensors)
+    data = need("safetensors.torch", "files").save(tensors, _MODEL)
     card = {"recipe": recipe, "torch": torch.__version__, "threads": torch.get_num_threads()}
     card |= {"history": history.to_dict("records")}
     try:

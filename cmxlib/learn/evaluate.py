@@ -284,7 +284,7 @@ def _locked(model, data, cipher, seed):
 def _right(model, locked, data, cipher, n_images, seed, take=None):
     """The rows of all cases but wrong keys, and the plain model's logits."""
     images, how = _images(data, n_images), {**data.norm, "take": take}
-    encrypted = _made(cipher, seed).encrypt(images)
+    encrypted = _made(cipher, seed).encrypt(images.clone())  # for one of the reader's own may change what it is given
     seed = -1 if _is_cipher(cipher) else seed
     plain = logits(model, images, **how)
     cases = [

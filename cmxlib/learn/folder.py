@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..files import pictures
+from ..files.folders import walk
 from ..lock import checks
 from ..paths import NOT_ENOUGH, expanded, need, out_of_memory, sentence
 from .cifar10 import DatasetError
@@ -63,10 +64,10 @@ def _listed(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
     names, files = [], []
     for path in (path for path in inside if path.is_dir()):
         count = len(files)
-        for where, folders, here in os.walk(path):
-            folders[:] = sorted(name for name in folders if name[0] != ".")
-            shown = (name for name in sorted(here) if name[0] != "." and name.lower().endswith(pictures.SUFFIXES))
-            files += [(Path(where, name), len(names)) for name in shown]
+        for where, folders, here in walk(path):
+            folders[:] = [name for name in folders if name[0] != "."]
+            shown = (name for name in here if name[0] != "." and name.lower().endswith(pictures.SUFFIXES))
+            files += [(where / name, len(names)) for name in shown]
         if len(files) == count:
             raise ValueError(f"{path} holds no image.")
         names.append(_class(path))

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING
 
@@ -22,11 +21,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..files.commands import path
 from ..lock import checks
 from ..paths import expanded, need, told
 from .augment import augment
 from .checkpoint import (
     check_target,
+    check_unused,
     check_values,
     checksum,
     held,
@@ -293,8 +294,8 @@ def main() -> None:
     """Train a ConvMixer on a data set of the book, as the arguments say, and save it."""
     parser = argparse.ArgumentParser(prog="cmxlib.learn.train", description=main.__doc__)
     parser.add_argument("--dataset", required=True, help="cifar10, cifar100 or fontdigits")
-    parser.add_argument("--out", type=Path, required=True, help="the model goes to OUT.safetensors and OUT.json")
-    parser.add_argument("--checkpoint", type=Path, help="a folder from which a stopped training goes on")
+    parser.add_argument("--out", type=path, required=True, help="the model goes to OUT.safetensors and OUT.json")
+    parser.add_argument("--checkpoint", type=path, help="a folder from which a stopped training goes on")
     parser.add_argument("--sync-norm", action="store_true", help="normalise by the whole batch, not a process's share")
     for name, size in {"dim": 256, "depth": 8, "kernel_size": 5, "patch_size": 4}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=size)
@@ -313,11 +314,12 @@ def main() -> None:
         raise OSError(f"No model can be written in {folder} ({error.strerror}): give another --out.") from error
     with process_group():
         data = load_dataset(args["dataset"])
+        check_unused(args["out"], recipe := [data.name, sizes, dataclasses.asdict(settings)])
         torch.manual_seed(settings.seed)
         model = ConvMixer(**sizes, num_classes=len(data.classes), channels=data.train_images.shape[1])
         history = fit(model, data, settings, checkpoint=args["checkpoint"], sync_norm=args["sync_norm"])
         if ranks()[0] == 0:
-            save_model(args["out"], model, history, [data.name, sizes, dataclasses.asdict(settings)])
+            save_model(args["out"], model, history, recipe)
             print(history.to_string(index=False))
 
 

@@ -154,10 +154,10 @@ def statistics(mean: Any, std: Any, channels: int) -> tuple[np.ndarray, np.ndarr
         if not np.isfinite(given).all():
             raise ValueError(f"{name} must be finite, but it is {given.tolist()}.")
         found.append(given)
-    if (abs(found[0]) > 2).any():
+    if (abs(np.stack(found)) > 2).any():
         raise ValueError(
-            f"mean and std are of values in [0, 1], but mean is {found[0].tolist()}: where they are of grey levels, "
-            "divide both by 255."
+            f"mean and std are of values in [0, 1], but here mean is {found[0].tolist()} and std {found[1].tolist()}: "
+            "where they are of grey levels, divide both by 255."
         )
     if not (found[1] > 1e-6).all():
         raise ValueError(
@@ -233,7 +233,7 @@ _MOST_WHOLES = 1_000_000
 
 def sides(value: Any, name: str = "image_size") -> tuple[int, int]:
     """(height, width) in pixels, when ``value`` is that, or one whole number for both."""
-    both = value if isinstance(value, tuple) else (value,) * 2
+    both = value if isinstance(value, (tuple, list)) else (value,) * 2
     if len(both) != 2:
         raise ValueError(f"{name} must be one whole number or (height, width), but it is {shown(value)}.")
     return whole(both[0], name, 1), whole(both[1], name, 1)

@@ -23,6 +23,7 @@ from ..paths import as_path
 
 SECRET_BYTES = 32
 _START, _MARK = b"cmxlib secret key", b"\xef\xbb\xbf"  # how a file begins; what some editors put before
+_UTF16 = (b"\xff\xfec\0m\0x\0", b"\xfe\xff\0c\0m\0x")  # how it begins where an editor saved it so
 _FILE = re.compile(
     rb"cmxlib secret key, version ([12])\norigin: ([a-z0-9 ]{1,80})\nsecret: ([0-9a-f]{64})\ncheck: ([0-9a-f]{16})\n"
 )
@@ -148,6 +149,8 @@ def _why(content):
         return "it is empty"
     if content.startswith(_MARK):
         return "a byte order mark stands before its first line, as editors of texts put it"
+    if content.startswith(_UTF16):
+        return "an editor of texts has saved it in UTF-16, not as it was"
     if any(form.fullmatch(content + b"\n") for form in (_FILE, _SEALED)):
         return "its last line lacks its end"
     if any(form.match(content) for form in (_FILE, _SEALED)):
@@ -220,7 +223,8 @@ def _content(path: Path) -> Hidden:
         if not stat.S_ISREG(found.st_mode):
             raise ValueError(f"{path} is no regular file, so no cmxlib key file: give the path that save wrote.")
         content = Hidden(os.read(file, 1024).replace(b"\r\n", b"\n"))
-        if not _START.startswith(content.value.removeprefix(_MARK)[: len(_START)]):
+        begins = _START.startswith(content.value.removeprefix(_MARK)[: len(_START)])
+        if not (begins or content.value.startswith(_UTF16)):
             raise ValueError(f"{path} is no cmxlib key file: give the path that save or cmx key new wrote.")
         if os.name == "posix" and found.st_mode & 0o077:
             raise PermissionError(

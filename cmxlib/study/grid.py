@@ -166,7 +166,8 @@ def _changed(old: Any, changes: Mapping, where: str) -> Any:
                 raise ValueError(f"{here} must name what differs, as in {here}.x = 1.")
             new[name] = _changed(values[name], value, here)
         elif isinstance(values.get(name), tuple) != isinstance(value, list):
-            raise ValueError(f"{here} must be {'a list' if isinstance(values[name], tuple) else 'one value'}.")
+            each = "each value of " if where.partition(".")[0] == "axes" else ""
+            raise ValueError(f"{each}{here} must be {'a list' if isinstance(values[name], tuple) else 'one value'}.")
         else:
             new[name] = tuple(value) if isinstance(value, list) else value
     return replace(old, **new) if is_dataclass(old) else values | new  # type: ignore[type-var]

@@ -33,9 +33,18 @@ def test_only_its_owner_may_read_a_key_whatever_the_umask(key, cmx):
 
 def test_where_nothing_can_be_typed_no_line_of_code_is_shown(key):
     command = [sys.executable, "-m", "cmxlib", "key", "new", "a.key", "--passphrase"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True)
-    assert done.returncode == 1 and "No passphrase was given: type it" in done.stderr
-    assert "GetPassWarning" not in done.stderr and "getpass(" not in done.stderr
+    closed = [sys.executable, "-c", "import os, sys; os.close(0); os.execv(sys.executable, sys.argv[1:])", *command]
+    for each in (command, closed) if os.name == "posix" else (command,):
+        done = subprocess.run(each, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True)
+        assert done.returncode == 1 and "No passphrase was given: type it" in done.stderr
+        assert not [word for word in ("Traceback", "GetPassWarning", "getpass(") if word in done.stderr]
+
+
+def test_the_end_of_a_line_of_windows_is_no_part_of_a_passphrase(key):
+    command = [sys.executable, "-m", "cmxlib", "key", "new", "a.key", "--passphrase"]
+    typed = b"open sesame\r\n" * 2
+    assert subprocess.run(command, input=typed, capture_output=True, start_new_session=True).returncode == 0
+    assert SecretKey.load("a.key", passphrase="open sesame")
 
 
 def test_fingerprints_tell_keys_apart_and_stay(key):

@@ -1,12 +1,16 @@
 import contextlib
+import copy
 import dataclasses
+import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
@@ -14,7 +18,7 @@ from torch import nn
 
 from cmxlib import ConvMixer, PatchCipher, SecretKey, accuracy, fit, paths
 from cmxlib.learn.augment import augment
-from cmxlib.learn.checkpoint import CheckpointError, checksum, load_model, save_model
+from cmxlib.learn.checkpoint import CheckpointError, check_unused, checksum, load_model, save_model
 from cmxlib.learn.data import Dataset, channel_statistics
 from cmxlib.learn.train import TrainSettings
 from cmxlib.study.scales import SCALES, new_model, trained_model
@@ -178,6 +182,96 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
         tensors.unlink()
     with pytest.raises(CheckpointError, match=rf"{tmp_path / 'here'} is damaged: delete"):
         fit(toy_model(), toy_data(), SETTINGS, checkpoint=tmp_path / "here", progress=False)
+
+
+def forged(folder, change):
+    """A checkpoint with other content, and with the right sum, which anybody can make."""
+    state = json.loads((folder / "state.json").read_text())
+    tensors = safetensors.torch.load_file(path := folder / state["tensors"])
+    change(state, tensors)
+    safetensors.torch.save_file(tensors, path, {"cmxlib": "checkpoint"})
+    told = {name: value for name, value in state.items() if name != "sha256"}
+    sha256 = hashlib.sha256(path.read_bytes() + json.dumps(told, sort_keys=True).encode()).hexdigest()
+    (folder / "state.json").write_text(json.dumps(told | {"sha256": sha256}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state, tensors: tensors.pop(next(name for name in tensors if name.startswith("model."))),
+        lambda state, tensors: tensors.update({"optimizer.0.exp_avg": torch.zeros(1)}),
+        lambda state, tensors: tensors.update({"optimizer.999.exp_avg": torch.zeros(1)}),
+        lambda state, tensors: tensors.update({"optimizer.junk": torch.zeros(1)}),
+        lambda state, tensors: tensors.update({"optimizer.0.junk": 1 * tensors["optimizer.0.exp_avg"]}),
+        lambda state, tensors: tensors.pop("optimizer.0.step"),
+        lambda state, tensors: state.update(autocast="yes"),
+        lambda state, tensors: state["rows"][0].update(epoch="x"),
+        lambda state, tensors: state["rows"][0].update(train_loss="x"),
+        lambda state, tensors: state["rows"].pop(0),
+        lambda state, tensors: state.update(rows={"0": 1}),
+        lambda state, tensors: state.update(tensors="../here/epoch-004.safetensors"),
+        lambda state, tensors: state.update(tensors=4),
+    ],
+)
+def test_a_sum_that_is_right_makes_no_content_believed(tmp_path, change):
+    fit(toy_model(), toy_data(), SETTINGS, checkpoint=tmp_path / "here", progress=False)
+    forged(tmp_path / "here", lambda state, tensors: None)
+    fit(toy_model(), toy_data(), SETTINGS, checkpoint=tmp_path / "here", progress=False)
+    with contextlib.suppress(FileNotFoundError):  # where another file is named
+        forged(tmp_path / "here", change)
+    model = toy_model()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(CheckpointError, match=r"here is damaged: delete its state.json and epoch"):
+        fit(model, toy_data(), SETTINGS, checkpoint=tmp_path / "here", progress=False)
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_checkpoint_that_lost_its_state_is_told(tmp_path):
+    """But not the first epoch's, whose tensors are there before its state is."""
+    fit(toy_model(), toy_data(), SETTINGS, checkpoint=tmp_path / "here", progress=False)
+    (tmp_path / "here" / "state.json").unlink()
+    with pytest.raises(CheckpointError, match=r"holds epoch-004.safetensors of a training, but not its state.json"):
+        fit(toy_model(), toy_data(), SETTINGS, checkpoint=tmp_path / "here", progress=False)
+    (tmp_path / "here" / "epoch-004.safetensors").rename(tmp_path / "here" / "epoch-001.safetensors")
+    fit(toy_model(), toy_data(), SETTINGS, checkpoint=tmp_path / "here", progress=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_is_no_state_and_no_model(tmp_path):
+    (tmp_path / "here").mkdir()
+    os.mkfifo(tmp_path / "here" / "state.json")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        fit(toy_model(), toy_data(), SETTINGS, checkpoint=tmp_path / "here", progress=False)
+    os.mkfifo(tmp_path / "model.json")
+    with pytest.raises(CheckpointError, match="is no regular file"):
+        load_model(tmp_path / "model", toy_model())
+
+
+def test_a_transform_that_changes_what_it_is_given_changes_no_data(tmp_path):
+    def inverted(images):
+        images ^= 255
+        return images
+
+    data = toy_data()
+    before = data.train_images.clone()
+    fit(toy_model(), data, SETTINGS, checkpoint=tmp_path / "here", transform=inverted, progress=False)
+    assert data.train_images.equal(before)
+
+
+def test_a_model_takes_the_place_of_none_of_another_recipe(tmp_path):
+    check_unused(tmp_path / "mine", ["a", (1,)])
+    save_model(tmp_path / "mine", toy_model(), pd.DataFrame([{"epoch": 1}]), ["a", (1,)])
+    check_unused(tmp_path / "mine", ["a", (1,)])
+    with pytest.raises(ValueError, match=r"mine.json is there, not of this training: give another name"):
+        check_unused(tmp_path / "mine", ["a", (2,)])
+    (tmp_path / "mine.json").unlink()
+    check_unused(tmp_path / "mine", ["a", (2,)])  # as of a kill before it was written
+    safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "mine.safetensors")
+    with pytest.raises(ValueError, match=r"mine.safetensors is there, not of this training"):
+        check_unused(tmp_path / "mine", ["a", (2,)])
+    (tmp_path / "package.json").write_text('{"name": "mine"}')
+    with pytest.raises(ValueError, match=r"package.json is there, not of this training"):
+        check_unused(tmp_path / "package", ["a", (1,)])
 
 
 ONE_OF_TWO = """

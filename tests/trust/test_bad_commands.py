@@ -195,6 +195,7 @@ KEY_FILES = [
         "there is something behind its last line",
     ),
     ("lines twice", key_file(lambda t: t + t), "key show a.key", 1, "something behind its last line"),
+    ("UTF-16", key_file(lambda t: t.decode().encode("utf-16")), "key show a.key", 1, "has saved it in UTF-16"),
     ("a BOM", key_file(lambda t: b"\xef\xbb\xbf" + t), "key show a.key", 1, "a byte order mark"),
     ("UTF-16", key_file(lambda t: t.decode().encode("utf-16")), "key show a.key", 1, "is no cmxlib key file"),
     ("old line ends", key_file(lambda t: t.replace(b"\n", b"\r")), "key show a.key", 1, "not a complete"),
@@ -253,6 +254,9 @@ IMAGES = [
     ("a pipe as a record", folder(array(np.zeros((1, 3, 8, 8))), pipe("a.npy.json")),
      f"encrypt-images a.npy b.npy {LOCK}", 1, "a.npy.json is no regular file"),
     ("a link to itself", folder(good, link("b.png", "in/b.png")), ALL, 1, "in/b.png"),
+    ("a link to a folder in it", folder(good, lambda: os.mkdir("more"), link("../more", "in/more")), ALL, 1,
+     "in/more is a link to a folder: put the folder itself there"),
+    ("a link to the folder itself", folder(good, link(".", "in/again")), ALL, 1, "in/again is a link to a folder"),
     ("a link to nowhere", folder(good, link("none", "in/b.png")), ALL, 1, "in/b.png: No such"),
     ("a link to zeros", folder(good, link("/dev/zero", "in/b.png")), ALL, 1, "no regular"),
     ("a folder named so", folder(lambda: os.makedirs("in/a.png/b.png")), ALL, 1, "no image"),
@@ -437,7 +441,9 @@ FILES_OF_MODELS = [
      "verify a.safetensors a.safetensors --key my.key", 1, "carries no record"),
     ("verified against nothing", content("a.safetensors", lambda: save(STATE)),
      "verify a.safetensors b.safetensors --key my.key", 1, "b.safetensors"),
-    ("verified, two kinds", nothing, "verify a.safetensors b.pt --key my.key", 1, "files of two kinds"),
+    ("verified, two kinds", folder(content("a.safetensors", b""), content("b.pt", b"")),
+     "verify a.safetensors b.pt --key my.key", 1, "files of two kinds"),
+    ("verified, none there", nothing, "verify a.safetensors b.pt --key my.key", 1, "a.safetensors: No such file"),
 ]  # fmt: skip
 
 QUICK = 'base = "quick"\nname = "x"\ntables = ["keys"]\n'
@@ -464,7 +470,7 @@ BOOK = [
     ("a sweep in UTF-16", content("a.toml", QUICK.encode("utf-16")), "study --status --sweep a.toml", 1,
      "not in UTF-8: save it in that encoding"),
     ("a name of spaces", nothing, ["key", "show", "  "], 2, "is a variable of the shell empty?"),
-    ("links in a circle", link("a.key", "a.key"), "key show a.key", 1, "Too many levels of symbolic links; give the path"),
+    ("links in a circle", link("a.key", "a.key"), "key show a.key", 1, "Too many levels of symbolic links; give"),
     ("no sweep", nothing, "study --status --sweep none.toml", 1,
      "none.toml: No such file or directory: name one that is there."),
     ("seeds in Arabic digits", nothing, "study --status --seeds ٣", 2, "no list of numbers"),
@@ -522,6 +528,7 @@ CHANGES = [
     ),
     ("what differs by 3", "[scale]\nfiner.2 = 3", "scale.finer must say"),
     ("no draws", "[scale]\nattack.draws = 0", "draws must be a whole number from 1"),
+    ("an axis of whole numbers for lists", "[axes]\nseeds = [0, 1]", "each value of axes.seeds must be a list"),
     ("an axis of nothing", "[axes]\n'model.depth' = []", "different values in model.depth, one at least"),
     ("an axis of one value twice", "[axes]\n'model.depth' = [4, 4]", "different values in model.depth"),
     ("a depth as a text", "[axes]\n'model.depth' = ['4']", "depth must be a whole number"),
@@ -586,11 +593,14 @@ def test_a_variable_that_a_package_refuses_is_named():
         "--epochs 1 --out x/..",
         "--epochs 1 --out there",
         "--epochs 1 --out o --depth 100000000",
+        "--epochs 1 --out package",
+        "--epochs 1 --out o --checkpoint a.png",
     ],
 )
 def test_a_training_that_cannot_be_is_told_in_a_sentence(key, monkeypatch, capsys, arguments):
     content("a.png", b"no image")()
     os.mkdir("there.safetensors")
+    content("package.json", b'{"name": "mine"}')()
     monkeypatch.setattr(sys, "argv", ["train", "--dataset", "fontdigits", *arguments.split()])
     assert told(train.main, "cmxlib.learn.train") == 1
     said = capsys.readouterr().err

@@ -254,6 +254,7 @@ MODELS = [
     ("a key for a cipher", lambda: encrypt_model(MODEL, KEY, **NORM), TypeError, "cipher must be a PatchCipher"),
     ("a class for a cipher", lambda: encrypt_model(MODEL, PatchCipher, **NORM), TypeError, "have encrypt, .* is type"),
     ("statistics of grey levels", lambda: encrypt_model(MODEL, CIPHER, **GREY), ValueError, "where they are of grey"),
+    ("a std of grey levels", lambda: encrypt_model(MODEL, CIPHER, mean=[0] * 3, std=[255] * 3), ValueError, "of grey"),
     ("nothing for a cipher", lambda: decrypt_model(MODEL, None, **NORM), TypeError, "cipher must be a PatchCipher"),
     ("a name for a model", lambda: encrypt_model("m", CIPHER, **NORM), TypeError, "model must be a torch module"),
     ("a state dict", lambda: encrypt_model(MODEL.state_dict(), CIPHER, **NORM), TypeError, "call load_state_dict"),
