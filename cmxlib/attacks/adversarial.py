@@ -58,7 +58,7 @@ def pgd(
     that differ from the given ones by at most eps.
     """
     labels = _check(model, images, labels, eps, limits)
-    checks.whole(steps, "steps", 1)
+    steps = checks.whole(steps, "steps", 1)
     size = checks.whole(batch_size, "batch_size", 1)
     classes = int(labels.max()) + 1
     generator = torch.Generator().manual_seed(checks.seed(seed))

@@ -93,7 +93,7 @@ def match_moments(
     A quadratic assignment, solved by the FAQ algorithm of scipy from ``restarts`` starting points. Flips change signs
     only, so absolute values are matched first; then come the signs that agree best, a leading eigenvector.
     """
-    checks.whole(restarts, "restarts", 1)
+    restarts = checks.whole(restarts, "restarts", 1)
     check_matched(len(target))
     permutation, signs = np.arange(len(target)), np.ones(len(target))
     if "shuffle" in steps:

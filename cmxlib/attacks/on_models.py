@@ -48,7 +48,7 @@ def random_keys(
     seed: int = 10_000,
 ) -> PatchCipher:
     """The best of ``trials`` random ciphers, by the loss of the encrypted model on labelled plain images."""
-    checks.whole(trials, "trials", 1)
+    trials = checks.whole(trials, "trials", 1)
     checks.seed(seed)
     check_steps(steps)
     labels = check_labelled(images, labels)
@@ -75,7 +75,7 @@ def hill_climb(
     A step exchanges two entries, or flips one; ``trials`` of them are tried, in random order, each for one pass of the
     images through the network. Returns the cipher and its loss after each trial.
     """
-    checks.whole(trials, "trials", 1)
+    trials = checks.whole(trials, "trials", 1)
     check_steps(steps, orthogonal=False)
     labels = check_labelled(images, labels)
     size, rng = find_embedding(model)[1].kernel_size[0], np.random.default_rng(checks.seed(seed))
@@ -121,9 +121,9 @@ def gradient_search(
     the flips are known, for instance from ``from_statistics``, give them as ``flipped`` (n,): then only the
     permutation is learned. Returns the cipher and the (relaxed) loss of each iteration.
     """
-    checks.whole(iterations, "iterations", 1)
-    checks.whole(batch_size, "batch_size", 1)
-    checks.number(lr, "lr", 0)
+    iterations = checks.whole(iterations, "iterations", 1)
+    batch_size = checks.whole(batch_size, "batch_size", 1)
+    lr = checks.number(lr, "lr", 0)
     checks.seed(seed)
     labels = check_labelled(images, labels)
     # In float32, wherever the model computes and in whatever type.
@@ -180,8 +180,8 @@ def from_statistics(
     Returns the cipher and its mismatch, the mean over channels of the squared difference of the means, in standard
     deviations, plus that of the logarithms of the standard deviations.
     """
-    checks.whole(trials, "trials", 1)
-    checks.whole(n_patches, "n_patches", 2)
+    trials = checks.whole(trials, "trials", 1)
+    n_patches = checks.whole(n_patches, "n_patches", 2)
     checks.seed(seed)
     check_steps(steps, orthogonal=False)
     conv = find_embedding(model)[1]
@@ -239,7 +239,7 @@ def from_filters(
     rearranges them as it does a covariance of patches. A flip of all entries cannot be told from none.
     """
     check_steps(steps, orthogonal=False)
-    checks.whole(restarts, "restarts", 1)
+    restarts = checks.whole(restarts, "restarts", 1)
     encrypted, plain = (_products(net, std) for net in (model, other))
     if encrypted.shape != plain.shape:
         raise ValueError("Both models must have patches of one size and number of channels.")
@@ -264,11 +264,11 @@ def retrain(
     frozen: whether batch normalisations go on using, and keep, the statistics that they have.
     """
     checks.instance(data, Dataset, "data")
-    checks.whole(n_images, "n_images", 1, len(data.train_images))
+    n_images = checks.whole(n_images, "n_images", 1, len(data.train_images))
     if train not in ("everything", "embedding"):
         raise ValueError(f'train must be "everything" or "embedding", not {train!r}.')
     checks.instance(settings, TrainSettings, "settings")
-    checks.whole(n_steps, "n_steps", 1, 10**9)
+    n_steps = checks.whole(n_steps, "n_steps", 1, 10**9)
     embedding = find_embedding(model)[1]
     model.requires_grad_(train == "everything")
     embedding.requires_grad_(True)

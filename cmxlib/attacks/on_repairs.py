@@ -43,7 +43,7 @@ def ciphertext_only_by_position(
     """
     if (count := check_alike(encrypted, public, patch_size)) < 2:
         raise ValueError("The images are one patch each, and no position could help another: use ciphertext_only.")
-    checks.whole(rounds, "rounds", 0)
+    rounds = checks.whole(rounds, "rounds", 0)
     estimates = [
         ciphertext_only(*patches, patch_size, steps, neighbours=False, restarts=restarts)
         for patches in zip(_patches(encrypted, patch_size), _patches(public, patch_size), strict=True)

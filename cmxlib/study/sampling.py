@@ -32,7 +32,7 @@ def images_per_key(accuracies: Sequence[float], n_images: int) -> int:
     accuracies = checks.numbers(accuracies, "accuracies", 0, 1)
     if len(accuracies) < 2:
         raise ValueError(f"accuracies must be of two keys at least, for they tell how keys differ, not {accuracies}.")
-    checks.whole(n_images, "n_images", 1)
+    n_images = checks.whole(n_images, "n_images", 1)
     mean = float(np.mean(accuracies))
     within = mean * (1 - mean)  # the variance of one image, right or not
     between = max(float(np.var(accuracies, ddof=1)) - within / n_images, within / n_images / 10)
@@ -58,9 +58,9 @@ def mean_of_keys(trial: Callable[[int, int], float], aim: float, most_keys: int,
     trial: (number of a key, m) -> its accuracy on m random images of its own, of ``most_images`` at most. Keys are
     numbered from 0, and the first ``PILOT_KEYS`` choose m and do not count for the mean.
     """
-    checks.number(aim, "aim", 0)
-    checks.whole(most_keys, "most_keys", 1)
-    checks.whole(most_images, "most_images", 1)
+    aim = checks.number(aim, "aim", 0)
+    most_keys = checks.whole(most_keys, "most_keys", 1)
+    most_images = checks.whole(most_images, "most_images", 1)
     pilot_images = min(PILOT_IMAGES, most_images)
     pilot = [trial(key, pilot_images) for key in range(PILOT_KEYS)]
     m = min(images_per_key(pilot, pilot_images), most_images)

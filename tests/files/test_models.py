@@ -69,6 +69,11 @@ def test_other_types_stay_what_they_are(key, cmx, kind):
     assert cmx("encrypt-model", "a.safetensors", "b.safetensors", *USUAL)[0] == 0
     assert load_file("b.safetensors")["0.weight"].dtype == kind
     assert cmx("verify", "a.safetensors", "b.safetensors", *KEY)[0] == 0
+    with safe_open("b.safetensors", "pt") as file:
+        tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    tensors["0.weight"][0] = tensors["0.weight"][0].roll(1, 2)  # one filter is of another key
+    save_file(tensors, "b.safetensors", about)
+    assert cmx("verify", "a.safetensors", "b.safetensors", *KEY)[0] == 1
 
 
 class Flat(nn.Module):
