@@ -63,7 +63,7 @@ test-browser: setup ## try chapters and site in Chromium, with screenshots in bu
 bench: setup ## time training, evaluation and encryption on this machine
 	@$(CMX) study --scale paper --only benchmarks
 
-versions: setup ## run the core's tests with the oldest versions allowed, then the newest, in build (half an hour, GBs)
+versions: setup ## run the core's tests with the oldest versions allowed, then the newest (half an hour, GBs)
 	@for found in lowest-direct highest; do \
 		test -e build/$$found || .venv/bin/uv venv --quiet --python .venv/bin/python build/$$found || exit 1; \
 		.venv/bin/uv pip install --quiet --upgrade --python build/$$found/bin/python --resolution $$found \

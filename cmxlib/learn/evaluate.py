@@ -82,7 +82,7 @@ def logits(
         for batch in (images if len(images) else images.new_zeros(1, *images.shape[1:])).split(batch_size):
             batch = normalise(batch.to(as_held.device), mean, std, as_held.dtype)
             output = model(batch.contiguous(memory_format=torch.channels_last))
-            found.append(logits_of(output, take=take).to(as_held.dtype))
+            found.append(checks.tensor(logits_of(output, take=take), "The model's logits").to(as_held.dtype))
             if found[-1].shape != (len(batch), found[0].shape[1]):
                 raise ValueError(
                     f"The model must give logits (N, classes), of as many classes for each batch, but for {len(batch)} "
@@ -95,13 +95,12 @@ def logits_of(output: Any, n_classes: int = 1, take: Take = None) -> torch.Tenso
     """The logits (N, classes) in a model's output: what ``take`` takes of it, else itself or its ``logits``. ValueError
     where there are none, or fewer than ``n_classes``."""
     output = taken(output, take)
-    ordinary = isinstance(output, torch.Tensor) and not (output.is_nested or output.is_meta)
+    ordinary = isinstance(output, torch.Tensor) and not output.is_nested
     if isinstance(output, torch.Tensor) and not (
         ordinary and output.is_floating_point() and output.layout == torch.strided
     ):
         raise TypeError(
-            f"The model's logits must be ordinary floating tensors, but are {output.dtype}, {output.layout}, on "
-            f"{output.device}."
+            f"The model's logits must be ordinary floating tensors, but are {output.dtype}, {output.layout}."
         )
     shape = tuple(output.shape) if ordinary else type(output).__name__
     if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[1] < n_classes:

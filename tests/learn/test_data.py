@@ -421,6 +421,9 @@ def test_a_folder_of_images_is_cut_to_a_square_and_mixed(tmp_path):
     shutil.copytree(root / "test" / "dog", root / "train" / "dog" / ".hidden")
     (root / "train" / "dog" / "._0.png").write_bytes(b"of a file system")
     (root / "train" / "dog" / "loop").symlink_to(root / "train")
+    with pytest.raises(DatasetError, match=r"dog/loop is a link to a folder: put the folder itself there"):
+        load_dataset("folder", root, size=8)
+    (root / "train" / "dog" / "loop").rename(root / "train" / "dog" / ".loop")
     loaded = load_dataset("folder", root, size=8)
     assert loaded.name == "photos" and loaded.classes == ("cat", "dog")
     assert loaded.train_images.shape == (41, 3, 8, 8) and loaded.test_images.shape == (40, 3, 8, 8)

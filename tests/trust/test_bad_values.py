@@ -398,7 +398,7 @@ LEARNING = {
     "logits on the meta device": (
         lambda: accuracy(Given(lambda found: found.mean((2, 3)).to("meta")), X, Y, **NORM),
         TypeError,
-        "ordinary floating tensors, but .* on meta",
+        "logits must be an ordinary tensor, .* on the meta device",
     ),
     "saved nowhere": (lambda: save_model(None, MODEL, HISTORY, []), TypeError, "path must be a text"),
     "saved in a file": (

@@ -64,10 +64,10 @@ def test_a_killed_job_goes_on_and_gives_the_same(job):
 
 
 FULL_DISK = {
-    "training": "epoch-001.safetensors: File too large; choose a disk",
-    "study table": "toys.csv: File too large; choose a disk",
-    "encrypt-images": "out/0.png: File too large; choose a disk",
-    "encrypt-model": "b.safetensors: File too large; choose a disk",
+    "training": "epoch-001.safetensors: File too large: raise the limit",
+    "study table": "toys.csv: File too large: raise the limit",
+    "encrypt-images": "out/0.png: File too large: raise the limit",
+    "encrypt-model": "b.safetensors: File too large: raise the limit",
     "data cache": "could not be kept in",
 }
 
@@ -81,9 +81,9 @@ def test_a_full_disk_loses_nothing(job):
 
 CLOSED = {
     "training": "here cannot be written (Permission denied): choose another one",
-    "study table": "results: Permission denied; choose a place",
-    "encrypt-images": "cmx: out: Permission denied; choose a place",
-    "encrypt-model": "Permission denied; choose a place",
+    "study table": "results: Permission denied: ask its owner",
+    "encrypt-images": "cmx: out: Permission denied: ask its owner",
+    "encrypt-model": "Permission denied: ask its owner",
     "saving a key": "my.key cannot be written: Permission denied; name a file",
     "data cache": "could not be kept in",
 }
