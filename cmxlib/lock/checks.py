@@ -36,12 +36,13 @@ def tensor(value: Any, name: str) -> "torch.Tensor":
     TypeError for arrays, lists and tensors of other kinds: sparse, nested, quantised, without values.
     """
     import torch
+    from torch.nn.parameter import UninitializedTensorMixin
 
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor, but this is {type(value).__name__}: use torch.as_tensor(...).")
     for kind, found, way_out in (
         ("without values, on the meta device", value.is_meta, "give one that was loaded or computed"),
-        ("without values, of a lazy layer", torch.nn.parameter.is_lazy(value), "run the model once"),
+        ("without values, of a lazy layer", isinstance(value, UninitializedTensorMixin), "run the model once"),
         ("nested", value.is_nested, "use torch.nested.to_padded_tensor or torch.stack"),
         ("quantised", value.is_quantized, f"use {name}.dequantize()"),
         (str(value.layout), value.layout != torch.strided, f"use {name}.to_dense()"),
