@@ -76,10 +76,11 @@ def attacks(rows: pd.DataFrame, *, patch_size: int = 4) -> Figure:
 
 def visibility(rows: pd.DataFrame) -> Figure:
     """How alike images and encrypted images are, by block size and steps, from rows of the table `visibility`."""
+    check_rows(rows, "measure", "value", "patch_size", "steps")
     measures = {"ssim": "SSIM", "psnr": "PSNR, dB", "contrast_correlation": "correlation of contrasts"}
     figure, [axes] = subplots(1, len(measures), figsize=(10, 3.2), sharex=True)
     for axis, (measure, label) in zip(axes, measures.items(), strict=True):
-        part = of_measure(rows, measure, "patch_size", "steps").astype({"patch_size": int})
+        part = rows[rows.measure == measure].astype({"patch_size": int})
         marks(axis, part, "patch_size", "steps", STEPS, dodge=0.48, legend=axis is axes[0])
         if measure != "psnr":
             axis.axhline(0, color=GREY, linewidth=0.8)
@@ -98,7 +99,7 @@ def stolen_model(rows: pd.DataFrame) -> Figure:
     shown = of_measure(rows, "accuracy", "method", "n_plain", "budget")
     budgets = shown[shown.method.isin(THEFTS)].groupby("n_plain").budget.nunique()
     count = budgets.idxmax() if len(budgets) else 0
-    spent = of_measure(rows, "attack_seconds").groupby(["method", "n_plain", "budget"]).value.mean().rename("spent")
+    spent = rows[rows.measure == "attack_seconds"].groupby(["method", "n_plain", "budget"]).value.mean().rename("spent")
     several = shown[shown.n_plain == count].join(spent, on=["method", "n_plain", "budget"])
     several = several[several.groupby("method").budget.transform("nunique") > 1]
     words, looks = {name: way[0] for name, way in THEFTS.items()}, {way[0]: way[1:] for way in THEFTS.values()}
@@ -158,12 +159,13 @@ def repairs(rows: pd.DataFrame) -> Figure:
     Left: encrypted images alone; right: with the encrypted model too. Above: share of the key; below: SSIM of what
     decryption with the estimate shows. Mean over draws, and twice its standard error as a band.
     """
+    check_rows(rows, "measure", "value", "attack", "seen", "repair")
     figure, axes = subplots(2, 2, figsize=(9, 5.4), sharex=True, sharey="row")
     for column, attack in zip(axes.T, ("ciphertext only", "ciphertext and model"), strict=True):
         for axis, measure in zip(column, ("share_recovered", "ssim"), strict=True):
             axis.set_xscale("log")
-            part = of_measure(rows, measure, "attack", "seen", "repair")
-            curves(axis, part[part.attack == attack], "seen", "repair", REPAIRS, errorbar=("se", 2))
+            part = rows[(rows.attack == attack) & (rows.measure == measure)]
+            curves(axis, part, "seen", "repair", REPAIRS, errorbar=("se", 2))
             for line in axis.lines:  # where lines lie on one another, each can still be seen
                 size = 13 - 3 * list(REPAIRS).index(line.get_label())
                 line.set(markersize=size, linewidth=size / 3)

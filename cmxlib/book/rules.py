@@ -41,9 +41,9 @@ PUBLISHED_ACCURACY, PUBLISHED_EPOCHS = 0.926, 25
 def exact(keys: pd.DataFrame) -> tuple[str, str]:
     """Supported: under every cipher, no prediction changes with the correct key; with limits: at most 1 in 1,000."""
     check_rows(keys, "measure", "value", "case", "patch_size", "steps", "n_images")
-    right = keys[keys.case == "correct key"].pivot_table(
-        index=["patch_size", "steps"], columns="measure", values="value"
-    )
+    if (right := keys[keys.case == "correct key"]).empty:
+        raise LookupError("No row of the correct key is there.")
+    right = right.pivot_table(index=["patch_size", "steps"], columns="measure", values="value")
     plain = of_measure(keys, "accuracy")
     plain = plain[plain.case == "plain"].groupby("patch_size").value.mean()
     encrypted = right.accuracy.groupby(level="patch_size").mean()
@@ -69,7 +69,8 @@ def only_with_the_key(keys: pd.DataFrame, anatomy: pd.DataFrame) -> tuple[str, s
     found, far, near = [], [], []
     check_rows(anatomy, "patch_size", "kind", "wrong", "n_images")
     for size, plain, wrong, none in _without_key(keys):
-        damaged = of_measure(anatomy[anatomy.patch_size == size], "accuracy")
+        damaged = of_measure(anatomy, "accuracy")
+        damaged = damaged[damaged.patch_size == size]
         if damaged.empty:
             raise LookupError(f"No damaged key is measured for patches of {size}.")
         lost = (damaged[damaged.wrong == 0].value.max() - damaged.value).round(6)  # a point is a point, not 0.0100001
@@ -91,6 +92,8 @@ def only_with_the_key(keys: pd.DataFrame, anatomy: pd.DataFrame) -> tuple[str, s
 
 def same_network(training: pd.DataFrame, keys: pd.DataFrame) -> tuple[str, str]:
     """Supported: the encrypted network's rows are of the network and training of the plain one, and it is exact."""
+    check_rows(training, "patch_size", "epoch", "settings")
+    check_rows(keys, "settings")
     verdict, _ = exact(keys)
     found = []
     for size, encrypted in keys.groupby("patch_size"):
@@ -108,6 +111,7 @@ def same_network(training: pd.DataFrame, keys: pd.DataFrame) -> tuple[str, str]:
 def conventional_lose(conventional: pd.DataFrame) -> tuple[str, str]:
     """Supported: every published method loses, and the 95 % interval of its loss over seeds lies above 0; with limits:
     most of those that are measured lose, and half of all are measured at least."""
+    check_rows(conventional, "settings")
     found, published = conventional_table(conventional).set_index("method"), CONVENTIONAL[:-1]  # SUB is the book's own
     methods = found.loc[[name for name in published if name in found.index]]
     if 2 * len(methods) < len(published):
@@ -155,8 +159,8 @@ def quick_change(training: pd.DataFrame, cost: pd.DataFrame) -> tuple[str, str]:
     """Supported: changing the key is at least 1,000 times quicker than training the network that trains quickest, of
     all patch sizes; with limits: 10 times. The ratio is said to the power of ten below it, for the two were timed on
     machines and with threads of their own."""
-    check_rows(cost, "value", "case")
-    epochs = of_measure(training, "seconds", "patch_size").groupby("patch_size").value
+    check_rows(cost, "value", "case", "settings")
+    epochs = of_measure(training, "seconds", "patch_size", "settings").groupby("patch_size").value
     seconds = epochs.agg(uninterrupted).min()
     change = cost[cost.case == "change the model's key"].value
     ratio = seconds / change.median()
@@ -172,7 +176,7 @@ def _of(rows):
 
 def free_inference(cost: pd.DataFrame) -> tuple[str, str]:
     """Supported: the encrypted network takes at most 5 % longer than the plain one (medians); with limits: 20 %."""
-    seconds = {case: rows.value for case, rows in of_measure(cost, "seconds", "case").groupby("case")}
+    seconds = {case: rows.value for case, rows in of_measure(cost, "seconds", "case", "settings").groupby("case")}
     plain, encrypted = (seconds[f"classify 2,000 {kind} images, {kind} model"] for kind in ("plain", "encrypted"))
     ratio = encrypted.median() / plain.median()
     ranges = [f"{duration(times.min())} to {duration(times.max())}" for times in (encrypted, plain)]
@@ -206,7 +210,7 @@ def slope(anatomy: pd.DataFrame) -> tuple[str, str]:
     """Supported: with two wrong positions, and with two wrong flips, more than half of the accuracy above guessing is
     left on average, and the 95 % interval over keys lies above a half; with limits: on average only, or not of all."""
     kept, sure, sentences = [], [], []
-    for size, rows in of_measure(anatomy, "accuracy", "patch_size", "kind", "wrong").groupby("patch_size"):
+    for size, rows in of_measure(anatomy, "accuracy", "patch_size", "kind", "wrong", "n_images").groupby("patch_size"):
         of = rows.groupby(["kind", "wrong"]).value
         whole = of.mean()["positions", 0]
         left = share_left(of.mean(), whole)
@@ -332,6 +336,8 @@ def _each(none: pd.DataFrame) -> str:
 
 
 def _all_or_some(kept: pd.Series) -> str:
+    if kept.empty:
+        raise LookupError("No row tells of it.")
     return SUPPORTED if kept.all() else LIMITS if kept.any() else REFUTED
 
 

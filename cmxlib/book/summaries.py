@@ -225,9 +225,9 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
     pairs = of_measure(records.read(scale, "attack_pairs"), "share_recovered")
     images = from_images_alone(records.read(scale, "attack_images"))
     costs = {name: part.set_index("measure").value for name, part in rows[rows.attack.isna()].groupby("repair")}
-    costs[NEW_KEYS], found = None, []
-    for repair, part in rows.groupby("repair", sort=False):
-        own = of_measure(part, "share_recovered")
+    costs[NEW_KEYS], found, shares = None, [], of_measure(rows, "share_recovered")
+    for repair in rows.repair.unique():
+        own = shares[shares.repair == repair]
         attack = {name: own[own.attack == name].rename(columns={"seen": "n"}) for name in own.attack.unique()}
         if repair in set(images.steps) or repair.startswith("patch size"):
             steps, at = (
@@ -294,13 +294,15 @@ def check_rows(rows: Any, *columns: str) -> pd.DataFrame:
 
 
 def of_measure(rows: pd.DataFrame, name: str, *columns: str) -> pd.DataFrame:
-    """The rows of a measure, which must have these columns, as ``check_rows`` says. ValueError where one of an accuracy
-    is no number, of which no mean could be told."""
+    """The rows of a measure, which must have these columns, as ``check_rows`` says. ValueError where a value is no
+    number, of which no mean could be told; LookupError where there is none, by which nothing could be judged."""
     check_rows(rows, "measure", "value", *columns)
     checks.instance(name, str, "A measure")
     found = rows[rows.measure == name]
-    if name == "accuracy" and found.value.isna().any():
-        raise ValueError("A recorded accuracy is no number (NaN): restore its table from a copy, or by git checkout.")
+    if found.empty:
+        raise LookupError(f"rows hold none of the measure {name}.")
+    if found.value.isna().any():
+        raise ValueError(f"A recorded {name} is no number (NaN): restore its table from a copy, or by git checkout.")
     return found
 
 

@@ -234,7 +234,9 @@ def break_it(picture: torch.Tensor, encrypted: torch.Tensor, recovered: dict[int
 def stills(piece: "Piece", *settings: dict) -> Image.Image:
     """The pictures of a piece for several settings of its controls, each below its sentence, as one picture."""
     parts = []
+    checks.instance(piece, Piece, "piece")
     for values in settings:
+        checks.instance(values, Mapping, "A setting")
         picture, sentence = piece.draw(**values)
         parts += [*map(painting.text, textwrap.wrap(sentence, 115)), picture]
     return painting.column(parts)

@@ -159,6 +159,7 @@ def recorded(**changes):
     return pd.DataFrame([row | changes] * 2)
 
 
+REPAIR = {"repair": "single bits", "attack": "ciphertext only", "seen": 9, "draw": 0, "settings": '{"public": 9}'}
 ANSWERS = logits(MODEL, X, **NORM).argmax(1)
 
 
@@ -457,7 +458,28 @@ STUDY = {
         ValueError,
         "The column value of rows must hold numbers",
     ),
-    "rows of no patches": (lambda: figures.wrong_keys(recorded()[:0]), ValueError, "must hold some of what is drawn"),
+    "rows of no patches": (
+        lambda: figures.wrong_keys(recorded(patch_size=np.nan)),
+        ValueError,
+        "must hold some of what is drawn",
+    ),
+    "no rows": (lambda: figures.wrong_keys(recorded()[:0]), LookupError, "rows hold none of the measure accuracy"),
+    "a rule without the right key": (
+        lambda: claims.exact(recorded(n_images=9)),
+        LookupError,
+        "No row of the correct key",
+    ),
+    "repairs that nobody attacked": (
+        lambda: claims.exact_repairs(recorded(repair="single bits", attack=None, n_images=9)),
+        LookupError,
+        "rows hold none of the measure differ",
+    ),
+    "repairs of no number": (
+        lambda: claims.repairs_hold(recorded(measure="share_recovered", value=np.nan, **REPAIR)),
+        ValueError,
+        "A recorded share_recovered is no number",
+    ),
+    "stills of nothing": (lambda: widgets.stills(None), TypeError, "piece must be a Piece"),
     "a rule on a list": (lambda: claims.exact([]), TypeError, "rows must be a DataFrame"),
     "a claim without its comma": (
         lambda: claims.Claim("It is so", "book", "keys", claims.exact),
