@@ -63,7 +63,8 @@ class Lock:
 def load_lock(number: int, folder: Path | None = None) -> Lock:
     """Lock 1 to 6 of the book, or of a folder that ``make`` filled."""
     number = _known(number)
-    path = expanded(folder or checkout() / "notebooks" / "challenge") / f"lock{number}.safetensors"
+    folder = checkout() / "notebooks" / "challenge" if folder is None else expanded(folder, "folder")
+    path = folder / f"lock{number}.safetensors"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: give a folder that challenge.make(folder) filled.")
     with need("safetensors", "files").safe_open(path, "pt") as file:
@@ -83,8 +84,7 @@ def load_lock(number: int, folder: Path | None = None) -> Lock:
 def is_flag(number: int, sentence: str, folder: Path | None = None) -> bool:
     """Whether a sentence is the flag of a lock; capitals and the width of spaces do not matter."""
     checks.instance(sentence, str, "sentence")
-    lock = load_lock(number, folder)
-    return secrets.compare_digest(_digest(number, sentence), lock.digest)
+    return secrets.compare_digest(_digest(number, sentence), load_lock(number, folder).digest)
 
 
 def make(folder: Path, numbers: tuple[int, ...] = tuple(LOCKS), data: Dataset | None = None) -> None:

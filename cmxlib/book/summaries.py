@@ -39,7 +39,7 @@ def summary(values: Any) -> dict:
     from scipy import stats
 
     _ask_for_numbers(values=values)
-    values = np.asarray(values, float)
+    values = checks.array(values, "values").astype(float)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"values must be one number or more in a row, but their shape is {values.shape}.")
     n, mean = len(values), values.mean()
