@@ -83,8 +83,7 @@ def ciphertext_only(
     refinement by alternating orthogonal Procrustes problems.
     """
     check_steps(steps)
-    if not isinstance(neighbours, (bool, np.bool_)):
-        raise TypeError(f"neighbours must be True or False, but this is {checks.shown(neighbours)}.")
+    checks.truth(neighbours, "neighbours")
     restarts = checks.whole(restarts, "restarts", 1)
     rng = np.random.default_rng(checks.seed(seed))
     check_matched(check_images(encrypted, patch_size, limits=checks.ENCRYPTED).shape[1] * patch_size**2)

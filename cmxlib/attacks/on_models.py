@@ -49,7 +49,7 @@ def random_keys(
 ) -> PatchCipher:
     """The best of ``trials`` random ciphers, by the loss of the encrypted model on labelled plain images."""
     trials = checks.whole(trials, "trials", 1)
-    checks.seed(seed)
+    seed = checks.seed(seed)
     check_steps(steps)
     labels = check_labelled(images, labels)
     size = find_embedding(model)[1].kernel_size[0]
@@ -124,7 +124,7 @@ def gradient_search(
     iterations = checks.whole(iterations, "iterations", 1)
     batch_size = checks.whole(batch_size, "batch_size", 1)
     lr = checks.number(lr, "lr", 0)
-    checks.seed(seed)
+    seed = checks.seed(seed)
     labels = check_labelled(images, labels)
     # In float32, wherever the model computes and in whatever type.
     name, conv = find_embedding(model := copied(model).float().eval().requires_grad_(False))
@@ -182,7 +182,7 @@ def from_statistics(
     """
     trials = checks.whole(trials, "trials", 1)
     n_patches = checks.whole(n_patches, "n_patches", 2)
-    checks.seed(seed)
+    seed = checks.seed(seed)
     check_steps(steps, orthogonal=False)
     conv = find_embedding(model)[1]
     check_images(images, conv.kernel_size[0])
@@ -265,8 +265,9 @@ def retrain(
     """
     checks.instance(data, Dataset, "data")
     n_images = checks.whole(n_images, "n_images", 1, len(data.train_images))
-    if train not in ("everything", "embedding"):
-        raise ValueError(f'train must be "everything" or "embedding", not {train!r}.')
+    if not isinstance(train, str) or train not in ("everything", "embedding"):
+        raise ValueError(f'train must be "everything" or "embedding", not {checks.shown(train)}.')
+    checks.truth(frozen, "frozen")
     checks.instance(settings, TrainSettings, "settings")
     n_steps = checks.whole(n_steps, "n_steps", 1, 10**9)
     embedding = find_embedding(model)[1]

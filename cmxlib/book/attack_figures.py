@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..lock import checks
 from .style import BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, STEPS, Looks, curves, guide, marks, subplots
-from .summaries import ATTACKERS, adversarial_table, equal_budgets, of_measure
+from .summaries import ATTACKERS, adversarial_table, check_rows, equal_budgets, of_measure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,8 +53,9 @@ def attacks(rows: pd.DataFrame, *, patch_size: int = 4) -> Figure:
     By steps, by block size, and by the attacker's public images, all but the second for blocks of ``patch_size``; mean
     over draws, and twice its standard error as a band.
     """
-    rows = of_measure(rows, "share_recovered")
-    rows = rows[rows.neighbours]
+    checks.whole(patch_size, "patch_size", 1)
+    rows = of_measure(rows, "share_recovered", "public", "neighbours", "patch_size", "steps", "n_encrypted")
+    rows = rows[rows.neighbours.astype(bool)]
     near, at = rows[rows.public == "same data set"], rows[rows.patch_size == patch_size]
     more = near.steps.map({"shuffle+flip": "", "orthogonal": ", orthogonal"})  # of other steps: no name
     sizes, pair = near.patch_size.astype(str), at[at.steps == "shuffle+flip"].replace("fontdigits", "FontDigits")
@@ -74,10 +76,11 @@ def attacks(rows: pd.DataFrame, *, patch_size: int = 4) -> Figure:
 
 def visibility(rows: pd.DataFrame) -> Figure:
     """How alike images and encrypted images are, by block size and steps, from rows of the table `visibility`."""
+    check_rows(rows, "measure", "value", "patch_size", "steps")
     measures = {"ssim": "SSIM", "psnr": "PSNR, dB", "contrast_correlation": "correlation of contrasts"}
     figure, [axes] = subplots(1, len(measures), figsize=(10, 3.2), sharex=True)
     for axis, (measure, label) in zip(axes, measures.items(), strict=True):
-        part = of_measure(rows, measure).astype({"patch_size": int})
+        part = rows[rows.measure == measure].astype({"patch_size": int})
         marks(axis, part, "patch_size", "steps", STEPS, dodge=0.48, legend=axis is axes[0])
         if measure != "psnr":
             axis.axhline(0, color=GREY, linewidth=0.8)
@@ -93,10 +96,10 @@ def stolen_model(rows: pd.DataFrame) -> Figure:
     seconds of one attack, where several budgets were measured. Mean and range over draws; dotted: the encrypted model
     as it is, without a key.
     """
-    shown = of_measure(rows, "accuracy")
+    shown = of_measure(rows, "accuracy", "method", "n_plain", "budget")
     budgets = shown[shown.method.isin(THEFTS)].groupby("n_plain").budget.nunique()
     count = budgets.idxmax() if len(budgets) else 0
-    spent = of_measure(rows, "attack_seconds").groupby(["method", "n_plain", "budget"]).value.mean().rename("spent")
+    spent = rows[rows.measure == "attack_seconds"].groupby(["method", "n_plain", "budget"]).value.mean().rename("spent")
     several = shown[shown.n_plain == count].join(spent, on=["method", "n_plain", "budget"])
     several = several[several.groupby("method").budget.transform("nunique") > 1]
     words, looks = {name: way[0] for name, way in THEFTS.items()}, {way[0]: way[1:] for way in THEFTS.values()}
@@ -119,6 +122,9 @@ def adversarial(rows: pd.DataFrame, *, patch_size: int = 4, eps: int = 8) -> Fig
     By steps of the cipher, the strongest attack of each; mean over keys with the 95 % interval over images. Dashed: on
     unchanged images; dotted: guessing; crosses: random noise.
     """
+    check_rows(rows, "patch_size", "eps")
+    checks.whole(patch_size, "patch_size", 1)
+    checks.whole(eps, "eps", 0)
     table = adversarial_table(rows[(rows.patch_size == patch_size) & rows.eps.isin([0, eps])])
     known = [names for names in ATTACKERS if names in set(zip(table.setting, table.knowledge, strict=True))]
     figure, [[axis]] = subplots(figsize=(10, 1.3 + 0.45 * len(known)))
@@ -153,11 +159,12 @@ def repairs(rows: pd.DataFrame) -> Figure:
     Left: encrypted images alone; right: with the encrypted model too. Above: share of the key; below: SSIM of what
     decryption with the estimate shows. Mean over draws, and twice its standard error as a band.
     """
+    check_rows(rows, "measure", "value", "attack", "seen", "repair")
     figure, axes = subplots(2, 2, figsize=(9, 5.4), sharex=True, sharey="row")
     for column, attack in zip(axes.T, ("ciphertext only", "ciphertext and model"), strict=True):
         for axis, measure in zip(column, ("share_recovered", "ssim"), strict=True):
             axis.set_xscale("log")
-            part = of_measure(rows[rows.attack == attack], measure)
+            part = rows[(rows.attack == attack) & (rows.measure == measure)]
             curves(axis, part, "seen", "repair", REPAIRS, errorbar=("se", 2))
             for line in axis.lines:  # where lines lie on one another, each can still be seen
                 size = 13 - 3 * list(REPAIRS).index(line.get_label())

@@ -28,7 +28,7 @@ from ..lock.keys import SecretKey
 from ..lock.model import encrypt_model
 from ..lock.patch import PatchCipher
 from ..lock.position import PositionCipher, PositionEmbedding, encrypt_model_by_position
-from ..paths import checkout, need, write_bytes
+from ..paths import checkout, expanded, need, write_bytes
 from ..study.scales import SCALES
 
 LOCKS = {  # number: (what its cipher is, encrypted images beside those of the flag)
@@ -62,8 +62,11 @@ class Lock:
 
 def load_lock(number: int, folder: Path | None = None) -> Lock:
     """Lock 1 to 6 of the book, or of a folder that ``make`` filled."""
-    _check(number)
-    path = (folder or checkout() / "notebooks" / "challenge") / f"lock{number}.safetensors"
+    number = _known(number)
+    folder = checkout() / "notebooks" / "challenge" if folder is None else expanded(folder, "folder")
+    path = folder / f"lock{number}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there: give a folder that challenge.make(folder) filled.")
     with need("safetensors", "files").safe_open(path, "pt") as file:
         stored = {name: file.get_tensor(name) for name in file.keys()}
         stored = {name: value.float() if value.dtype == torch.float16 else value for name, value in stored.items()}
@@ -80,6 +83,7 @@ def load_lock(number: int, folder: Path | None = None) -> Lock:
 
 def is_flag(number: int, sentence: str, folder: Path | None = None) -> bool:
     """Whether a sentence is the flag of a lock; capitals and the width of spaces do not matter."""
+    checks.instance(sentence, str, "sentence")
     return secrets.compare_digest(_digest(number, sentence), load_lock(number, folder).digest)
 
 
@@ -89,9 +93,8 @@ def make(folder: Path, numbers: tuple[int, ...] = tuple(LOCKS), data: Dataset | 
     data: what the networks are trained on; FontDigits where none is given. Takes about a minute a lock.
     """
     scale = SCALES["quick"]
-    data = data or scale.data()
-    for number in numbers:
-        _check(number)
+    data = scale.data() if data is None else data
+    for number in map(_known, checks.wholes(numbers, "numbers", 1)):
         sentence = " ".join(_word() for _ in range(_WORDS))
         seed = secrets.randbits(40)  # a guess of it costs a training
         with torch.random.fork_rng(devices=[]):
@@ -153,9 +156,10 @@ def _draw(words: list[str]) -> torch.Tensor:
     return torch.from_numpy(np.stack(drawn))
 
 
-def _check(number: int) -> None:
-    if checks.whole(number, "number", 1) not in LOCKS:
-        raise ValueError(f"There is no lock number {number}: choose one of {', '.join(map(str, LOCKS))}.")
+def _known(number: int) -> int:
+    if (found := checks.whole(number, "number", 1)) not in LOCKS:
+        raise ValueError(f"There is no lock number {found}: choose one of {', '.join(map(str, LOCKS))}.")
+    return found
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from functools import partial
 
 import pandas as pd
 
+from ..lock import checks
 from ..study import records
 from . import verdicts
 from .rules import (
@@ -49,18 +50,27 @@ class Claim:
     judge: Callable
     words: str = ""
 
+    def __post_init__(self):
+        if not isinstance(self.tables, tuple) or not self.tables:
+            raise TypeError(f'tables must be a tuple of names, such as ("keys",), not {checks.shown(self.tables)}.')
+        if not callable(self.judge):
+            raise TypeError(f"judge must be a function of these tables' rows, not {checks.shown(self.judge)}.")
+
 
 def judge(claim: Claim) -> tuple[str, str, str]:
     """(verdict, sentence, scale) of a claim, at the first of ``SCALES`` that has its rows."""
+    checks.instance(claim, Claim, "claim")
     for scale in SCALES:
         try:
             tables = [records.read(scale, table) for table in claim.tables]
             if any(rows.empty for rows in tables):
                 continue
-            verdict, sentence = claim.judge(*tables)
+            found = claim.judge(*tables)
         except (FileNotFoundError, LookupError):  # no rows, or not all of those that the rule asks for: a study stopped
             continue
-        return verdict, sentence, scale
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise TypeError(f"judge must give (verdict, sentence), but it gave {checks.shown(found)}.")
+        return *found, scale
     return UNMEASURED, "The rows that would tell are not recorded.", ""
 
 

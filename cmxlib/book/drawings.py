@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 
 from ..learn.data import load_dataset
+from ..lock import checks
 from ..lock.keys import SecretKey
 from ..lock.patch import PatchCipher
 from .style import BLUE, GREY, ORANGE
@@ -125,6 +126,7 @@ def one_key() -> Figure:
 
 def convmixer(dim: int, depth: int, kernel_size: int, patch_size: int) -> Figure:
     """A ConvMixer for images of 32 pixels and ten classes, from the image (above) to the logits."""
+    patch_size, kernel_size = checks.whole(patch_size, "patch_size", 1, 32), checks.whole(kernel_size, "kernel_size", 1)
     figure, axis = canvas(162)
     cut, left, right = 32 // patch_size, 22, 43
     nothing = np.zeros((cut, cut))
@@ -167,6 +169,10 @@ def patch_to_patch(patch: np.ndarray, cipher: PatchCipher) -> Figure:
 
     patch: (3, p, p), values in [0, 1]; of few pixels, so that single entries can be seen.
     """
+    checks.instance(cipher, PatchCipher, "cipher")
+    patch = checks.array(patch, "patch")
+    if patch.shape != (cipher.channels, cipher.patch_size, cipher.patch_size) or patch.dtype.kind != "f":
+        raise ValueError(f"patch must be floats (C, p, p), as many as the {cipher.n} that the cipher takes.")
     figure, axis = canvas(56)
     (matrix, offset), size, y = cipher.matrix(), 2.7, 28
     x = np.asarray(patch, float).reshape(-1, 1)

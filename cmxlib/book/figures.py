@@ -30,7 +30,7 @@ from .style import (
     subplots,
 )
 from .style import use_style as use_style  # chapters take it from here
-from .summaries import conventional_table, duration, of_measure, speed_table
+from .summaries import check_rows, conventional_table, duration, of_measure, speed_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,9 +83,11 @@ def image_grid(
         raise TypeError(
             f"rows must be a list of lists of images (C, H, W), but this is {checks.shown(rows)}."
         ) from None
-    if not any(pictures) or (row_titles is not None and (not np.iterable(row_titles) or len(row_titles) != len(rows))):
-        raise ValueError("rows must hold an image at least, and row_titles, where there are some, a text for each row.")
-    n_rows, n_columns = len(pictures), max(map(len, pictures))
+    if not any(pictures):
+        raise ValueError("rows must hold an image at least.")
+    n_rows, n_columns, size = len(pictures), max(map(len, pictures)), checks.number(size, "size", 0.1, 10)
+    row_titles = _titles(row_titles, n_rows, "row")
+    column_titles = _titles(column_titles, n_columns, "column")
     figure, axes = subplots(
         n_rows, n_columns, figsize=(size * n_columns + (1.2 if row_titles else 0.1), size * n_rows + 0.3)
     )
@@ -97,9 +99,17 @@ def image_grid(
                 axis.imshow(row[c].squeeze(-1) if row[c].shape[-1] == 1 else row[c], cmap="gray")
         if row_titles:
             axes[r, 0].set_ylabel(row_titles[r], rotation=0, ha="right", va="center")
-    for axis, title in zip(axes[0], column_titles or [], strict=False):
+    for axis, title in zip(axes[0], column_titles, strict=False):
         axis.set_title(title)
     return figure
+
+
+def _titles(value, n, of):
+    """``value`` as a list of n titles, or [] where it is None."""
+    found = [] if value is None else checks.items(value, n)
+    if found is None or (value is not None and len(found) != n):
+        raise ValueError(f"{of}_titles must hold a text for each {of}, so {n}, but they are {checks.shown(value)}.")
+    return found
 
 
 def filters(
@@ -115,13 +125,17 @@ def filters(
 
 def _scaled(weight: torch.Tensor) -> np.ndarray:
     """Filters, each scaled by itself to [0, 1], with 0 at mid grey."""
-    w = np.asarray(weight.detach().cpu().double())
+    w = checks.array(checks.tensor(weight, "weight"), "weight").astype(float)
+    if w.ndim != 4 or not w.size or not np.isfinite(w).all():
+        raise ValueError(f"weight must be finite filters (N, C, p, p), but its shape is {w.shape}.")
     return 0.5 + 0.5 * w / np.abs(w).max((1, 2, 3), keepdims=True)
 
 
 def _by_patch_size(rows: pd.DataFrame) -> list[tuple[int, str, pd.DataFrame]]:
     """[(patch size, title, rows)], the coarsest patches first; where there is one size alone, no title."""
     sizes = sorted(rows.patch_size.dropna().unique().astype(int), reverse=True)
+    if not sizes:
+        raise ValueError("rows must hold some of what is drawn, each with its patch_size.")
     return [(size, f"patches of {size}" if len(sizes) > 1 else "", rows[rows.patch_size == size]) for size in sizes]
 
 
@@ -131,7 +145,7 @@ def training_curves(rows: pd.DataFrame) -> Figure:
     Rows of several patch sizes give a line of panels each.
     """
     names = dict(zip(("train_accuracy", "test_accuracy"), ACCURACIES, strict=True))
-    parts = _by_patch_size(rows) if "patch_size" in rows else [(0, "", rows)]
+    parts = _by_patch_size(rows) if "patch_size" in check_rows(rows, "measure", "value", "epoch") else [(0, "", rows)]
     figure, panels = subplots(len(parts), 2, figsize=(8, 2.8 * len(parts)))
     for (left, right), (_, title, part) in zip(panels, parts, strict=True):
         loss = of_measure(part, "train_loss").groupby("epoch").value.mean()
@@ -150,7 +164,7 @@ def wrong_keys(rows: pd.DataFrame) -> Figure:
 
     Rows of several patch sizes give a panel each.
     """
-    rows = of_measure(rows, "accuracy").assign(percent=lambda r: 100 * r.value)
+    rows = of_measure(rows, "accuracy", "steps", "case", "patch_size").assign(percent=lambda r: 100 * r.value)
     parts = _by_patch_size(rows)
     colours = {steps: STEPS[steps][0] for steps in STEPS if steps in set(rows.steps)}
     figure, panels = subplots(len(parts), 1, figsize=(7, (0.6 + 0.75 * len(colours)) * len(parts)))
@@ -171,7 +185,7 @@ def anatomy(rows: pd.DataFrame) -> Figure:
     Rows of several patch sizes give a panel each.
     """
     names = dict(zip(("positions", "signs", "both"), KINDS, strict=True))
-    parts = _by_patch_size(rows.assign(kind=rows.kind.map(names)))
+    parts = _by_patch_size(check_rows(rows, "value", "kind", "wrong", "patch_size").assign(kind=rows.kind.map(names)))
     figure, [panels] = subplots(1, len(parts), figsize=(max(7, 4.2 * len(parts)), 3.4), sharey=True)
     for axis, (size, title, part) in zip(panels, parts, strict=True):
         curves(axis, part, "wrong", "kind", KINDS)
@@ -184,7 +198,8 @@ def anatomy(rows: pd.DataFrame) -> Figure:
 
 def blocks(rows: pd.DataFrame) -> Figure:
     """Plain and wrong-key accuracy by patch and block size, from rows of the table `blocks`: mean and range."""
-    rows = of_measure(rows[rows.case != "correct key"], "accuracy").sort_values(["patch_size", "block_size"])
+    rows = of_measure(rows, "accuracy", "case", "patch_size", "block_size").sort_values(["patch_size", "block_size"])
+    rows = rows[rows.case != "correct key"]
     pairs = [f"patch {p}\nblock {b}" for p, b in zip(rows.patch_size, rows.block_size, strict=True)]
     figure, [[axis]] = subplots(figsize=(7, 3))
     marks(axis, rows.assign(pair=pairs, value=100 * rows.value), "pair", "case", CASES, dodge=0.3)
@@ -216,7 +231,7 @@ def conventional(rows: pd.DataFrame) -> Figure:
 
 def cost(rows: pd.DataFrame) -> Figure:
     """Seconds of each job, on a logarithmic axis, from rows of the table `cost`: every trial, and the median."""
-    rows = of_measure(rows, "seconds")
+    rows = of_measure(rows, "seconds", "case")
     rows = rows.assign(case=rows.case.str.replace(", ", ",\n"))
     medians = rows.groupby("case", sort=False).value.median()
     figure, [[axis]] = subplots(figsize=(7, 0.8 + 0.4 * len(medians)))
@@ -231,7 +246,7 @@ def where_time_goes(rows: pd.DataFrame) -> Figure:
 
     One panel a patch size.
     """
-    parts = _by_patch_size(speed_table(rows[rows.case == "layer"]).reset_index())
+    parts = _by_patch_size(speed_table(rows).reset_index().query("case == 'layer'"))
     figure, [panels] = subplots(1, len(parts), figsize=(4.2 * len(parts), 2.9), sharey=True)
     for axis, (size, _, part) in zip(panels, parts, strict=True):
         places = np.arange(len(part))
@@ -274,6 +289,7 @@ def draw_recorded(scale: str, folder: Path | None = None) -> list[Path]:
 
 def measured_over(rows: pd.DataFrame) -> str:
     """In a line, what rows of a table were measured over: data set, scale, images, keys, draws, seeds."""
+    check_rows(rows, "seeds", "dataset", "scale", "n_images", "n_keys")
     seeds = sorted({int(seed) for text in rows.seeds for seed in text.split()})
     names = {"cifar10": "CIFAR-10", "fontdigits": "FontDigits"}
     parts = [
@@ -301,8 +317,19 @@ def claim(paths: Sequence[tuple], classes: Sequence[str]) -> Figure:
             row's are drawn in blue, others in orange and hatched.
         classes: the names of the classes.
     """
+    paths, classes = checks.items(paths, 100) or [], checks.items(classes, 1000) or []
+    if not paths or not all(isinstance(path, tuple) and len(path) == 4 for path in paths):
+        raise TypeError("paths must be tuples of (name, image, filters, probabilities), one at least.")
+    if not all(isinstance(name, str) for name in classes):
+        raise TypeError("classes must be texts.")
+    for _, _, weight, probabilities in paths:
+        one = checks.images(weight, 3, name="filters")
+        if not (one.is_floating_point() and one.numel() and one.shape == paths[0][2].shape):
+            raise ValueError("filters must be floats (N, 3, p, p), of one shape in all of paths.")
+        if (found := checks.array(probabilities, "probabilities")).shape != (len(classes),) or found.dtype.kind != "f":
+            raise ValueError(f"probabilities must be {len(classes)} floats, one for each of classes.")
     chosen = paths[0][2].detach().flatten(1).norm(dim=1).argsort(descending=True)[:12].cpu()
-    first = int(np.asarray(paths[0][3]).argmax())
+    first = int(checks.array(paths[0][3], "probabilities").argmax())
     figure, axes = subplots(
         len(paths), 3, figsize=(8, 1.5 * len(paths) + 0.3), gridspec_kw={"width_ratios": [1, 2.2, 2]}
     )
@@ -310,12 +337,12 @@ def claim(paths: Sequence[tuple], classes: Sequence[str]) -> Figure:
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     for row, (name, image, weight, probabilities) in zip(axes, paths, strict=True):
-        for axis, picture in zip(row, (np.moveaxis(np.asarray(image), 0, -1), _mosaic(weight[chosen])), strict=False):
+        for axis, picture in zip(row, (_picture(image), _mosaic(weight[chosen])), strict=False):
             axis.imshow(picture)
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=8)
-        percent = 100 * np.asarray(probabilities, float)
+        percent = 100 * checks.array(probabilities, "probabilities").astype(float)
         best = int(percent.argmax())
         bars = row[2].bar(range(len(classes)), percent, color="#BBBBBB")
         bars[best].set(color=BLUE) if best == first else bars[best].set(

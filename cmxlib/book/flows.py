@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
 
+from ..lock import checks
 from .drawings import LOCKED, NEUTRAL, PLAIN, WIDE, arrow, box, canvas, label
-from .style import BLUE, GREY, ORANGE
+from .style import BLUE, GREY, ORANGE, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -149,10 +150,15 @@ def turned_ellipses(values: np.ndarray, maps: Mapping[str, tuple[np.ndarray, np.
 
     values: (N, 2), in [0, 1]; maps: {name: (A, b)}, A (2, 2), b (2,). Ellipses reach to two standard deviations.
     """
-    import matplotlib.pyplot as plt
-
+    checks.instance(maps, Mapping, "maps")
+    values = checks.array(values, "values")
+    if values.ndim != 2 or values.shape[1] != 2 or len(values) < 2 or values.dtype.kind != "f":
+        raise ValueError(f"values must be floats (N, 2), of two blocks at least, but their shape is {values.shape}.")
     panels = {"plain": (np.eye(2), np.zeros(2))} | dict(maps)
-    figure, axes = plt.subplots(1, len(panels), figsize=(5, 1.9), sharex=True, sharey=True)
+    for pair in panels.values():
+        if not isinstance(pair, tuple) or [checks.array(each, "A map").shape for each in pair] != [(2, 2), (2,)]:
+            raise ValueError("maps must hold pairs (A, b), arrays of the shapes (2, 2) and (2,).")
+    figure, [axes] = subplots(1, len(panels), figsize=(5, 1.9), sharex=True, sharey=True)
     for axis, (name, (matrix, offset)) in zip(axes, panels.items(), strict=True):
         x, colour = values @ matrix.T + offset, BLUE if name == "plain" else ORANGE
         variances, directions = np.linalg.eigh(np.cov(x.T))

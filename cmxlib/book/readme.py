@@ -162,7 +162,8 @@ def limits() -> str:
     if not table_path("paper", "limits").exists():
         return "Not recorded yet: `cmx study --scale paper --only limits` does it."
     rows = read("paper", "limits")
-    units = of_measure(rows[rows.case == "units"], "seconds_a_unit").set_index("processes").value
+    timed = of_measure(rows, "seconds_a_unit", "case").set_index("processes")
+    units, work, shards = (timed[timed.case == case].value for case in ("units", "work", "shards"))
     parts = rows[rows.case == "parts"].set_index("measure").value
     count = rows.groupby("case").n.first()
     n_units, n_parts, n_work = (int(count.get(case, 0)) for case in ("units", "parts", "work"))
@@ -171,10 +172,6 @@ def limits() -> str:
         "|---|---:|",
         *(f"| {f'Dask, workers: {n}' if n else 'one process, no Dask'} | {duration(t)} |" for n, t in units.items()),
     ]
-    work, shards = (
-        of_measure(rows[rows.case == case], "seconds_a_unit").set_index("processes").value
-        for case in ("work", "shards")
-    )
     starts = of_measure(rows, "start_seconds").value
     efficiency = []
     if len(shards):

@@ -15,6 +15,7 @@ from .summaries import (
     FOUND,
     GUESSING,
     IMAGES_ALONE,
+    check_rows,
     conventional_table,
     duration,
     found_from,
@@ -39,9 +40,10 @@ PUBLISHED_ACCURACY, PUBLISHED_EPOCHS = 0.926, 25
 
 def exact(keys: pd.DataFrame) -> tuple[str, str]:
     """Supported: under every cipher, no prediction changes with the correct key; with limits: at most 1 in 1,000."""
-    right = keys[keys.case == "correct key"].pivot_table(
-        index=["patch_size", "steps"], columns="measure", values="value"
-    )
+    check_rows(keys, "measure", "value", "case", "patch_size", "steps", "n_images")
+    if (right := keys[keys.case == "correct key"]).empty:
+        raise LookupError("No row of the correct key is there.")
+    right = right.pivot_table(index=["patch_size", "steps"], columns="measure", values="value")
     plain = of_measure(keys, "accuracy")
     plain = plain[plain.case == "plain"].groupby("patch_size").value.mean()
     encrypted = right.accuracy.groupby(level="patch_size").mean()
@@ -65,8 +67,10 @@ def only_with_the_key(keys: pd.DataFrame, anatomy: pd.DataFrame) -> tuple[str, s
     """Supported: every wrong key that was tried, and no key, cost more than a point of accuracy; with limits: every
     random one, but not every one of those that differ from the correct key in some entries."""
     found, far, near = [], [], []
+    check_rows(anatomy, "patch_size", "kind", "wrong", "n_images")
     for size, plain, wrong, none in _without_key(keys):
-        damaged = of_measure(anatomy[anatomy.patch_size == size], "accuracy")
+        damaged = of_measure(anatomy, "accuracy")
+        damaged = damaged[damaged.patch_size == size]
         if damaged.empty:
             raise LookupError(f"No damaged key is measured for patches of {size}.")
         lost = (damaged[damaged.wrong == 0].value.max() - damaged.value).round(6)  # a point is a point, not 0.0100001
@@ -88,6 +92,8 @@ def only_with_the_key(keys: pd.DataFrame, anatomy: pd.DataFrame) -> tuple[str, s
 
 def same_network(training: pd.DataFrame, keys: pd.DataFrame) -> tuple[str, str]:
     """Supported: the encrypted network's rows are of the network and training of the plain one, and it is exact."""
+    check_rows(training, "patch_size", "epoch", "settings")
+    check_rows(keys, "settings")
     verdict, _ = exact(keys)
     found = []
     for size, encrypted in keys.groupby("patch_size"):
@@ -105,6 +111,7 @@ def same_network(training: pd.DataFrame, keys: pd.DataFrame) -> tuple[str, str]:
 def conventional_lose(conventional: pd.DataFrame) -> tuple[str, str]:
     """Supported: every published method loses, and the 95 % interval of its loss over seeds lies above 0; with limits:
     most of those that are measured lose, and half of all are measured at least."""
+    check_rows(conventional, "settings")
     found, published = conventional_table(conventional).set_index("method"), CONVENTIONAL[:-1]  # SUB is the book's own
     methods = found.loc[[name for name in published if name in found.index]]
     if 2 * len(methods) < len(published):
@@ -152,7 +159,8 @@ def quick_change(training: pd.DataFrame, cost: pd.DataFrame) -> tuple[str, str]:
     """Supported: changing the key is at least 1,000 times quicker than training the network that trains quickest, of
     all patch sizes; with limits: 10 times. The ratio is said to the power of ten below it, for the two were timed on
     machines and with threads of their own."""
-    epochs = of_measure(training, "seconds").groupby("patch_size").value
+    check_rows(cost, "value", "case", "settings")
+    epochs = of_measure(training, "seconds", "patch_size", "settings").groupby("patch_size").value
     seconds = epochs.agg(uninterrupted).min()
     change = cost[cost.case == "change the model's key"].value
     ratio = seconds / change.median()
@@ -168,7 +176,7 @@ def _of(rows):
 
 def free_inference(cost: pd.DataFrame) -> tuple[str, str]:
     """Supported: the encrypted network takes at most 5 % longer than the plain one (medians); with limits: 20 %."""
-    seconds = {case: rows.value for case, rows in of_measure(cost, "seconds").groupby("case")}
+    seconds = {case: rows.value for case, rows in of_measure(cost, "seconds", "case", "settings").groupby("case")}
     plain, encrypted = (seconds[f"classify 2,000 {kind} images, {kind} model"] for kind in ("plain", "encrypted"))
     ratio = encrypted.median() / plain.median()
     ranges = [f"{duration(times.min())} to {duration(times.max())}" for times in (encrypted, plain)]
@@ -183,7 +191,8 @@ def free_inference(cost: pd.DataFrame) -> tuple[str, str]:
 
 def free_blocks(blocks: pd.DataFrame) -> tuple[str, str]:
     """Supported: the correct key costs nothing at any block size, and larger patches lower the plain accuracy."""
-    wide = of_measure(blocks, "accuracy").groupby(["patch_size", "block_size", "case"]).value.mean().unstack()
+    by = ["patch_size", "block_size", "case"]
+    wide = of_measure(blocks, "accuracy", *by).groupby(by).value.mean().unstack()
     plain = wide.plain.groupby(level=0).mean()
     falls = plain.is_monotonic_decreasing and len(plain) > 1
     free = wide["correct key"] == wide.plain
@@ -201,7 +210,7 @@ def slope(anatomy: pd.DataFrame) -> tuple[str, str]:
     """Supported: with two wrong positions, and with two wrong flips, more than half of the accuracy above guessing is
     left on average, and the 95 % interval over keys lies above a half; with limits: on average only, or not of all."""
     kept, sure, sentences = [], [], []
-    for size, rows in of_measure(anatomy, "accuracy").groupby("patch_size"):
+    for size, rows in of_measure(anatomy, "accuracy", "patch_size", "kind", "wrong", "n_images").groupby("patch_size"):
         of = rows.groupby(["kind", "wrong"]).value
         whole = of.mean()["positions", 0]
         left = share_left(of.mean(), whole)
@@ -222,7 +231,8 @@ def slope(anatomy: pd.DataFrame) -> tuple[str, str]:
 
 def known_pairs(attack_pairs: pd.DataFrame) -> tuple[str, str]:
     """Supported: at the largest number of pairs tried, the whole key is found under every cipher and in every draw."""
-    rows = of_measure(attack_pairs[attack_pairs.attack == "known plaintext"], "share_recovered")
+    rows = of_measure(attack_pairs, "share_recovered", "attack", "steps", "pairs", "draw")
+    rows = rows[rows.attack == "known plaintext"]
     worst = rows.groupby(["steps", "pairs"], sort=False).value.min().unstack()
     enough = (worst > 0.999).T.apply(lambda column: column[column].index.min())  # NaN: never
     found = ", ".join(f"{steps} {count:.0f}" for steps, count in enough.dropna().items())
@@ -237,6 +247,7 @@ def exact_repairs(repairs: pd.DataFrame) -> tuple[str, str]:
     """Supported: under every repair that a trained network was measured with, the correct key changes no prediction;
     with limits: under some. Those are the repairs that attacks were made on; the other rows are of ciphers without a
     repair, and of other patch sizes, whose networks are untrained."""
+    check_rows(repairs, "repair", "attack", "n_images")
     rows = repairs[repairs.repair.isin(repairs[repairs.attack.notna()].repair)]
     differ = of_measure(rows, "differ").groupby("repair", sort=False).value.max()
     unmeasured = [name for name in dict.fromkeys(rows.repair) if name not in differ]
@@ -265,7 +276,7 @@ def repairs_hold_with_model(repairs: pd.DataFrame) -> tuple[str, str]:
 
 
 def _repairs_hold(repairs, attacks):
-    shares = of_measure(repairs, "share_recovered")
+    shares = of_measure(repairs, "share_recovered", "repair", "attack", "seen", "draw", "settings")
     seen, falls = shares[shares.attack.isin(attacks)], {}
     for name, rows in seen.groupby("repair", sort=False):
         found = [n for _, of_one in rows.groupby("attack") if (n := found_from(of_one, "seen"))]
@@ -297,7 +308,7 @@ def _repairs_hold(repairs, attacks):
 def published_level(training: pd.DataFrame) -> tuple[str, str]:
     """Supported: the authors' network reaches the accuracy that they published on average over three seeds or more, in
     no more epochs; with limits: it comes as near as chance allows, the sampling of the test images."""
-    final = of_measure(training, "final_test_accuracy")
+    final = of_measure(training, "final_test_accuracy", "epoch", "n_images", "settings")
     final = final[[json.loads(settings)["model"] == PUBLISHED_NETWORK for settings in final.settings]]
     mean, epochs, n_images = final.value.mean(), final.epoch.max(), final.n_images.iloc[0]
     gap, chance = mean - PUBLISHED_ACCURACY, 1.96 * (mean * (1 - mean) / n_images) ** 0.5
@@ -313,7 +324,7 @@ def published_level(training: pd.DataFrame) -> tuple[str, str]:
 
 def _without_key(keys):
     """(patch size, plain accuracy, rows of wrong keys, rows of no key) for each patch size."""
-    for size, rows in of_measure(keys, "accuracy").groupby("patch_size"):
+    for size, rows in of_measure(keys, "accuracy", "case", "steps", "patch_size").groupby("patch_size"):
         cases = dict(list(rows.groupby("case")))
         yield size, cases["plain"].value.mean(), cases["wrong key"], cases["no key"]
 
@@ -325,6 +336,8 @@ def _each(none: pd.DataFrame) -> str:
 
 
 def _all_or_some(kept: pd.Series) -> str:
+    if kept.empty:
+        raise LookupError("No row tells of it.")
     return SUPPORTED if kept.all() else LIMITS if kept.any() else REFUTED
 
 

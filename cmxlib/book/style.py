@@ -60,6 +60,7 @@ def curves(axis: Axes, rows: pd.DataFrame, x: str, by: str, looks: Looks, **opti
     ``by`` that has a look, in the looks' order. Further options go to `seaborn.lineplot`."""
     import seaborn
 
+    rows = rows[np.isfinite(rows.value) & rows[x].notna()]  # seaborn draws no others
     names, before = [name for name in looks if name in set(rows[by])], len(axis.lines)
     if not names:
         return

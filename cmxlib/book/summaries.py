@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..lock import checks
 from ..study import records
 
 if TYPE_CHECKING:  # a figure is drawn from rows that are there: those who draw need not wait for pandas
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # a figure is drawn from rows that are there: those who draw 
 CONVENTIONAL = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX", "SUB")  # in the order of tables and figures
 FOUND = 0.9  # of a key: the share from which on it counts as found
 GUESSING = 0.1  # the accuracy of ten classes by chance
+NUMBERS = {"value", "patch_size", "epoch", "wrong", "n_encrypted", "n_plain", "budget", "seen", "eps", "n_images"}
 
 
 def share_left(accuracy: Any, plain: Any) -> Any:
@@ -22,14 +24,24 @@ def share_left(accuracy: Any, plain: Any) -> Any:
 
     accuracy, plain: in [0, 1], numbers or Series of them. Below 0 where the network does worse than guessing.
     """
+    _ask_for_numbers(accuracy=accuracy, plain=plain)
     return (accuracy - GUESSING) / (plain - GUESSING)
+
+
+def _ask_for_numbers(**values):
+    for name, value in values.items():
+        if checks.array(value, name).dtype.kind not in "biuf":
+            raise TypeError(f"{name} must be a number or several, but this is {checks.shown(value)}.")
 
 
 def summary(values: Any) -> dict:
     """Mean, sample standard deviation, min, max, n, and the mean's 95 % interval (Student's t) of some values."""
     from scipy import stats
 
-    values = np.asarray(values, float)
+    _ask_for_numbers(values=values)
+    values = checks.array(values, "values").astype(float)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"values must be one number or more in a row, but their shape is {values.shape}.")
     n, mean = len(values), values.mean()
     sd = values.std(ddof=1) if n > 1 else np.nan
     half = stats.t.ppf(0.975, n - 1) * sd / np.sqrt(n) if n > 1 else np.nan
@@ -39,6 +51,7 @@ def summary(values: Any) -> dict:
 
 def with_interval(shares: Any, digits: int = 0) -> str:
     """The mean of some shares in per cent, and its 95 % interval where they are several: 88% (82 to 94%)."""
+    _ask_for_numbers(shares=shares)
     found = summary(100 * np.asarray(shares, float))
     mean, low, high = (f"{np.clip(found[name], 0, 100) + 1e-9:.{digits}f}" for name in ("mean", "low", "high"))
     return f"{mean}% ({low} to {high}%)" if found["n"] > 1 else f"{mean}%"
@@ -56,7 +69,7 @@ def main_table(scale_name: str) -> pd.DataFrame:
 
 def recorded_differences(scale_name: str, patch_size: int) -> pd.DataFrame:
     """What the correct key changes, from table `keys`: a row per steps with differ, max_logit_difference, n_images."""
-    rows = records.read(scale_name, "keys")
+    rows, patch_size = records.read(scale_name, "keys"), checks.whole(patch_size, "patch_size", 1)
     rows = rows[(rows.case == "correct key") & (rows.patch_size == patch_size)]
     wide = rows.pivot_table(index="steps", columns="measure", values="value", sort=False)
     return wide.assign(n_images=rows.groupby("steps").n_images.first())
@@ -87,9 +100,12 @@ def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
+    check_rows(rows, "measure", "value", "case", "method", "seed")
     plain = rows[rows.case == "plain"].set_index("seed").value
     found = []
     by_method = dict(list(rows.groupby("method")))
+    if "plain" not in by_method:
+        raise LookupError("rows hold no plain network, against which the others could be told.")
     for method in (name for name in ("plain", "proposed", *CONVENTIONAL) if name in by_method):
         group = by_method[method]
         cases = {case: part.set_index("seed").value for case, part in group.groupby("case")}
@@ -129,6 +145,7 @@ def published_table() -> pd.DataFrame:
 
 def duration(seconds: float) -> str:
     """A span of time as a reader would say it, to two or three digits: "7.2 min", "41 s", "2.4 ms", "85 µs"."""
+    seconds = checks.number(seconds, "seconds", 0)
     units = {"h": 3600, "min": 60, "s": 1, "ms": 1e-3}
     unit = next((unit for unit, size in units.items() if seconds >= size), "µs")
     return f"{seconds / units.get(unit, 1e-6):.3g} {unit}"
@@ -167,7 +184,7 @@ def adversarial_table(rows: pd.DataFrame) -> pd.DataFrame:
 
     by = ["setting", "knowledge", "attack", "steps", "eps", "patch_size"]
     found = []
-    for names, part in rows.groupby(by, sort=False):
+    for names, part in check_rows(rows, "measure", "value", *by, "n_images").groupby(by, sort=False):
         each = {name: group.value for name, group in part.groupby("measure")}
         right, n = each["accuracy"], int(part.n_images.iloc[0])
         low, high = wilson(right.mean(), n)
@@ -178,11 +195,15 @@ def adversarial_table(rows: pd.DataFrame) -> pd.DataFrame:
             percent["own_accuracy"] = 100 * each["own_accuracy"].mean()
         largest = {name: each[name].max() for name in ("differ", "max_change", "rms_change")}
         found.append(dict(zip(by, names, strict=True)) | {"keys": len(right), "images": n} | percent | means | largest)
+    if not found:
+        raise LookupError("rows hold no attack on networks with these patches, with changes of this size.")
     return pd.DataFrame(found)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
     """The 95 % interval of a share that was seen in n trials (Wilson, 1927): sound near 0 and 1 too."""
+    checks.number(share, "share", 0, 1)
+    checks.number(n, "n", 1)
     z = 1.959964
     middle, half = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
@@ -200,13 +221,13 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = records.read(scale, "repairs")
+    rows, patch_size = records.read(scale, "repairs"), checks.whole(patch_size, "patch_size", 1)
     pairs = of_measure(records.read(scale, "attack_pairs"), "share_recovered")
     images = from_images_alone(records.read(scale, "attack_images"))
     costs = {name: part.set_index("measure").value for name, part in rows[rows.attack.isna()].groupby("repair")}
-    costs[NEW_KEYS], found = None, []
-    for repair, part in rows.groupby("repair", sort=False):
-        own = of_measure(part, "share_recovered")
+    costs[NEW_KEYS], found, shares = None, [], of_measure(rows, "share_recovered")
+    for repair in rows.repair.unique():
+        own = shares[shares.repair == repair]
         attack = {name: own[own.attack == name].rename(columns={"seen": "n"}) for name in own.attack.unique()}
         if repair in set(images.steps) or repair.startswith("patch size"):
             steps, at = (
@@ -240,7 +261,7 @@ def repairs_table(scale: str, *, patch_size: int) -> pd.DataFrame:
 
 def from_images_alone(images: pd.DataFrame, measure: str = "share_recovered") -> pd.DataFrame:
     """Of rows of `attack_images`, those of a measure, of the attacker with public images of the same data set."""
-    rows = of_measure(images, measure)
+    rows = of_measure(images, measure, "public", "neighbours", "patch_size", "steps", "n_encrypted")
     return rows[(rows.public == "same data set") & rows.neighbours]
 
 
@@ -253,17 +274,41 @@ def _at(rows, steps, patch_size):
     return rows[(rows.steps == steps) & (rows.patch_size == patch_size)]
 
 
-def of_measure(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows of a measure. ValueError where one of an accuracy is no number, of which no mean could be told."""
+def check_rows(rows: Any, *columns: str) -> pd.DataFrame:
+    """``rows``, when they are a DataFrame with these columns, of numbers where they are so in every table; TypeError or
+    ValueError otherwise."""
+    import pandas as pd
+
+    checks.instance(rows, pd.DataFrame, "rows")
+    for name in columns:
+        checks.instance(name, str, "A column")
+    there = list(rows.columns)
+    if lacking := [name for name in columns if there.count(name) != 1]:
+        raise ValueError(
+            f"rows must have one column {' and one '.join(lacking)}: records.read(scale, table) gives such."
+        )
+    for name in NUMBERS.intersection(columns):
+        if not pd.api.types.is_numeric_dtype(rows[name]):
+            raise ValueError(f"The column {name} of rows must hold numbers: pd.to_numeric makes numbers of texts.")
+    return rows
+
+
+def of_measure(rows: pd.DataFrame, name: str, *columns: str) -> pd.DataFrame:
+    """The rows of a measure, which must have these columns, as ``check_rows`` says. ValueError where a value is no
+    number, of which no mean could be told; LookupError where there is none, by which nothing could be judged."""
+    check_rows(rows, "measure", "value", *columns)
+    checks.instance(name, str, "A measure")
     found = rows[rows.measure == name]
-    if name == "accuracy" and found.value.isna().any():
-        raise ValueError("A recorded accuracy is no number (NaN): restore its table from a copy, or by git checkout.")
+    if found.empty:
+        raise LookupError(f"rows hold none of the measure {name}.")
+    if found.value.isna().any():
+        raise ValueError(f"A recorded {name} is no number (NaN): restore its table from a copy, or by git checkout.")
     return found
 
 
 def found_from(rows: pd.DataFrame, by: str) -> int | None:
     """The smallest number from which on at least ``FOUND`` of the key is found on average, or None."""
-    enough = rows.groupby(by).value.mean().sort_index() >= FOUND
+    enough = check_rows(rows, "value", by).groupby(by).value.mean().sort_index() >= FOUND
     lasting = enough[::-1].cummin()[::-1]
     return int(lasting.idxmax()) if lasting.any() else None
 
@@ -271,6 +316,7 @@ def found_from(rows: pd.DataFrame, by: str) -> int | None:
 def equal_budgets(rows: pd.DataFrame) -> pd.DataFrame:
     """Of rows of `stolen_model`, those of the budget that a method had with every number of images: side by side, more
     images then differ by nothing else. Without it, the longer trainings at 1,000 images stand beside shorter ones."""
+    check_rows(rows, "method", "n_plain", "budget")
     largest = rows.groupby(["method", "n_plain"]).budget.max().groupby("method").min()
     return rows[rows.budget == rows.method.map(largest)]
 
@@ -278,7 +324,8 @@ def equal_budgets(rows: pd.DataFrame) -> pd.DataFrame:
 def speed_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Seconds of cmxlib and of stock modules, from rows of the table `benchmarks`: medians over starts, and how many
     times quicker cmxlib is, the least and the largest ratio over starts. Index: case, patch_size, layer."""
-    timed = rows[(rows.measure == "seconds") & rows.contender.isin(["cmxlib", "stock"])]
+    rows = of_measure(rows, "seconds", "case", "patch_size", "layer", "start", "contender")
+    timed = rows[rows.contender.isin(["cmxlib", "stock"])]
     by = ["case", "patch_size", "layer"]
     wide = timed.fillna({"layer": ""}).pivot(index=[*by, "start"], columns="contender", values="value")
     starts = wide.assign(ratio=wide.stock / wide.cmxlib).groupby(by, sort=False)

@@ -9,10 +9,12 @@ import json
 import textwrap
 from typing import TYPE_CHECKING
 
+from ..lock import checks
 from .summaries import (
     FOUND,
     GUESSING,
     adversarial_table,
+    check_rows,
     equal_budgets,
     found_from,
     from_images_alone,
@@ -44,8 +46,10 @@ def privacy(
     Not supported: every choice of steps falls at 1,000 images or fewer. With limits: some stand, or fall only to
     larger numbers or to known plaintext. Supported: none falls, to known plaintext neither.
     """
+    check_rows(images, "settings", "draw")
+    patch_size = checks.whole(patch_size, "patch_size", 1)
     held = f"{json.loads(images.settings.iloc[0])['public']:,} public images of the same data set"
-    near, pairs = from_images_alone(images), of_measure(pairs, "share_recovered")
+    near, pairs = from_images_alone(images), of_measure(pairs, "share_recovered", "attack", "steps", "patch_size")
     elsewhere = _standing(images, recovered, patch_size)
     near, pairs = (rows[rows.patch_size == patch_size] for rows in (near, pairs))
     keys = {steps: found_from(rows, "n_encrypted") for steps, rows in near.groupby("steps", sort=False)}
@@ -73,6 +77,8 @@ def privacy(
 
 def _fallen(numbers, paired) -> str:
     """The verdict by the number of images at which each choice of steps falls, or None."""
+    if not numbers:
+        raise LookupError("No row is of an attack on networks with these patches.")
     if all(numbers.values()) and max(numbers.values()) <= MANY:
         return REFUTED
     return LIMITS if any(numbers.values()) or paired else SUPPORTED
@@ -110,6 +116,8 @@ def never_found(images: "pd.DataFrame", recovered: "pd.DataFrame") -> dict[tuple
     """By patch size and steps, the rows of all attacks on those keys of which no number of images gave nine tenths."""
     import pandas as pd
 
+    check_rows(images, "settings")
+    check_rows(recovered, "measure", "value", "attack", "n_public", "patch_size", "steps", "n_encrypted")
     public = json.loads(images.settings.iloc[0])["public"]
     near = pd.concat([from_images_alone(images, name) for name in ("share_recovered", "recovered_accuracy")])
     tried = pd.concat([near.assign(attack="covariances", n_public=public), recovered], ignore_index=True)
@@ -151,10 +159,14 @@ def model_protection(
     every cipher. Supported: with every number of images and of either kind, the best method is at most 5 points of
     accuracy better than a new model: the theft was for nothing. With limits: between these.
     """
-    rows = equal_budgets(of_measure(stolen, "accuracy"))
+    patch_size = checks.whole(patch_size, "patch_size", 1)
+    rows = equal_budgets(of_measure(stolen, "accuracy", "draw"))
     means, budgets = rows.groupby(["method", "n_plain"]).value.mean(), rows.groupby("method").budget.first()
-    own = of_measure(keys[keys.patch_size == patch_size], "accuracy")
-    plain = own[own.case == "plain"].value.mean()
+    own = of_measure(keys, "accuracy", "case", "patch_size")
+    own = own[(own.patch_size == patch_size) & (own.case == "plain")]
+    if own.empty:
+        raise LookupError(f"The keys' rows hold no plain network with patches of {patch_size}.")
+    plain = own.value.mean()
     new = means["from nothing"]
     thieves = means.drop(["from nothing", "no key"], level="method")
     best = thieves.groupby("n_plain").max()
@@ -187,7 +199,7 @@ def from_heldout(heldout: "pd.DataFrame") -> tuple["pd.Series", float, float, st
     """With the largest budget, from images that the network was not trained on: the accuracy that the best method
     reaches under each cipher, that of the better new network, that of the plain network on the same images, and all of
     it in words."""
-    rows = of_measure(heldout, "accuracy")
+    rows = of_measure(heldout, "accuracy", "method", "n_plain", "budget", "steps")
     (n,), budget = set(rows.n_plain), rows[rows.method == "embedding anew"].budget.max()
     plain = rows[rows.method == "plain network"].value.mean()
     bar, rows = _nine_tenths(plain), rows[rows.budget == budget]
@@ -219,6 +231,8 @@ def adversarial_defence(adversarial: "pd.DataFrame", *, patch_size: int = 4) -> 
     one with the plain model. Supported: none of them takes as much as half of the accuracy, and the encrypted model by
     itself serves no better than noise of the same size. With limits: between these.
     """
+    check_rows(adversarial, "patch_size", "eps", "settings")
+    patch_size = checks.whole(patch_size, "patch_size", 1)
     rows = adversarial[(adversarial.patch_size == patch_size) & adversarial.eps.isin([0, 8])]
     table = adversarial_table(rows)
     worst = table.loc[table.groupby(["setting", "knowledge"]).accuracy.idxmin()].set_index(["setting", "knowledge"])
@@ -290,6 +304,7 @@ WAYS = {
 
 def say(sentence: str) -> None:
     """Print a sentence in lines of at most 100 characters, for JupyterLab breaks longer ones inside words."""
+    checks.instance(sentence, str, "sentence")
     print(textwrap.fill(sentence, 100))
 
 

@@ -12,7 +12,7 @@ import copy
 import html
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets
@@ -23,6 +23,7 @@ from torch import nn
 
 from ..attacks.metrics import ssim
 from ..learn.evaluate import logits
+from ..lock import checks
 from ..lock.keys import SecretKey
 from ..lock.model import decrypt_model, encrypt_model, find_embedding
 from ..lock.near import partway
@@ -45,6 +46,8 @@ def key_lab(pictures: dict[str, torch.Tensor], key: SecretKey) -> "Piece":
     pictures: {name: uint8 (3, H, W)}; large ones are shrunk. key: the first key; a button draws new ones. What was
     encrypted with one key can be decrypted with another.
     """
+    checks.instance(key, SecretKey, "key")
+    _ask_for_pictures(pictures, "pictures")
     pictures = {name: painting.fitted(painting.enlarged(picture, 0)) for name, picture in pictures.items()}
     keys = {"key 1": key, "key 2": key.subkey("key 2")}
     same = "the same key"
@@ -112,6 +115,9 @@ def look_inside(
     Filters are shown in units of plain pixel values, as rows of W D^-1, which encryption only moves and negates.
     """
     norm: dict[str, Any] = {"mean": mean, "std": std}
+    checks.instance(cipher, PatchCipher, "cipher")
+    find_embedding(model)
+    checks.images(image, 3, name="image", ndim=(3,), bytes_only=True)
     model, image = copy.deepcopy(model).double(), image[None].double() / 255
     plain_logits = logits(model, image, **norm)[0]
     nothing = PatchCipher.from_entries(np.arange(cipher.n), np.zeros(cipher.n, bool), cipher.patch_size)
@@ -171,7 +177,12 @@ def turn_the_key(
     eight that the plain model reads correctly are shown. Both ciphers: shuffles and flips of the model's patch size.
     """
     norm: dict[str, Any] = {"mean": mean, "std": std}
-    shown = (logits(model, images, **norm).argmax(1) == labels).nonzero()[:8, 0]
+    labels = checks.labels(labels, len(checks.images(images, 3, bytes_only=True)))
+    checks.instance(cipher, PatchCipher, "cipher")
+    checks.instance(wrong_cipher, PatchCipher, "wrong_cipher")
+    shown = np.flatnonzero(logits(model, images, **norm).argmax(1) == labels)[:8]
+    if not len(shown):
+        raise ValueError("The model must read one of the images rightly at least, so that there is one to show.")
     encrypted_model = encrypt_model(model, cipher, **norm)
 
     def draw(turned):
@@ -203,6 +214,9 @@ def break_it(picture: torch.Tensor, encrypted: torch.Tensor, recovered: dict[int
     picture, encrypted: uint8 (3, H, W). recovered: {number of observed images: uint8 (3, H, W)}, what an attack that
     observed so many made of ``encrypted``.
     """
+    checks.wholes(recovered, "The numbers of observed images", 0)
+    _ask_for_pictures({"picture": picture, "encrypted": encrypted}, "")
+    _ask_for_pictures(recovered, "recovered")
     alike = {observed: ssim(picture[None], found[None])[0] for observed, found in recovered.items()}
 
     def draw(observed):
@@ -220,7 +234,9 @@ def break_it(picture: torch.Tensor, encrypted: torch.Tensor, recovered: dict[int
 def stills(piece: "Piece", *settings: dict) -> Image.Image:
     """The pictures of a piece for several settings of its controls, each below its sentence, as one picture."""
     parts = []
+    checks.instance(piece, Piece, "piece")
     for values in settings:
+        checks.instance(values, Mapping, "A setting")
         picture, sentence = piece.draw(**values)
         parts += [*map(painting.text, textwrap.wrap(sentence, 115)), picture]
     return painting.column(parts)
@@ -248,6 +264,14 @@ class Piece(ipywidgets.VBox):
         drawn.save(file, "png", compress_level=1)
         _, picture, sentence = self.children
         picture.value, sentence.value = file.getvalue(), html.escape(words)
+
+
+def _ask_for_pictures(value, name):
+    checks.instance(value, Mapping, name)
+    if not value:
+        raise ValueError(f"{name} must hold a picture at least.")
+    for one in value.values():
+        checks.images(one, 3, name="A picture", ndim=(3,), bytes_only=True)
 
 
 def _slider(description, low, high):

@@ -30,8 +30,7 @@ def augment(
     n, channels, h, w = checks.images(images).shape
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator, but this is {type(generator).__name__}.")
-    if not isinstance(flip, bool):
-        raise TypeError(f"flip must be True or False, but this is {checks.shown(flip)}.")
+    checks.truth(flip, "flip")
     crop_padding = checks.whole(crop_padding, "crop_padding", 0, min(h, w))
     if (rand_augment := checks.whole(rand_augment, "rand_augment", 0, 30)) and channels not in (1, 3):
         raise ValueError(f"rand_augment is for images of 1 or 3 channels, not {channels}: set it to 0.")

@@ -73,8 +73,7 @@ class TrainSettings:
         for check, fields in ((checks.whole, whole), (checks.number, numbers)):
             for name, limits in fields.items():
                 object.__setattr__(self, name, check(getattr(self, name), name, *limits))
-        if not isinstance(self.flip, bool):
-            raise TypeError(f"flip must be True or False, but this is {checks.shown(self.flip)}.")
+        object.__setattr__(self, "flip", checks.truth(self.flip, "flip"))
 
     def lr(self, progress: float) -> float:
         """The learning rate when the share ``progress`` of all steps, from 0 to 1, is done."""

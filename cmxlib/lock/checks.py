@@ -179,6 +179,13 @@ def items(value: Any, most: int) -> list[Any] | None:
         return None
 
 
+def truth(value: Any, name: str) -> bool:
+    """``value`` as a bool, when it is a truth value of Python or NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, but this is {shown(value)}.")
+    return bool(value)
+
+
 def instance(value: Any, kind: type, name: str) -> None:
     """TypeError where an argument is of another class than ``kind``."""
     if not isinstance(value, kind):

@@ -58,6 +58,8 @@ def mean_of_keys(trial: Callable[[int, int], float], aim: float, most_keys: int,
     trial: (number of a key, m) -> its accuracy on m random images of its own, of ``most_images`` at most. Keys are
     numbered from 0, and the first ``PILOT_KEYS`` choose m and do not count for the mean.
     """
+    if not callable(trial):
+        raise TypeError(f"trial must be a function of a key's number and m, but this is {checks.shown(trial)}.")
     aim = checks.number(aim, "aim", 0)
     most_keys = checks.whole(most_keys, "most_keys", 1)
     most_images = checks.whole(most_images, "most_images", 1)

@@ -105,6 +105,8 @@ def measured(table: Table, scale: Scale, unit: dict, wait: bool = True) -> str:
 
 def units_of(table: Table, scale: Scale) -> list[dict]:
     """The units of a table at a scale, in order. ValueError where they are more than can be gone through in a while."""
+    checks.instance(table, Table, "table")
+    checks.instance(scale, Scale, "scale")
     found = list(itertools.islice(table.units(scale), MOST + 1))
     if len(found) > MOST:
         raise ValueError(

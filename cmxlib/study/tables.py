@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..lock.checks import shown
+from ..lock import checks
 from . import records
 from .adversarial import ADVERSARIAL
 from .anatomy import ANATOMY, RESTRICTED, TURNED
@@ -52,9 +52,11 @@ def study(
 
 def changed(scale: Scale, seeds: tuple[int, ...] = (), n_keys: int = 0) -> Scale:
     """The scale with other seeds of the networks and another number of wrong keys, where these are given."""
-    if seeds:
-        scale = replace(scale, seeds=tuple(seeds), compared_seeds=tuple(seeds))
-    if n_keys:
+    checks.instance(scale, Scale, "scale")
+    if not (isinstance(seeds, tuple) and seeds == ()):
+        seeds = checks.wholes(seeds, "seeds", 0, 2**40)
+        scale = replace(scale, seeds=seeds, compared_seeds=seeds)
+    if n_keys := checks.whole(n_keys, "n_keys", 0):
         finer = {size: {**changes, "n_wrong": n_keys} for size, changes in scale.finer.items()}
         scale = replace(scale, n_wrong=n_keys, finer=finer)
     return scale
@@ -63,6 +65,6 @@ def changed(scale: Scale, seeds: tuple[int, ...] = (), n_keys: int = 0) -> Scale
 def asked(scale: Scale, only: str = "") -> list[Table]:
     """The tables of a scale, or the one that is named. ValueError, with the names, where there is none."""
     by_name = {table.name: table for table in TABLES}
-    if only and only not in list(by_name):  # a sweep's file may hold what has no hash
-        raise ValueError(f"There is no table {shown(only)}: choose one of {', '.join(by_name)}.")
+    if not isinstance(only, str) or (only and only not in by_name):
+        raise ValueError(f"There is no table {checks.shown(only)}: choose one of {', '.join(by_name)}.")
     return [by_name[only]] if only else [table for table in TABLES if scale.name not in table.left_out]

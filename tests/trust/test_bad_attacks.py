@@ -85,6 +85,10 @@ def statistics(model=MODEL, **options):
     return on_models.from_statistics(model, X, **ALL, **options)
 
 
+def thief(**options):
+    return on_models.retrain(MODEL, DATA, 2, SETTINGS, n_steps=1, **options)
+
+
 def found(public, **options):
     return on_images.ciphertext_only(X, public, **options)
 
@@ -180,6 +184,8 @@ ROWS = {
         TypeError,
         "settings must be a TrainSettings",
     ),
+    "half of a training": (lambda: thief(train=np.array(["all"])), ValueError, 'train must be "everything" or'),
+    "frozen in part": (lambda: thief(frozen=np.ones(2)), TypeError, "frozen must be True or False"),
     "no thief's model": (
         lambda: on_models.retrain(None, DATA, 2, SETTINGS, n_steps=1),
         TypeError,

@@ -30,7 +30,7 @@ from cmxlib import (
     trained_model,
 )
 from cmxlib.attacks import adversarial, metrics, on_models
-from cmxlib.book import figures
+from cmxlib.book import challenge, claims, drawings, figures, summaries, widgets
 from cmxlib.learn.checkpoint import CheckpointError, load_model, save_model
 from cmxlib.learn.evaluate import right_key_rows
 from cmxlib.learn.fontdigits import draw_fontdigits
@@ -39,7 +39,7 @@ from cmxlib.lock.blocks import BlockCipher
 from cmxlib.lock.conventional import make_cipher
 from cmxlib.lock.embedding import find_embedding
 from cmxlib.lock.pixels import to_bytes
-from cmxlib.study import records, sampling, table
+from cmxlib.study import records, sampling, table, tables
 from cmxlib.study.scales import AttackSettings
 
 from .test_bad_input import CIPHER, DATA, KEY, LOST, MODEL, NORM, SETTINGS, V, X, Y
@@ -151,6 +151,20 @@ def train(**options):
 
 def sampled(accuracy, most_images=500):
     return sampling.mean_of_keys(lambda key, m: accuracy, 0.01, 100, most_images)
+
+
+def recorded(**changes):
+    """Two rows as those of the table `keys`."""
+    row = {"measure": "accuracy", "value": 0.5, "patch_size": 4, "steps": "flip", "case": "wrong key"}
+    return pd.DataFrame([row | changes] * 2)
+
+
+REPAIR = {"repair": "single bits", "attack": "ciphertext only", "seen": 9, "draw": 0, "settings": '{"public": 9}'}
+ANSWERS = logits(MODEL, X, **NORM).argmax(1)
+
+
+def turning(labels):
+    return widgets.turn_the_key(MODEL, X, labels, CIPHER, PatchCipher(SecretKey.for_experiment(2)), **NORM)
 
 
 def no_number_later():
@@ -437,6 +451,66 @@ STUDY = {
     "a picture for rows": (lambda: figures.image_grid(X[0]), ValueError, r"An image must be of the shape \(C, H, W\)"),
     "nothing for rows": (lambda: figures.image_grid(None), TypeError, "rows must be a list of lists of images"),
     "a row without its title": (lambda: figures.image_grid([X, X], ["a"]), ValueError, "a text for each row"),
+    "rows in a list": (lambda: figures.wrong_keys([]), TypeError, "rows must be a DataFrame"),
+    "rows of another table": (lambda: figures.anatomy(recorded()), ValueError, "one column kind and one wrong"),
+    "values in texts": (
+        lambda: figures.wrong_keys(recorded(value="0.5")),
+        ValueError,
+        "The column value of rows must hold numbers",
+    ),
+    "rows of no patches": (
+        lambda: figures.wrong_keys(recorded(patch_size=np.nan)),
+        ValueError,
+        "must hold some of what is drawn",
+    ),
+    "no rows": (lambda: figures.wrong_keys(recorded()[:0]), LookupError, "rows hold none of the measure accuracy"),
+    "a rule without the right key": (
+        lambda: claims.exact(recorded(n_images=9)),
+        LookupError,
+        "No row of the correct key",
+    ),
+    "repairs that nobody attacked": (
+        lambda: claims.exact_repairs(recorded(repair="single bits", attack=None, n_images=9)),
+        LookupError,
+        "rows hold none of the measure differ",
+    ),
+    "repairs of no number": (
+        lambda: claims.repairs_hold(recorded(measure="share_recovered", value=np.nan, **REPAIR)),
+        ValueError,
+        "A recorded share_recovered is no number",
+    ),
+    "stills of nothing": (lambda: widgets.stills(None), TypeError, "piece must be a Piece"),
+    "a rule on a list": (lambda: claims.exact([]), TypeError, "rows must be a DataFrame"),
+    "a claim without its comma": (
+        lambda: claims.Claim("It is so", "book", "keys", claims.exact),
+        TypeError,
+        "tables must be a tuple of names, such as",
+    ),
+    "a claim that nobody judges": (
+        lambda: claims.Claim("It is so", "book", ("keys",), None),
+        TypeError,
+        "judge must be a function",
+    ),
+    "a judge who says nothing": (
+        lambda: claims.judge(claims.Claim("It is so", "book", ("turns",), lambda rows: None)),
+        TypeError,
+        "judge must give",
+    ),
+    "one filter": (lambda: figures.filters(V[0]), ValueError, r"weight must be finite filters \(N, C, p, p\)"),
+    "the mean of none": (lambda: summaries.summary([]), ValueError, "values must be one number or more"),
+    "no accuracy": (lambda: summaries.share_left(None, 0.9), TypeError, "accuracy must be a number or several"),
+    "a claim of one picture": (lambda: figures.claim(X, "ab"), TypeError, "paths must be tuples"),
+    "a patch of another size": (lambda: drawings.patch_to_patch(V[0], CIPHER), ValueError, "patch must be floats"),
+    "pictures in a list": (lambda: widgets.key_lab([X[0]], KEY), TypeError, "pictures must be a Mapping"),
+    "all labels wrong": (lambda: turning(ANSWERS + 1), ValueError, "must read one of the images rightly"),
+    "a flag in a number": (lambda: challenge.is_flag(1, 5), TypeError, "sentence must be a str"),
+    "a lock from nowhere": (
+        lambda: challenge.load_lock(1, Path("nowhere")),
+        FileNotFoundError,
+        "a folder that challenge.make",
+    ),
+    "trials of nothing": (lambda: sampling.mean_of_keys(None, 1, 1, 1), TypeError, "trial must be a function"),
+    "seeds in an array": (lambda: tables.changed(scale(), np.ones(2)), TypeError, "seeds must be a whole number"),
     "no jobs": (lambda: table.in_turns(None, 1), TypeError, "jobs must be a Mapping"),
     "jobs of no rounds": (lambda: table.in_turns({}, 0), ValueError, "rounds must be a whole number from 1 up"),
     "a model on an array": (
@@ -638,3 +712,9 @@ def test_a_class_may_be_written_in_two_forms_of_unicode(tmp_path):
     assert found.classes == ("eu", "\u00e9te")
     for images, labels in ((found.train_images, found.train_labels), (found.test_images, found.test_labels)):
         assert (images[labels == 0] == 255).all() and (images[labels == 1] == 0).all()
+
+
+def test_the_key_is_turned_for_one_image_that_is_read_rightly():
+    labels = ANSWERS + 1
+    labels[2] -= 1
+    assert "accuracy 25.0% on 4 images" in turning(labels).draw(turned=0)[1]
