@@ -149,6 +149,14 @@ def out_of_memory(error: BaseException) -> bool:
 def told(run: Callable[[], int | None], program: str = "cmx") -> int:
     """The exit status of what a program does; errors that the library raises are said in a sentence. 141 where nobody
     reads on, as behind `| head`."""
+    for number in range(
+        3
+    ):  # where one is closed, the next file to be opened would get its number, and what C code says
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     try:
         try:
             return _told(run, program)
@@ -231,7 +239,7 @@ def replacing(path: str | os.PathLike, *, one_of_many: bool = False, over: bool 
     path = Path(path)
     place = os.replace if over else _link
     if not one_of_many:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        made(path.parent)
         _sweep_once(path.parent.absolute())
     handle, temporary = _open_temporary(path)
     try:
@@ -249,6 +257,16 @@ def replacing(path: str | os.PathLike, *, one_of_many: bool = False, over: bool 
         if isinstance(error, OSError) and error.errno and error.filename in (None, temporary):
             error.filename = str(path)  # a full disk names no file
         raise
+
+
+def made(folder: Path) -> Path:
+    """A folder, made with those above it where they are not there. FileExistsError or NotADirectoryError where a file
+    stands in the way."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise type(error)(f"{folder} cannot be a folder, for a file is in the way: move it, or name another.") from None
+    return folder
 
 
 def free(path: Path) -> None:

@@ -90,6 +90,8 @@ def path(text: str) -> Path:
     if text.strip() in ("", "-"):
         hint = "" if text.strip() else " (is a variable of the shell empty?)"
         raise argparse.ArgumentTypeError(f"{text!r} is no name of a file or folder{hint}")
+    if "cmxlib secret key" in text:  # not repeated
+        raise argparse.ArgumentTypeError("this is the text of a key's file, not its name")
     return Path(text)
 
 
@@ -269,6 +271,8 @@ def _ask(prompt):
     try:
         with warnings.catch_warnings(action="ignore", category=getpass.GetPassWarning):  # getpass prints it as well
             return getpass.getpass(prompt).removesuffix("\r")  # of a line that Windows ended
+    except UnicodeDecodeError:
+        raise ValueError("The passphrase that came in is no text of the encoding of this terminal: type it.") from None
     except (EOFError, AttributeError):  # no terminal, and the standard input is empty or closed
         raise ValueError("No passphrase was given: type it when it is asked for.") from None
 

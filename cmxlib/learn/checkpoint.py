@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..lock import checks
-from ..paths import as_path, need, out_of_memory, regular, write_bytes, write_text
+from ..paths import as_path, made, need, out_of_memory, regular, write_bytes, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ def held(folder: Path) -> Iterator[None]:
 
     try:
         folder = folder.resolve()  # "." has no name
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder)
         tempfile.TemporaryFile(dir=folder).close()
         lock = FileLock(folder / ".lock")
         try:
@@ -73,7 +73,7 @@ def held(folder: Path) -> Iterator[None]:
             print(f"Another process trains in {folder}: waiting until it is done.", flush=True)
             lock.acquire()
     except OSError as error:
-        why = "it is a file" if folder.is_file() else error.strerror
+        why = error.strerror or "a file is in its place"
         raise CheckpointError(
             f"The checkpoint folder {folder} cannot be written ({why}): choose another one; "
             "that of the cache is moved by the environment variable CMX_CACHE."
@@ -93,7 +93,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     ``state`` is what JSON can hold: what ``SAME`` lists, and the rows so far.
     """
     # The tensors go to a new file first, and then the JSON that names it: a crash between leaves the epoch before.
-    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {f"model.{name}": tensor for name, tensor in _kept(model).items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor.contiguous() for name, tensor in values.items()}
     name = f"epoch-{len(state['rows']):03d}.safetensors"
@@ -102,6 +102,16 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     found = {**state, "tensors": name, "sha256": _sum(data, {**state, "tensors": name})}
     write_text(folder / "state.json", json.dumps(found, indent=1))
     _drop_others(folder, name)
+
+
+def _kept(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's tensors, each with memory of its own, as safetensors asks it: of tied weights, copies."""
+    kept, seen = {}, set()
+    for name, tensor in model.state_dict().items():
+        memory = tensor.untyped_storage().data_ptr()
+        kept[name] = tensor.clone(memory_format=torch.contiguous_format) if memory in seen else tensor.contiguous()
+        seen.add(memory)
+    return kept
 
 
 def _ours(folder: Path, but: str = "") -> list[str]:
@@ -244,7 +254,7 @@ def save_model(path: str | os.PathLike, model: nn.Module, history: "pd.DataFrame
     check_target(path := as_path(path))
     check_values(model)
     checks.instance(history, need("pandas", "book").DataFrame, "history")
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.cpu() for name, tensor in _kept(model).items()}
     data = need("safetensors.torch", "files").save(tensors, _MODEL)
     card = {"recipe": recipe, "torch": torch.__version__, "threads": torch.get_num_threads()}
     card |= {"history": history.to_dict("records")}

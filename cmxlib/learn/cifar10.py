@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pickle
+import sys
 import tarfile
 import urllib.error
 import urllib.parse
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..paths import expanded, need
+from ..paths import expanded, made, need
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def download(which: Official, folder: Path) -> Path:
         f"{which.folder} or {which.tar}. The original host has been throttled since June 2026{mirrors}.",
         flush=True,
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    made(folder)
     failed = []
     for url in which.urls:
         host = urllib.parse.urlsplit(url).hostname or url
@@ -207,7 +208,7 @@ def _fetch(url: str, part: Path) -> None:
     if got and source.status != 206:  # a host that sends the whole file again
         got = 0
     total = got + int(source.headers["Content-Length"] or 0)
-    bar = tqdm(total=total, initial=got, unit="B", unit_scale=True)
+    bar = tqdm(total=total, initial=got, unit="B", unit_scale=True, disable=sys.stderr is None)
     with source, bar, open(part, "ab" if got else "wb") as file:
         while block := source.read(2**16):
             file.write(block)

@@ -70,7 +70,9 @@ def _listed(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
             files += [(where / name, len(names)) for name in shown]
         if len(files) == count:
             raise ValueError(f"{path} holds no image.")
-        names.append(_class(path))
+        if (name := _class(path)) in names:
+            raise ValueError(f"{path} has the name of another class, in another form of Unicode: put both into one.")
+        names.append(name)
     if not names:
         raise ValueError(f"{folder} holds no classes.")
     return tuple(names), files

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ..files.commands import path
 from ..lock import checks
-from ..paths import expanded, need, told
+from ..paths import expanded, made, need, told
 from .augment import augment
 from .checkpoint import (
     check_target,
@@ -81,6 +81,8 @@ class TrainSettings:
         return float(np.interp(progress, [0, 2 / 5, 4 / 5, 1], [0, self.max_lr, self.max_lr / 20, 0]))
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def fit(
     model: nn.Module,
     data: Dataset,
@@ -113,7 +115,8 @@ def fit(
     Returns one row per epoch: epoch, lr (at its end), train_loss, train_accuracy (on augmented images, while
     learning), test_accuracy, seconds. CheckpointError where ``checkpoint`` is damaged, cannot be written, or holds
     another training: other settings, images, transform or layers. FloatingPointError where the loss or a weight is not
-    finite any more, MemoryError where there is not enough memory; the checkpoint is then of the epoch before.
+    finite any more, MemoryError where there is not enough memory, OSError where the disk is full; the checkpoint is
+    then of the epoch before.
     """
     pandas = need("pandas", "book")
     for value, kind, name in (
@@ -141,6 +144,8 @@ def fit(
         raise ValueError(f"batch_size must be a multiple of the {n_ranks} processes, but it is {settings.batch_size}.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("No parameter of the model is trained: call requires_grad_() on it, or on some of its layers.")
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ValueError("The model was made in torch.inference_mode(), and so has no gradients: make it outside.")
     if not isinstance(checkpoint, (str, os.PathLike, NoneType)):
         raise TypeError(f"checkpoint must be the path of a folder, but this is {checks.shown(checkpoint)}.")
     for choice, name in ((autocast, "autocast"), (sync_norm, "sync_norm"), (progress, "progress")):
@@ -206,7 +211,11 @@ def _train(model, network, data, settings, optimizer, state, folder, transform, 
     # By all steps, not those that are left, so that a training that goes on computes as it began.
     network = torch.compile(network) if pays_to_compile(device, n_steps * settings.epochs) else network
     bar = need("tqdm.auto", "book").tqdm(
-        total=n_steps * settings.epochs, initial=n_steps * done, disable=not progress, unit="step", mininterval=1
+        total=n_steps * settings.epochs,
+        initial=n_steps * done,
+        disable=not progress or sys.stderr is None,
+        unit="step",
+        mininterval=1,
     )
 
     def go_on_if(finite, epoch, images_so_far):
@@ -306,7 +315,7 @@ def main() -> None:
     settings = TrainSettings(**{field.name: args[field.name] for field in dataclasses.fields(TrainSettings)})
     sizes = {name: args[name] for name in ("dim", "depth", "kernel_size", "patch_size")}
     check_target(args["out"])
-    (folder := args["out"].parent).mkdir(parents=True, exist_ok=True)
+    folder = made(args["out"].parent)
     try:
         tempfile.TemporaryFile(dir=folder).close()  # an error before hours of training, not after
     except OSError as error:

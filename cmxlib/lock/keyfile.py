@@ -217,6 +217,8 @@ def _content(path: Path) -> Hidden:
     try:
         file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
+        if re.search("[0-9a-fA-F]{64}", str(path)):  # not repeated
+            raise type(error)("The digits of a secret were given in place of its file's path: give that.") from None
         raise type(error)(f"{path}: {error.strerror}; give the path that save or cmx key new wrote.") from None
     try:
         found = os.fstat(file)

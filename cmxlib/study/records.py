@@ -26,7 +26,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from ..lock import checks
-from ..paths import checkout, expanded, write_text
+from ..paths import checkout, expanded, made, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,7 +188,7 @@ def locked(path: Path) -> "FileLock":
     """A lock for one process at a time on what stands at `path`; the system frees it when its holder dies."""
     from filelock import FileLock
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made(path.parent)
     return FileLock(_lock(path))
 
 

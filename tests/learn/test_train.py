@@ -258,6 +258,26 @@ def test_a_transform_that_changes_what_it_is_given_changes_no_data(tmp_path):
     assert data.train_images.equal(before)
 
 
+def test_gradients_that_are_switched_off_are_switched_on(tmp_path, monkeypatch):
+    expected = fit(toy_model(), toy_data(), SETTINGS, progress=False).drop(columns="seconds")
+    model, data = toy_model(), toy_data()
+    monkeypatch.setattr(sys, "stderr", None)  # as where a program has no window: then no bar is drawn
+    with torch.inference_mode():
+        assert fit(model, data, SETTINGS).drop(columns="seconds").equals(expected)
+        made = toy_model()
+    with pytest.raises(ValueError, match=r"was made in torch.inference_mode\(\).*: make it outside"):
+        fit(made, data, SETTINGS, progress=False)
+
+
+def test_tied_weights_are_saved(tmp_path):
+    model, again = (nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(2))
+    for each in (model, again):
+        each[1].weight = each[0].weight
+    save_model(tmp_path / "tied", model, pd.DataFrame([{"epoch": 1}]), None)
+    load_model(tmp_path / "tied", again)
+    assert same_state(model, again) and again[1].weight is again[0].weight
+
+
 def test_a_model_takes_the_place_of_none_of_another_recipe(tmp_path):
     check_unused(tmp_path / "mine", ["a", (1,)])
     save_model(tmp_path / "mine", toy_model(), pd.DataFrame([{"epoch": 1}]), ["a", (1,)])
@@ -311,7 +331,7 @@ def test_two_trainings_in_one_folder_take_turns(tmp_path):
 def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     seen = StopAfter(0)
-    with pytest.raises(CheckpointError, match=r"file/here cannot be written \(Not a directory\): .*CMX_CACHE"):
+    with pytest.raises(CheckpointError, match=r"file/here cannot be written \(a file is in its place\): .*CMX_CACHE"):
         fit(toy_model(), DATA, SETTINGS, checkpoint=tmp_path / "file" / "here", transform=seen, progress=False)
     assert seen.left == 0
 
