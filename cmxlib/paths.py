@@ -149,9 +149,7 @@ def out_of_memory(error: BaseException) -> bool:
 def told(run: Callable[[], int | None], program: str = "cmx") -> int:
     """The exit status of what a program does; errors that the library raises are said in a sentence. 141 where nobody
     reads on, as behind `| head`."""
-    for number in range(
-        3
-    ):  # where one is closed, the next file to be opened would get its number, and what C code says
+    for number in range(3):  # of a closed one the next file would get the number, and with it what C code prints
         try:
             os.fstat(number)
         except OSError:
