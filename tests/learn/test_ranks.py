@@ -29,7 +29,7 @@ def by_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks") / "here"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["--max-restarts", "1", "-m", "tests.learn.by_ranks", str(folder)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "exitcode: -9" in done.stderr, done.stderr[-3000:]
     return folder
