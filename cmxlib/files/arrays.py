@@ -30,7 +30,7 @@ def recorded(path: Path) -> Record | None:
     if not beside.exists():
         return None
     with regular(beside).open("rb") as file:
-        return parse(file.read(LARGEST + 1), str(beside))
+        return parse(file.read(LARGEST + 1), str(beside), ("dtype",))
 
 
 def opened(path: Path) -> Any:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..paths import need, out_of_memory, regular, replacing
-from .record import LARGEST, NAME, Record, parse, unique
+from .record import LARGEST, MODEL, NAME, Record, parse, unique
 
 Values = dict[str, torch.Tensor]  # by name, what a file's tensors are exchanged for
 _TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -49,7 +49,7 @@ class Safetensors:
     @property
     def record(self) -> Record | None:
         text = self._metadata.get(NAME)
-        return None if text is None else parse(text, str(self.path))
+        return None if text is None else parse(text, str(self.path), MODEL)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor, by name."""
@@ -134,7 +134,7 @@ class TorchFile:
 
     @property
     def record(self) -> Record | None:
-        return None if self._text is None else parse(self._text, str(self.path))
+        return None if self._text is None else parse(self._text, str(self.path), MODEL)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor, by its keys, joined by dots."""

@@ -21,7 +21,7 @@ import torch
 from ..lock.probe import patch_order
 from ..paths import need, not_itself, out_of_memory, regular, replacing, sweep, write_bytes
 from .checkpoints import Values
-from .record import NAME, Record, parse
+from .record import MODEL, NAME, Record, parse
 
 _TYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}  # TensorProto's numbers
 _MOVES = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
@@ -88,7 +88,7 @@ class OnnxFile:
         texts = [prop.value for prop in self._model.metadata_props if prop.key == NAME]
         if len(texts) > 1:
             raise ValueError(f"{self.path} has {len(texts)} records of a cipher: export it again.")
-        return parse(texts[0], str(self.path)) if texts else None
+        return parse(texts[0], str(self.path), MODEL) if texts else None
 
     @property
     def size(self) -> tuple[int, int] | None:

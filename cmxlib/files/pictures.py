@@ -305,7 +305,7 @@ def _recorded_behind(path):
 
 def _record(image, path):
     text = image.info.get(NAME)
-    return None if text is None else parse(str(text), str(path))
+    return None if text is None else parse(str(text), str(path), ("size",))
 
 
 def _short(error):
