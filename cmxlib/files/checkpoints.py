@@ -181,10 +181,9 @@ def _equal(one, two):
     """Whether two tensors agree in type, shape and every bit, NaN included."""
     if one is None or two is None or one.dtype != two.dtype or one.shape != two.shape:
         return False
-    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(one.element_size())
-    if not bits:
+    if one.is_quantized:  # whose bits torch does not view, and whose scales count, too
         return torch.equal(one, two)
-    return torch.equal(one.contiguous().view(bits), two.contiguous().view(bits))
+    return torch.equal(*(each.resolve_conj().resolve_neg().flatten().view(torch.uint8) for each in (one, two)))
 
 
 def _tensors(content: Any, before: str = "", depth: int = 0) -> Iterator[tuple[str, tuple[dict, Any]]]:
