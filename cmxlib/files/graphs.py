@@ -12,6 +12,7 @@ import itertools
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,12 @@ class OnnxFile:
             raise ValueError(f"{self.path} takes its images in the layer {self.embedding}, not in {layer}.")
         found = self._values(self._held[name]) if name in self._held else None
         return found.T if found is not None and self.order and found.ndim == 2 else found
+
+    def stored(self, but: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """By name, the floating numbers of every initializer but one, flat."""
+        for name, tensor in self._tensors.items():
+            if name != self._held.get(but) and tensor.data_type in _TYPES and all(tensor.dims):
+                yield name, self._values(name).flatten()
 
     def write(self, target: Path, values: Values, record: Record, force: bool) -> None:
         """Write the model, and its external data where it has some, with another embedding and the record."""
