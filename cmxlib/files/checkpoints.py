@@ -207,7 +207,8 @@ def _equal(one, two):
 
 def _tensors(content: Any, path: Path) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """(name, (what holds it, under which key)) of every tensor in a dict, however far inside."""
-    waiting, seen = [("", 0, content)] if isinstance(content, dict) else [], set()
+    waiting: list[tuple[str, int, Any]] = [("", 0, content)] if isinstance(content, dict) else []
+    seen = set()
     for before, depth, holder in waiting:  # which grows
         if id(holder) in seen:  # the same at two places, or in itself
             continue

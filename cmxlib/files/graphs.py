@@ -12,6 +12,7 @@ import itertools
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,14 +28,12 @@ from .record import MODEL, NAME, Record, parse
 _TYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}  # TensorProto's numbers
 _MOVES = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
 _LARGEST = 2**31 - 1  # bytes of a protobuf message: more has to stand in external data
+LONGEST = 60  # seconds that a graph may take for all images
 
 
-LONGEST = 30  # seconds that a graph may take for an image
-
-
-def _ran(session, inputs):
-    """What a session makes of inputs. TimeoutError where that takes too long; Ctrl-C and SIGTERM end it too, which the
-    runtime by itself does not hear."""
+def _ran(session, inputs, end):
+    """What a session makes of inputs. TimeoutError where that takes longer than to ``end``, by time.monotonic; Ctrl-C
+    and SIGTERM end it too, which the runtime by itself does not hear."""
     if not hasattr(session, "get_providers"):  # ONNX's own reference
         return session.run(None, inputs)
     import onnxruntime
@@ -43,7 +42,7 @@ def _ran(session, inputs):
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(session.run, None, inputs, options)
         try:
-            return running.result(LONGEST * max(len(each) for each in inputs.values()))
+            return running.result(max(0, end - time.monotonic()))
         finally:
             options.terminate = True  # else leaving the pool would wait for it
 
@@ -167,7 +166,7 @@ class OnnxFile:
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """The model's first output for normalised images, (N, ...) as (N, values), by ONNX Runtime, or where that is
-        not installed by ONNX's own reference, which is slow."""
+        not installed by ONNX's own reference, which is slow. ValueError where they take longer than ``LONGEST``."""
         try:
             import onnxruntime
 
@@ -178,11 +177,15 @@ class OnnxFile:
         kind = _TYPES[self._input.type.tensor_type.elem_type]
         step = _shape(self._input)[0] or len(images)
         given = images.permute(0, 2, 3, 1).contiguous() if self._channels_last else images
+        end = time.monotonic() + LONGEST
         try:
-            found = [_ran(session, {self._input.name: part.to(kind).numpy()})[0]
+            found = [_ran(session, {self._input.name: part.to(kind).numpy()}, end)[0]
                      for part in given.split(step) if len(part) == step]  # fmt: skip
         except TimeoutError:
-            raise ValueError(f"{self.path} was not done in {LONGEST} seconds an image: it may have no end.") from None
+            raise ValueError(
+                f"{self.path} was not done with {len(images)} images in {LONGEST} seconds: it may have no end, or give "
+                "fewer images, with --images."
+            ) from None
         except Exception as error:  # whatever a runtime says of a graph that it cannot run
             if out_of_memory(error):
                 raise
@@ -264,6 +267,8 @@ class OnnxFile:
             if needed & set(node.output):
                 needed |= set(node.input)
                 nodes.insert(0, node)
+        if any(attribute.type in (attribute.GRAPH, attribute.GRAPHS) for node in nodes for attribute in node.attribute):
+            return None  # a loop, which the reference would run to its end, if it has one
         helper, output = self._onnx.helper, self._onnx.helper.make_empty_tensor_value_info(name)
         tensors = [tensor for held, tensor in self._tensors.items() if held in needed]
         graph = helper.make_graph(nodes, "patches", [self._input], [output], tensors)

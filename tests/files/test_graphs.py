@@ -199,6 +199,27 @@ def far(place, **more):
     return found
 
 
+def numbers(tensor):
+    return onnx.numpy_helper.to_array(tensor).flatten()
+
+
+def endless():
+    """A Reshape, in front of a MatMul, to a shape that a loop of 2^62 turns gives."""
+    make, info, kinds = onnx.helper.make_node, onnx.helper.make_tensor_value_info, onnx.TensorProto
+    ends = [info("i", kinds.INT64, []), info("c", kinds.BOOL, []), info("s", kinds.INT64, [2])]
+    inside = [info("c2", kinds.BOOL, []), info("s2", kinds.INT64, [2])]
+    turn = [make("Identity", ["c"], ["c2"]), make("Identity", ["s"], ["s2"])]
+    held = {"turns": np.int64(2**62), "on": np.bool_(True), "shape": np.array([-1, 48])}
+    held |= {"w": np.zeros((48, 8), "f"), "b": np.zeros(8, "f")}
+    nodes = [
+        make("Loop", ["turns", "on", "shape"], ["found"], body=onnx.helper.make_graph(turn, "turn", ends, inside)),
+        make("Reshape", ["x", "found"], ["flat"]),
+        make("MatMul", ["flat", "w"], ["p"]),
+        make("Add", ["p", "b"], ["y"]),
+    ]
+    return model(nodes, [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in held.items()])
+
+
 def short():
     found = model()
     found.graph.initializer[0].dims[0] = 2**40
@@ -224,6 +245,11 @@ REFUSED = {
     "computed weight": (model([relu("w", "v"), node(inputs=("x", "v", "b"))]), "is computed, not stored"),
     "shared weight": (model([node(), relu("w", "v")]), "its weight is used elsewhere, too"),
     "a copy": (model(weights=(*WEIGHTS, tensor("ema", 8, 3, 4, 4))), "could give the key away"),
+    "a copy, flat among others": (
+        model(weights=(*WEIGHTS, tensor("v", 8), onnx.numpy_helper.from_array(np.tile(numbers(WEIGHTS[0]), 2), "two"))),
+        "also holds two of",
+    ),
+    "a loop that makes the patches' shape": (endless(), "but not as flat patches in a known order"),
     "no images": (model(shape=("n", 48)), "has 0 inputs of images"),
     "four channels": (model(shape=("n", 4, "h", "w"), weights=(tensor("w", 8, 4, 4, 4), WEIGHTS[1])), "has 0 inputs"),
     "images given out": (model(outputs=("y", "x")), "one layer alone must take them"),
@@ -290,7 +316,7 @@ def test_a_graph_without_an_end_is_ended(key, cmx, monkeypatch):
     assert cmx("encrypt-model", "a.onnx", "b.onnx", *USUAL)[0] == 0
     monkeypatch.setattr(graphs, "LONGEST", 0.05)
     status, _, said = cmx("verify", "a.onnx", "b.onnx", *KEY)
-    assert status == 1 and "was not done in 0.05 seconds an image: it may have no end" in said
+    assert status == 1 and "was not done with 8 images in 0.05 seconds: it may have no end" in said
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
