@@ -5,13 +5,13 @@ Images come in as (N, 3, H, W); or as (N, H, W, 3), as TensorFlow and JAX have t
 that form.
 
 Tensors may stand in files beside the model, where ONNX calls them external data. They are read only from the model's
-own folder. Of each, a copy goes with the new model, NAME.onnx.data, in which the embedding is exchanged as well.
+own folder. Of each, what the model takes goes with the new one, NAME.onnx.data, in which the embedding is exchanged as
+well.
 """
 
 import itertools
 import math
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -146,7 +146,11 @@ class OnnxFile:
         for place, copied in copies.items():
             out = target.with_name(copied)
             with replacing(out, over=force) as file, self.path.with_name(place).open("rb") as source:
-                shutil.copyfileobj(source, file, 2**20)
+                for start, length in {self._range(t) for t in self._external() if _entry(t, "location").value == place}:
+                    file.seek(start)
+                    for at in range(start, start + length, 2**20):  # what no tensor takes may be an older copy
+                        source.seek(at)
+                        file.write(source.read(min(2**20, start + length - at)))
                 for offset, data in patches[place]:
                     file.seek(offset)
                     file.write(data)

@@ -180,9 +180,11 @@ def test_external_data_goes_along_and_its_plain_embedding_does_not(key, cmx):
     open("b.onnx.data", "w").close()
     assert "b.onnx.data exists already: give --force" in cmx("encrypt-model", "plain/a.onnx", "b.onnx", *USUAL)[2]
     os.unlink("b.onnx.data")
+    plain = onnx.numpy_helper.to_array(WEIGHTS[0]).tobytes()
+    with open("plain/a.bin", "ab") as file:
+        file.write(plain)  # of an earlier export, which nothing reads
     assert cmx("encrypt-model", "plain/a.onnx", "b.onnx", *USUAL)[0] == 0
     assert sorted(os.listdir()) == ["b.onnx", "b.onnx.data", "my.key", "plain"]
-    plain = onnx.numpy_helper.to_array(WEIGHTS[0]).tobytes()
     assert plain in open("plain/a.bin", "rb").read()
     assert not [name for name in ("b.onnx", "b.onnx.data") if plain in open(name, "rb").read()]
     assert cmx("verify", "plain/a.onnx", "b.onnx", *KEY)[0] == 0

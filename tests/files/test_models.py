@@ -396,19 +396,20 @@ def test_a_checkpoint_that_holds_itself_and_odd_types_is_compared(key, cmx):
     assert status == 1 and "differs elsewhere: head" in said
 
 
-@pytest.mark.parametrize("missing", ["layers", "mean", "std", "image_size"])
+@pytest.mark.parametrize("missing", ["layers", "mean", "std", "image_size", "an end"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_a_record_that_lacks_what_is_needed_is_damaged(key, cmx, missing, suffix):
     told = {"version": 2, "key": key.fingerprint, "steps": ["shuffle"], "patch": 4, "layers": ["a"]}
     told |= {"mean": [0.0] * 3, "std": [1.0] * 3, "positions": "pos", "image_size": [16, 16]}
-    del told[missing]
+    told.pop(missing, None)
+    text = json.dumps(told) + " " * 70_000 * (missing == "an end")
     state = {"a.weight": WEIGHT, "pos": torch.rand(16, 8)}
     if suffix == ".pt":
         torch.save(state, "b.pt")
         with zipfile.ZipFile("b.pt", "a") as archive:
-            archive.writestr("b/cmxlib.json", json.dumps(told))
+            archive.writestr("b/cmxlib.json", text)
     else:
-        save_file(state, "b.safetensors", {"cmxlib": json.dumps(told)})
+        save_file(state, "b.safetensors", {"cmxlib": text})
     status, _, said = cmx("decrypt-model", f"b{suffix}", f"c{suffix}", *KEY)
     assert status == 1 and f"b{suffix} has a damaged record" in said and not os.path.exists(f"c{suffix}")
 

@@ -215,7 +215,7 @@ def test_an_array_with_anothers_record_is_told_and_a_grey_one_comes_back(key, cm
 
 def test_a_folder_that_begins_with_damaged_files_is_decrypted(key, cmx):
     os.mkdir("in")
-    np.save("in/a.npy", batch := noise(2, 3, 8, 8))
+    np.save("in/a.npy", noise(2, 3, 8, 8))
     for name in ("b.png", "c.png"):
         RGB.save(f"in/{name}")
     assert cmx("encrypt-images", "in", "locked", *KEY, "--patch", 4)[0] == 0
