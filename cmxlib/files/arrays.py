@@ -30,7 +30,7 @@ def recorded(path: Path) -> Record | None:
     if not beside.exists():
         return None
     with regular(beside).open("rb") as file:
-        return parse(file.read(LARGEST + 1), str(beside))
+        return parse(file.read(LARGEST + 1), str(beside), ("dtype",))
 
 
 def opened(path: Path) -> Any:
@@ -51,6 +51,11 @@ def opened(path: Path) -> Any:
             f"{path} holds {array.dtype} {array.shape}: images are (N, C, H, W) or (C, H, W), uint8 or floats."
         )
     return array
+
+
+def copied(array: np.ndarray) -> np.ndarray:
+    """A copy in the machine's order of bytes and C's order of axes, as torch takes it."""
+    return np.array(array, array.dtype.newbyteorder("="), order="C")
 
 
 def convert(source: Path, target: Path, job: Job) -> bool:
@@ -94,7 +99,7 @@ def _write(target, array, job, record, source):
     step = max(1, _AT_ONCE // images[0].size)
     with replacing(target, over=job.force) as file:
         for start in range(0, len(images), step):
-            given = np.array(images[start : start + step], array.dtype.newbyteorder("="))
+            given = copied(images[start : start + step])
             if grey and not job.decrypt:
                 given = np.repeat(given, 3, axis=1)
             found = change(torch.from_numpy(given))

@@ -12,14 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..paths import need, out_of_memory, regular, replacing
-from .record import LARGEST, NAME, Record, parse, unique
+from .record import LARGEST, MODEL, NAME, Record, parse, unique
 
 Values = dict[str, torch.Tensor]  # by name, what a file's tensors are exchanged for
 _TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_DEEPEST = 50  # dicts and lists in one another
 
 
 class Safetensors:
@@ -49,7 +51,7 @@ class Safetensors:
     @property
     def record(self) -> Record | None:
         text = self._metadata.get(NAME)
-        return None if text is None else parse(text, str(self.path))
+        return None if text is None else parse(text, str(self.path), MODEL)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor, by name."""
@@ -63,10 +65,14 @@ class Safetensors:
         if found["dtype"] not in _TYPES:
             raise ValueError(f"{name} of {self.path} is {found['dtype']}: encrypt the model before quantising it.")
         start, end = found["data_offsets"]
-        with self.path.open("rb") as file:
-            file.seek(self._start + start)
-            data = bytearray(file.read(end - start))
-        return torch.frombuffer(data, dtype=_TYPES[found["dtype"]]).view(found["shape"])
+        data = np.memmap(self.path, np.uint8, "c", self._start + start, end - start)  # read where it is used
+        return torch.from_numpy(data).view(_TYPES[found["dtype"]]).view(found["shape"])
+
+    def stored(self, but: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """By name, the floating numbers of every tensor but one, flat."""
+        for name, found in self._header.items():
+            if name != but and found["dtype"] in _TYPES and all(found["shape"]):
+                yield name, self.tensor(name).flatten()  # type: ignore[union-attr]
 
     def write(self, target: Path, values: Values, record: Record, force: bool) -> None:
         """Write the file with other values of some tensors, and the record in its metadata."""
@@ -99,7 +105,8 @@ class Safetensors:
 
 
 class TorchFile:
-    """A file of torch.save: a state dict, alone or somewhere in dicts, such as "model" beside "epoch"."""
+    """A file of torch.save: a state dict, alone or somewhere in dicts, such as "model" beside "epoch". What lists hold
+    is called by its place in them."""
 
     embedding = order = None
 
@@ -109,9 +116,7 @@ class TorchFile:
         try:
             with zipfile.ZipFile(path) as archive:
                 infos = [info for info in archive.infolist() if info.filename.endswith(f"/{NAME}.json")]
-                if infos and infos[0].file_size > LARGEST:
-                    raise ValueError("its record is too long")
-                self._text = archive.read(infos[0]) if infos else None
+                self._text = archive.open(infos[0]).read(LARGEST + 1) if infos else None
             with warnings.catch_warnings(action="ignore"):  # of sparse tensors, which are refused below
                 self._content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # whatever the parsers say; torch's own advice, to run code, is not passed on
@@ -121,7 +126,7 @@ class TorchFile:
                 f"{path} is no checkpoint of weights alone, or is damaged ({type(error).__name__}): what could run "
                 "code is not read, nor the format of before torch 1.6; save model.state_dict(), or safetensors."
             ) from error
-        found = list(_tensors(self._content))
+        found = list(_tensors(self._content, path))
         self._places = dict(found)
         if len(self._places) < len(found):
             raise ValueError(f"{path} has two tensors of one name, keys joined by dots: save the state dict alone.")
@@ -134,7 +139,7 @@ class TorchFile:
 
     @property
     def record(self) -> Record | None:
-        return None if self._text is None else parse(self._text, str(self.path))
+        return None if self._text is None else parse(self._text, str(self.path), MODEL)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor, by its keys, joined by dots."""
@@ -147,18 +152,30 @@ class TorchFile:
         found = self._held(name)
         if found.dtype not in _TYPES.values():
             raise ValueError(f"{name} of {self.path} is {found.dtype}: encrypt the model before quantising it.")
-        if found.untyped_storage().nbytes() != found.numel() * found.element_size():
-            raise ValueError(
-                f"{name} of {self.path} is a part of a larger tensor, which would keep its plain values: save a state "
-                "dict of clones."
-            )
         return found
+
+    def stored(self, but: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """By name, the floating numbers of every tensor but one, flat: all that are saved with it, each but once."""
+        seen = set()
+        for name in self._places:
+            held = self._held(name)
+            place = held.untyped_storage().data_ptr(), held.dtype
+            if name != but and held.dtype in _TYPES.values() and place not in seen:
+                seen.add(place)
+                yield name, torch.empty(0, dtype=held.dtype).set_(held.untyped_storage())
 
     def write(self, target: Path, values: Values, record: Record, force: bool) -> None:
         """Write the file with other values of some tensors, and the record as an entry that torch.load passes over."""
         for name, value in values.items():
             holder, key = self._places[name]
             old = holder[key]
+            if not isinstance(holder, dict):
+                raise ValueError(f"{name} of {self.path} stands in a list, not by name: save model.state_dict().")
+            if old.untyped_storage().nbytes() != old.numel() * old.element_size():
+                raise ValueError(
+                    f"{name} of {self.path} is a part of a larger tensor, which would keep its plain values: save a "
+                    "state dict of clones."
+                )
             holder[key] = nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value
         with replacing(target, over=force) as file:
             torch.save(self._content, file)
@@ -181,16 +198,24 @@ def _equal(one, two):
     """Whether two tensors agree in type, shape and every bit, NaN included."""
     if one is None or two is None or one.dtype != two.dtype or one.shape != two.shape:
         return False
-    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(one.element_size())
-    if not bits:
+    if one.is_quantized:  # whose bits torch does not view, and whose scales count, too
         return torch.equal(one, two)
-    return torch.equal(one.contiguous().view(bits), two.contiguous().view(bits))
+    return torch.equal(*(each.resolve_conj().resolve_neg().flatten().view(torch.uint8) for each in (one, two)))
 
 
-def _tensors(content: Any, before: str = "", depth: int = 0) -> Iterator[tuple[str, tuple[dict, Any]]]:
-    if isinstance(content, dict) and depth < 8:
-        for key, value in content.items():
+def _tensors(content: Any, path: Path) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """(name, (what holds it, under which key)) of every tensor in a dict, however far inside."""
+    waiting: list[tuple[str, int, Any]] = [("", 0, content)] if isinstance(content, dict) else []
+    seen = set()
+    for before, depth, holder in waiting:  # which grows
+        if id(holder) in seen:  # the same at two places, or in itself
+            continue
+        seen.add(id(holder))
+        if depth > _DEEPEST:
+            raise ValueError(f"{path} is nested deeper than {_DEEPEST} dicts and lists: save model.state_dict().")
+        held = holder if isinstance(holder, dict | list | tuple) else list(holder)
+        for key, value in held.items() if isinstance(held, dict) else enumerate(held):
             if isinstance(value, torch.Tensor):
-                yield f"{before}{key}", (content, key)
-            else:
-                yield from _tensors(value, f"{before}{key}.", depth + 1)
+                yield f"{before}{key}", (held, key)
+            elif isinstance(value, dict | list | tuple | set):
+                waiting.append((f"{before}{key}.", depth + 1, value))

@@ -121,7 +121,7 @@ def plain_images(source: Path, patch: int) -> torch.Tensor:
     found = []
     for path in folders.inputs(source):
         if path.suffix.lower() == ".npy":
-            known, array = arrays.recorded(path), torch.from_numpy(np.array(arrays.opened(path)))
+            known, array = arrays.recorded(path), torch.from_numpy(arrays.copied(arrays.opened(path)))
             batch = to_bytes(checks.values(array.reshape(-1, *array.shape[-3:]), str(path), (0, 1)))
             batch = batch.expand(-1, 3, -1, -1) if batch.shape[1] == 1 else batch  # grey
         else:

@@ -54,17 +54,23 @@ def inputs(source: Path) -> list[Path]:
 
 
 def first_record(source: Path) -> Record:
-    """The record of a file, or of the first in a folder that has one. ValueError where there is none."""
+    """The record of a file, or of the first in a folder that has one. Where there is none, ValueError, or the error of
+    the first file that is damaged."""
+    damaged = None
     for path in inputs(source):
-        if path.suffix.lower() == ".npy":
-            from . import arrays
+        try:
+            if path.suffix.lower() == ".npy":
+                from . import arrays
 
-            found = arrays.recorded(path)
-        else:
-            found = pictures.recorded(path)
+                found = arrays.recorded(path)
+            else:
+                found = pictures.recorded(path)
+        except (ValueError, OSError) as error:  # which ``run`` tells again, of this file alone
+            damaged = damaged or error
+            continue
         if found:
             return found
-    raise ValueError(
+    raise damaged or ValueError(
         f"{source} carries no record of a cipher: it is not encrypted, or was saved by another program since. "
         "Decrypt what encrypt-images wrote, as it was."
     )

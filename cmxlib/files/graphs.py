@@ -5,13 +5,15 @@ Images come in as (N, 3, H, W); or as (N, H, W, 3), as TensorFlow and JAX have t
 that form.
 
 Tensors may stand in files beside the model, where ONNX calls them external data. They are read only from the model's
-own folder. Of each, a copy goes with the new model, NAME.onnx.data, in which the embedding is exchanged as well.
+own folder. Of each, what the model takes goes with the new one, NAME.onnx.data, in which the embedding is exchanged as
+well.
 """
 
 import itertools
 import math
 import os
-import shutil
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,19 +23,17 @@ import torch
 from ..lock.probe import patch_order
 from ..paths import need, not_itself, out_of_memory, regular, replacing, sweep, write_bytes
 from .checkpoints import Values
-from .record import NAME, Record, parse
+from .record import MODEL, NAME, Record, parse
 
 _TYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}  # TensorProto's numbers
 _MOVES = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")
 _LARGEST = 2**31 - 1  # bytes of a protobuf message: more has to stand in external data
+LONGEST = 60  # seconds that a graph may take for all images
 
 
-LONGEST = 30  # seconds that a graph may take for an image
-
-
-def _ran(session, inputs):
-    """What a session makes of inputs. TimeoutError where that takes too long; Ctrl-C and SIGTERM end it too, which the
-    runtime by itself does not hear."""
+def _ran(session, inputs, end):
+    """What a session makes of inputs. TimeoutError where that takes longer than to ``end``, by time.monotonic; Ctrl-C
+    and SIGTERM end it too, which the runtime by itself does not hear."""
     if not hasattr(session, "get_providers"):  # ONNX's own reference
         return session.run(None, inputs)
     import onnxruntime
@@ -42,7 +42,7 @@ def _ran(session, inputs):
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(session.run, None, inputs, options)
         try:
-            return running.result(LONGEST * max(len(each) for each in inputs.values()))
+            return running.result(max(0, end - time.monotonic()))
         finally:
             options.terminate = True  # else leaving the pool would wait for it
 
@@ -88,7 +88,7 @@ class OnnxFile:
         texts = [prop.value for prop in self._model.metadata_props if prop.key == NAME]
         if len(texts) > 1:
             raise ValueError(f"{self.path} has {len(texts)} records of a cipher: export it again.")
-        return parse(texts[0], str(self.path)) if texts else None
+        return parse(texts[0], str(self.path), MODEL) if texts else None
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -110,6 +110,12 @@ class OnnxFile:
             raise ValueError(f"{self.path} takes its images in the layer {self.embedding}, not in {layer}.")
         found = self._values(self._held[name]) if name in self._held else None
         return found.T if found is not None and self.order and found.ndim == 2 else found
+
+    def stored(self, but: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """By name, the floating numbers of every initializer but one, flat."""
+        for name, tensor in self._tensors.items():
+            if name != self._held.get(but) and tensor.data_type in _TYPES and all(tensor.dims):
+                yield name, self._values(name).flatten()
 
     def write(self, target: Path, values: Values, record: Record, force: bool) -> None:
         """Write the model, and its external data where it has some, with another embedding and the record."""
@@ -140,7 +146,11 @@ class OnnxFile:
         for place, copied in copies.items():
             out = target.with_name(copied)
             with replacing(out, over=force) as file, self.path.with_name(place).open("rb") as source:
-                shutil.copyfileobj(source, file, 2**20)
+                for start, length in {self._range(t) for t in self._external() if _entry(t, "location").value == place}:
+                    file.seek(start)
+                    for at in range(start, start + length, 2**20):  # what no tensor takes may be an older copy
+                        source.seek(at)
+                        file.write(source.read(min(2**20, start + length - at)))
                 for offset, data in patches[place]:
                     file.seek(offset)
                     file.write(data)
@@ -160,7 +170,7 @@ class OnnxFile:
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """The model's first output for normalised images, (N, ...) as (N, values), by ONNX Runtime, or where that is
-        not installed by ONNX's own reference, which is slow."""
+        not installed by ONNX's own reference, which is slow. ValueError where they take longer than ``LONGEST``."""
         try:
             import onnxruntime
 
@@ -171,11 +181,15 @@ class OnnxFile:
         kind = _TYPES[self._input.type.tensor_type.elem_type]
         step = _shape(self._input)[0] or len(images)
         given = images.permute(0, 2, 3, 1).contiguous() if self._channels_last else images
+        end = time.monotonic() + LONGEST
         try:
-            found = [_ran(session, {self._input.name: part.to(kind).numpy()})[0]
+            found = [_ran(session, {self._input.name: part.to(kind).numpy()}, end)[0]
                      for part in given.split(step) if len(part) == step]  # fmt: skip
         except TimeoutError:
-            raise ValueError(f"{self.path} was not done in {LONGEST} seconds an image: it may have no end.") from None
+            raise ValueError(
+                f"{self.path} was not done with {len(images)} images in {LONGEST} seconds: it may have no end, or give "
+                "fewer images, with --images."
+            ) from None
         except Exception as error:  # whatever a runtime says of a graph that it cannot run
             if out_of_memory(error):
                 raise
@@ -257,6 +271,8 @@ class OnnxFile:
             if needed & set(node.output):
                 needed |= set(node.input)
                 nodes.insert(0, node)
+        if any(attribute.type in (attribute.GRAPH, attribute.GRAPHS) for node in nodes for attribute in node.attribute):
+            return None  # a loop, which the reference would run to its end, if it has one
         helper, output = self._onnx.helper, self._onnx.helper.make_empty_tensor_value_info(name)
         tensors = [tensor for held, tensor in self._tensors.items() if held in needed]
         graph = helper.make_graph(nodes, "patches", [self._input], [output], tensors)

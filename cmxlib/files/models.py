@@ -6,7 +6,6 @@ position embeddings of their patches can take the offset.
 """
 
 import math
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from .checkpoints import Safetensors, TorchFile, Values
 from .record import Record
 
 DEFAULT_STEPS = ("shuffle", "flip")
+_PIECE = 2**20  # numbers that are looked at at once
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx")
 
 
@@ -289,11 +289,10 @@ def _layers(file, asked: Asked) -> tuple[str, ...]:
     copies = [
         other
         for name in names
-        if not file.order
-        for other in _copies(shapes, name) + _rearranged(file, shapes, name)
+        for other in dict.fromkeys(_copies(file, name) + _rearranged(file, name))
         if other not in map(tensor_name, names)
     ]
-    if copies and not file.order:  # in a graph, other layers' matrices have any names
+    if copies:
         raise ValueError(
             f"{file.path} also holds {', '.join(copies[:3])} of the same shape or values, from which a plain copy or "
             "an optimiser's state could give the key away: save the weights alone, or name every copy with --layer."
@@ -301,10 +300,12 @@ def _layers(file, asked: Asked) -> tuple[str, ...]:
     return names
 
 
-def _copies(shapes, layer):
+def _copies(file, layer):
     """The tensors that may be a copy of a layer's weight or an optimiser's state of it: any of the same shape, but of
     a Linear, whose shape others may have, those that are no other layer's weight."""
-    weight = tensor_name(layer)
+    weight, shapes = tensor_name(layer), file.shapes()
+    if file.order:  # a graph, where other layers' matrices have any names
+        return []
     alike = [name for name, shape in shapes.items() if shape == shapes[weight] and name != weight]
     if len(shapes[weight]) == 4:
         return alike
@@ -312,20 +313,39 @@ def _copies(shapes, layer):
     return [name for name in alike if not name.endswith(".weight") or name.endswith(f".{last}")]
 
 
-def _rearranged(file, shapes, layer):
-    """The tensors of another shape that hold the very values of a layer's weight, turned or flat."""
-    n, shape, found = math.prod(shapes[tensor_name(layer)]), shapes[tensor_name(layer)], []
-    of_size = [name for name, other in shapes.items() if math.prod(other) == n and other != shape]
-    if not of_size:
-        return found
-    values = file.tensor(tensor_name(layer)).flatten().double().sort().values
-    for name in of_size:
-        with suppress(ValueError):  # of a type that the embedding cannot have
-            other = file.tensor(name).flatten().double()
-            ends = torch.stack(other.aminmax())  # which tells nearly all apart, and takes no sorting
-            if torch.allclose(values[[0, -1]], ends, 1e-2) and torch.allclose(values, other.sort().values, 1e-2, 1e-6):
-                found.append(name)
+def _rearranged(file, layer):
+    """The tensors of another shape that hold the very values of a layer's weight, turned or flat, or in a row among
+    others."""
+    weight, shapes, found = tensor_name(layer), file.shapes(), []
+    values = file.tensor(weight).flatten().double()
+    for name, other in file.stored(weight):
+        if len(other) > len(values):
+            found += [name] * _holds(other, values)
+        elif len(other) == len(values) and shapes.get(name) != shapes[weight]:
+            pair = torch.stack([values, other.double()])
+            ends = torch.stack(pair.aminmax(dim=1))  # which tells nearly all apart, and takes no sorting
+            found += [name] * (_near(*ends.T) and _near(*pair.sort().values))
     return found
+
+
+def _holds(many, values):
+    """Whether ``many`` numbers hold these values in a row. They are looked through a piece at a time for the largest,
+    and where one is, for the next largest: few pass the first look, and next to none the second."""
+    first, *others = values.abs().topk(min(len(values), 16)).indices.tolist()
+    starts = len(many) - len(values) + 1  # where a row can begin
+    for start in range(0, starts, _PIECE):
+        piece = many[start + first : min(start + _PIECE, starts) + first].double()
+        found = start + torch.isclose(piece, values[first], 1e-2, 1e-6).nonzero().flatten()
+        for at in others:
+            found = found[torch.isclose(many[found + at].double(), values[at], 1e-2, 1e-6)]
+        if any(_near(values, many[begin : begin + len(values)].double()) for begin in found.tolist()):
+            return True
+    return False
+
+
+def _near(one, two):
+    """Whether values are the same, but for the rounding to another type."""
+    return torch.allclose(one, two, 1e-2, 1e-6)
 
 
 def tensor_name(layer: str, word: str = "weight") -> str:

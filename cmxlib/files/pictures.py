@@ -11,6 +11,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -122,6 +123,9 @@ def not_older(file: BinaryIO, source: Path) -> None:
 def recorded(path: Path) -> Record | None:
     """The record in a file, None where there is none."""
     with _opened(path) as image:
+        if NAME not in image.info and image.format == "PNG" and _recorded_behind(path):
+            with _damage_told(path):
+                image.load()
         return _record(image, path)
 
 
@@ -130,23 +134,17 @@ def read(path: Path) -> tuple["Image.Image", Record | None]:
     ops = need("PIL.ImageOps", "files")
     with _opened(path) as image:
         record = _record(image, path)
-        try:
+        with _damage_told(path):
             frames = getattr(image, "n_frames", 1)  # which reads on
-        except Exception as error:  # whatever a decoder says of a damaged file
-            if out_of_memory(error):
-                raise
-            raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
         if frames > 1:
             raise ValueError(f"{path} has {frames} frames: save the one that is meant as a file of its own.")
         if ";16" in str(image.tile) or image.mode[0] in "IF":
             raise ValueError(f"{path} has more than 8 bits a channel, which models do not see: save it with 8 first.")
-        try:
+        with _damage_told(path):
             image.load()
+        record = record or _record(image, path)  # for text behind the pixels is seen now
+        with _damage_told(path):
             ops.exif_transpose(image, in_place=True)
-        except Exception as error:  # whatever a decoder says of a damaged file
-            if out_of_memory(error):
-                raise
-            raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
         if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
             grey = image.mode in ("L", "LA", "La")
             image = image.convert("RGBA")
@@ -283,9 +281,31 @@ def _opened(path: Path) -> Any:
         raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
 
 
+@contextmanager
+def _damage_told(path):
+    try:
+        yield
+    except Exception as error:  # whatever a decoder says of a damaged file
+        if out_of_memory(error):
+            raise
+        raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
+
+
+def _recorded_behind(path):
+    """Whether a PNG holds text of this name, by the heads of its chunks, also where Pillow sees it not: behind the
+    pixels, until these are read."""
+    with path.open("rb") as file:
+        at = file.seek(8)
+        while len(head := file.read(8)) == 8:
+            if head[4:] in (b"tEXt", b"zTXt", b"iTXt") and file.read(len(NAME) + 1) == f"{NAME}\0".encode():
+                return True
+            at = file.seek(at + 12 + int.from_bytes(head[:4]))
+    return False
+
+
 def _record(image, path):
     text = image.info.get(NAME)
-    return None if text is None else parse(str(text), str(path))
+    return None if text is None else parse(str(text), str(path), ("size",))
 
 
 def _short(error):

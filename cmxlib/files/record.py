@@ -16,6 +16,7 @@ from ..lock.patch import STEPS, PatchCipher
 
 NAME = "cmxlib"
 LARGEST = 65_536  # characters: what is longer is no record
+MODEL = ("mean", "std", "layers")  # what every record of a model tells
 _VERSION = 2  # 1 knew no crc
 
 
@@ -117,8 +118,9 @@ def _whole(value):
     return type(value) is int and 0 < value < 2**20
 
 
-def parse(text: Any, where: str) -> Record:
-    """The record that ``text`` holds. ValueError, naming ``where`` it stood, for anything but a whole record."""
+def parse(text: Any, where: str, told: tuple[str, ...] = ()) -> Record:
+    """The record that ``text`` holds. ValueError, naming ``where`` it stood, for anything but a whole record of a file
+    of which ``told`` is told."""
     problem = f"{where} has a damaged record of its cipher: restore the file, or encrypt it again."
     try:
         if not isinstance(text, (str, bytes)) or len(text) > LARGEST:
@@ -129,7 +131,8 @@ def parse(text: Any, where: str) -> Record:
         raise ValueError(problem) from None
     if type(version) is int and version > _VERSION:
         raise ValueError(f"{where} was encrypted by a later cmxlib (record of version {version}): use that one.")
-    if type(version) is not int or version < 1 or {"key", "steps", "patch"} - set(found) or set(found) - set(_KINDS):
+    needed = {"key", "steps", "patch", *told, *(["image_size"] if "positions" in found else [])}
+    if type(version) is not int or version < 1 or needed - set(found) or set(found) - set(_KINDS):
         raise ValueError(problem)
     if not all(_KINDS[name](value) for name, value in found.items()):
         raise ValueError(problem)

@@ -180,9 +180,11 @@ def test_external_data_goes_along_and_its_plain_embedding_does_not(key, cmx):
     open("b.onnx.data", "w").close()
     assert "b.onnx.data exists already: give --force" in cmx("encrypt-model", "plain/a.onnx", "b.onnx", *USUAL)[2]
     os.unlink("b.onnx.data")
+    plain = onnx.numpy_helper.to_array(WEIGHTS[0]).tobytes()
+    with open("plain/a.bin", "ab") as file:
+        file.write(plain)  # of an earlier export, which nothing reads
     assert cmx("encrypt-model", "plain/a.onnx", "b.onnx", *USUAL)[0] == 0
     assert sorted(os.listdir()) == ["b.onnx", "b.onnx.data", "my.key", "plain"]
-    plain = onnx.numpy_helper.to_array(WEIGHTS[0]).tobytes()
     assert plain in open("plain/a.bin", "rb").read()
     assert not [name for name in ("b.onnx", "b.onnx.data") if plain in open(name, "rb").read()]
     assert cmx("verify", "plain/a.onnx", "b.onnx", *KEY)[0] == 0
@@ -197,6 +199,27 @@ def far(place, **more):
     for key, value in {"location": place, "length": "1536", **more}.items():
         weight.external_data.add(key=key, value=value)
     return found
+
+
+def numbers(tensor):
+    return onnx.numpy_helper.to_array(tensor).flatten()
+
+
+def endless():
+    """A Reshape, in front of a MatMul, to a shape that a loop of 2^62 turns gives."""
+    make, info, kinds = onnx.helper.make_node, onnx.helper.make_tensor_value_info, onnx.TensorProto
+    ends = [info("i", kinds.INT64, []), info("c", kinds.BOOL, []), info("s", kinds.INT64, [2])]
+    inside = [info("c2", kinds.BOOL, []), info("s2", kinds.INT64, [2])]
+    turn = [make("Identity", ["c"], ["c2"]), make("Identity", ["s"], ["s2"])]
+    held = {"turns": np.int64(2**62), "on": np.bool_(True), "shape": np.array([-1, 48])}
+    held |= {"w": np.zeros((48, 8), "f"), "b": np.zeros(8, "f")}
+    nodes = [
+        make("Loop", ["turns", "on", "shape"], ["found"], body=onnx.helper.make_graph(turn, "turn", ends, inside)),
+        make("Reshape", ["x", "found"], ["flat"]),
+        make("MatMul", ["flat", "w"], ["p"]),
+        make("Add", ["p", "b"], ["y"]),
+    ]
+    return model(nodes, [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in held.items()])
 
 
 def short():
@@ -224,6 +247,11 @@ REFUSED = {
     "computed weight": (model([relu("w", "v"), node(inputs=("x", "v", "b"))]), "is computed, not stored"),
     "shared weight": (model([node(), relu("w", "v")]), "its weight is used elsewhere, too"),
     "a copy": (model(weights=(*WEIGHTS, tensor("ema", 8, 3, 4, 4))), "could give the key away"),
+    "a copy, flat among others": (
+        model(weights=(*WEIGHTS, tensor("v", 8), onnx.numpy_helper.from_array(np.tile(numbers(WEIGHTS[0]), 2), "two"))),
+        "also holds two of",
+    ),
+    "a loop that makes the patches' shape": (endless(), "but not as flat patches in a known order"),
     "no images": (model(shape=("n", 48)), "has 0 inputs of images"),
     "four channels": (model(shape=("n", 4, "h", "w"), weights=(tensor("w", 8, 4, 4, 4), WEIGHTS[1])), "has 0 inputs"),
     "images given out": (model(outputs=("y", "x")), "one layer alone must take them"),
@@ -290,7 +318,7 @@ def test_a_graph_without_an_end_is_ended(key, cmx, monkeypatch):
     assert cmx("encrypt-model", "a.onnx", "b.onnx", *USUAL)[0] == 0
     monkeypatch.setattr(graphs, "LONGEST", 0.05)
     status, _, said = cmx("verify", "a.onnx", "b.onnx", *KEY)
-    assert status == 1 and "was not done in 0.05 seconds an image: it may have no end" in said
+    assert status == 1 and "was not done with 8 images in 0.05 seconds: it may have no end" in said
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

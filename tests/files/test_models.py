@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -293,6 +294,12 @@ REFUSED = {
         "also holds h of the same shape or values",
     ),
     "a copy, flat and half": ({**ONE, "h": WEIGHT.flatten().half()}, USUAL, "also holds h of the same shape or values"),
+    "a copy among others": ({**ONE, "flat": torch.cat([BIAS, WEIGHT.flatten(), BIAS])}, USUAL, "also holds flat of"),
+    "a copy at the end of two, half": (
+        {**ONE, "both": torch.stack([torch.rand(WEIGHT.shape), WEIGHT]).half()},
+        USUAL,
+        "also holds both of",
+    ),
     "optimiser": ({**ONE, "state.0.exp_avg": WEIGHT.clone()}, USUAL, "could give the key away"),
     "no bias": ({"a.weight": WEIGHT}, USUAL, "has no bias, which this cipher needs and a model would not look for."),
     "no positions": ({"a.weight": WEIGHT, "b": torch.rand(17, 8)}, (*USUAL, *SIDE), "there is not one alone, but none"),
@@ -340,9 +347,25 @@ class Malice:
         return os.mkdir, ("was here",)
 
 
+def nested(depth, content):
+    for i in range(depth):
+        content = [content] if i % 2 else {"in": content}
+    return {**ONE, "more": content}
+
+
+FLAT = torch.cat([BIAS, WEIGHT.flatten()])
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
+        (nested(10, WEIGHT.clone()), "also holds more.0.in.0.in.0.in.0.in.0.in of"),
+        ({**ONE, "more": {(1, 2): (WEIGHT.clone(),)}}, "also holds more.(1, 2).0 of"),
+        ({**ONE, "more": [{WEIGHT.clone()}]}, "also holds more.0.0 of"),
+        (nested(60, WEIGHT.clone()), "is nested deeper than 50 dicts and lists"),
+        ({**ONE, "flat": FLAT}, "also holds flat of"),
+        ({**ONE, "rate": FLAT[:1]}, "also holds rate of"),  # with which all of it is saved
+        ({"a.weight": WEIGHT, "pos": [torch.rand(16, 8)]}, "pos.0 of a.pt stands in a list"),
         (Malice(), "no checkpoint of weights alone"),
         ({"0.weight": torch.rand(8, 3, 4, 4), "extra": Malice()}, "no checkpoint of weights alone"),
         (nn.Conv2d(3, 8, 4), "no checkpoint of weights alone"),
@@ -353,8 +376,42 @@ class Malice:
 )
 def test_checkpoints_of_torch_that_are_refused(key, cmx, content, said):
     torch.save(content, "a.pt")
-    status, _, err = cmx("encrypt-model", "a.pt", "b.pt", *USUAL)
+    options = SIDE if isinstance(content, dict) and "a.bias" not in content else ()
+    status, _, err = cmx("encrypt-model", "a.pt", "b.pt", *USUAL, *options)
     assert status == 1 and said in err and not os.path.exists("was here") and not os.path.exists("b.pt")
+
+
+def test_a_checkpoint_that_holds_itself_and_odd_types_is_compared(key, cmx):
+    content = {**ONE, "odd": torch.tensor([1 + 1j]).conj(), "wide": torch.full((2,), torch.nan, dtype=torch.complex128)}
+    content["again"] = [content]
+    torch.save(content, "a.pt")
+    assert cmx("encrypt-model", "a.pt", "b.pt", *USUAL)[0] == 0
+    assert cmx("verify", "a.pt", "b.pt", *KEY)[0] == 0
+    with pytest.warns(UserWarning, match="quantize"):
+        one, two = (torch.quantize_per_tensor(torch.ones(2, 8), scale, 0, torch.qint8) for scale in (0.5, 0.25))
+    torch.save({**ONE, "head": one}, "a.pt")
+    assert cmx("encrypt-model", "a.pt", "b.pt", *USUAL, "--force")[0] == 0
+    torch.save({**ONE, "head": two}, "a.pt")
+    status, said, _ = cmx("verify", "a.pt", "b.pt", *KEY)
+    assert status == 1 and "differs elsewhere: head" in said
+
+
+@pytest.mark.parametrize("missing", ["layers", "mean", "std", "image_size", "an end"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_record_that_lacks_what_is_needed_is_damaged(key, cmx, missing, suffix):
+    told = {"version": 2, "key": key.fingerprint, "steps": ["shuffle"], "patch": 4, "layers": ["a"]}
+    told |= {"mean": [0.0] * 3, "std": [1.0] * 3, "positions": "pos", "image_size": [16, 16]}
+    told.pop(missing, None)
+    text = json.dumps(told) + " " * 70_000 * (missing == "an end")
+    state = {"a.weight": WEIGHT, "pos": torch.rand(16, 8)}
+    if suffix == ".pt":
+        torch.save(state, "b.pt")
+        with zipfile.ZipFile("b.pt", "a") as archive:
+            archive.writestr("b/cmxlib.json", text)
+    else:
+        save_file(state, "b.safetensors", {"cmxlib": text})
+    status, _, said = cmx("decrypt-model", f"b{suffix}", f"c{suffix}", *KEY)
+    assert status == 1 and f"b{suffix} has a damaged record" in said and not os.path.exists(f"c{suffix}")
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", pickle.dumps(Malice()), b"\x80\x02" * 100])

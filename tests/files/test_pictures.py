@@ -16,6 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from cmxlib import PatchCipher, SecretKey
 from cmxlib.files import folders, pictures, record
+from cmxlib.files.compare import plain_images
 
 KEY = ("--key", "my.key")
 RNG = np.random.default_rng(0)
@@ -212,6 +213,56 @@ def test_an_array_with_anothers_record_is_told_and_a_grey_one_comes_back(key, cm
     assert not os.path.exists("c.npy")
 
 
+def test_a_folder_that_begins_with_damaged_files_is_decrypted(key, cmx):
+    os.mkdir("in")
+    np.save("in/a.npy", noise(2, 3, 8, 8))
+    for name in ("b.png", "c.png"):
+        RGB.save(f"in/{name}")
+    assert cmx("encrypt-images", "in", "locked", *KEY, "--patch", 4)[0] == 0
+    Path("locked/a.npy.json").write_text("{}")
+    os.truncate("locked/b.png", 20)
+    status, found, err = cmx("decrypt-images", "locked", "out", *KEY, "--json")
+    assert status == 1 and found["decrypted"] == 1 and os.listdir("out") == ["c.png"]
+    assert "a.npy.json has a damaged record" in err and "b.png is" in err
+    os.unlink("locked/c.png")
+    assert "a.npy.json has a damaged record" in cmx("decrypt-images", "locked", "out", *KEY)[2]
+
+
+@pytest.mark.parametrize("kind", ["add_text", "compressed", "add_itxt"])
+def test_a_record_behind_the_pixels_counts(key, cmx, kind):
+    RGB.save("a.png")
+    assert cmx("encrypt-images", "a.png", "b.png", *KEY, "--patch", 4)[0] == 0
+    text, found = pictures.recorded(Path("b.png")).text(), PngImagePlugin.PngInfo()
+    found.add_itxt("cmxlib", text) if kind == "add_itxt" else found.add_text("cmxlib", text, kind == "compressed")
+    late = b"".join(png_chunk(*chunk[:2]) for chunk in found.chunks)
+    Image.open("b.png").save("plain.png", pnginfo=None)
+    data = Path("plain.png").read_bytes()
+    Path("late.png").write_bytes(data[:-12] + late + data[-12:])
+    assert "is encrypted already" in cmx("encrypt-images", "late.png", "c.png", *KEY, "--patch", 4)[2]
+    assert cmx("decrypt-images", "late.png", "c.png", *KEY)[0] == 0
+    assert np.array_equal(pixels("c.png"), np.asarray(RGB))
+    bad = png_chunk(b"tEXt", b"cmxlib\0{}")
+    Path("late.png").write_bytes(data[:-12] + bad + data[-12:])
+    for command in (("encrypt-images", "--patch", "4"), ("decrypt-images",)):
+        assert "late.png has a damaged record" in cmx(*command, "late.png", "d.png", *KEY)[2]
+
+
+def test_arrays_of_any_layout_and_a_record_of_another_kind(key, cmx):
+    plain = RNG.random((2, 3, 8, 8))
+    for order, kind in (("F", "f8"), ("C", ">f8"), ("F", ">f4"), ("F", "u1")):
+        given = np.array(plain * (255 if kind == "u1" else 1), kind, order=order)
+        np.save("a.npy", given)
+        assert cmx("encrypt-images", "a.npy", "b.npy", *KEY, "--patch", 4, "--force")[0] == 0
+        np.save("b.npy", np.array(np.load("b.npy"), kind, order=order))
+        assert cmx("decrypt-images", "b.npy", "c.npy", *KEY, "--force")[0] == 0
+        assert np.allclose(np.load("c.npy"), given, 0, 1e-6) and plain_images(Path("a.npy"), 4).shape == (2, 3, 8, 8)
+    told = {"version": 2, "key": key.fingerprint, "steps": ["shuffle"], "patch": 4}
+    for more in ({"size": [8, 8]}, {"mean": [0.0] * 3, "std": [1.0] * 3, "layers": ["a"]}):
+        Path("b.npy.json").write_text(json.dumps(told | more))
+        assert "b.npy.json has a damaged record" in cmx("decrypt-images", "b.npy", "d.npy", *KEY)[2]
+        assert not os.path.exists("d.npy")
+
+
 def test_force_replaces_a_link_and_not_what_it_points_to(key, cmx):
     for name in ("a.png", "mine.png"):
         RGB.save(name)
@@ -228,15 +279,15 @@ def encoded(image, kind="PNG", **options):
     return file.getvalue()
 
 
+def png_chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
 def deep_png():
     """A PNG of 16 bits a channel, which Pillow opens as if it had 8."""
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
     rows = zlib.compress(b"".join(b"\0" + bytes(24) for _ in range(4)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
 
 
 RGB = Image.fromarray(noise(8, 8, 3))
