@@ -51,8 +51,8 @@ class BlockCipher:
             )
         if (n_patches := height * width // patch_size**2) > LARGEST_PERMUTATION:
             raise ValueError(
-                f"An image_size of {height} x {width} makes {n_patches:,} patches, over {LARGEST_PERMUTATION:,}: choose "
-                "smaller images or larger patches."
+                f"An image_size of {height} x {width} makes {n_patches:,} patches, over {LARGEST_PERMUTATION:,}: "
+                "choose smaller images or larger patches."
             )
         self.image_size = height, width
         return n_patches

@@ -64,7 +64,9 @@ def read_grid(path: str | Path) -> Grid:
         raise ValueError(f"{path} is named {found['name']}, as a scale of the book, whose rows it would go among.")
     for name, values in {"tables": found["tables"], **found.get("axes", {})}.items():
         if isinstance(values, list) and (not values or any(value in values[:i] for i, value in enumerate(values))):
-            raise ValueError(f"{path} must have different values in {name}, one at least, but they are {shown(values)}.")
+            raise ValueError(
+                f"{path} must have different values in {name}, one at least, but they are {shown(values)}."
+            )
     try:
         check_name(found["name"], "scale")
         return _grid(found)
