@@ -82,9 +82,9 @@ for path in paths:
         if options.terminate:
             end(f"{args.model} was not done with {path} in {LONGEST} seconds: it may have no end.")
         height, width = pixels.shape[2:]
-        said = str(error).partition("\n")[0]
+        size, said = " x ".join(map(str, takes.shape)), str(error).partition("\n")[0]
         end(
-            f"{args.model}, which takes {' x '.join(map(str, takes.shape))}, does not take {path} as 1 x 3 x {height} x {width}: give "
+            f"{args.model}, which takes {size}, does not take {path} as 1 x 3 x {height} x {width}: give "
             f"encrypt-images its size, or export it for one image, or any number, at a time ({said})."
         )
     finally:
