@@ -357,7 +357,7 @@ def test_what_another_than_the_server_answers_is_no_class(session, client, monke
 
 @contextlib.contextmanager
 def answering(**said):
-    """The URL of a server that answers a method of HTTP with (status, body), but to no end where one of them is None."""
+    """The URL of a server that answers a method of HTTP with (status, body), to no end where one of them is None."""
 
     class Answers(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
