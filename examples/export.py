@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import cmxlib
-from cmxlib.paths import told, write_bytes
+from cmxlib.paths import printable, told, write_bytes
 
 
 def export(model: Path, folder: Path) -> None:
@@ -47,8 +47,9 @@ def export(model: Path, folder: Path) -> None:
         file = io.BytesIO()
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "PNG")
         write_bytes(path, file.getvalue(), over=False)
-    print(f"{model} takes images normalised by --mean {' '.join(f'{x:.4f}' for x in data.mean)}", end=" ")
-    print(f"--std {' '.join(f'{x:.4f}' for x in data.std)}; ten of them are in {folder}.")
+    mean, std = (" ".join(f"{x:.4f}" for x in values) for values in (data.mean, data.std))
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # where a terminal lacks a letter
+    print(printable(f"{model} takes images normalised by --mean {mean} --std {std}; ten of them are in {folder}."))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import pandas as pd
 import pytest
 import torch
 import uvicorn
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from cmxlib import SecretKey
@@ -31,6 +32,7 @@ from cmxlib.files.graphs import OnnxFile
 from cmxlib.paths import ROOT
 
 from .files.conftest import cmx as cmx
+from .trust.test_outside import endless, graph, text_of_record
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +318,14 @@ def test_help_needs_no_docstrings(program):
             (200, "json", body, "are no logits of a model")
             for body in (
                 *(b'{"message": "hi"}', b"[1]", b"3", b'{"logits": [1.0, 2.0]}', b'{"logits": [[1, 2], [3]]}'),
-                *(b'{"logits": [[NaN, 1.0]]}', b'{"logits": [[]]}', b'{"logits": [["a"]]}', b'{"logits": [[1e999]]}'),
+                *(
+                    b"",
+                    b"[" * 100_000,
+                    b'{"logits": [[NaN, 1.0]]}',
+                    b'{"logits": [[]]}',
+                    b'{"logits": [["a"]]}',
+                    b'{"logits": [[1e999]]}',
+                ),
             )
         ),
         (200, "html", b"<h1>log in</h1>", "are no logits of a model"),
@@ -344,6 +353,110 @@ def test_what_another_than_the_server_answers_is_no_class(session, client, monke
             with pytest.raises(ValueError, match=said):
                 client[0].ask(b"x")
         thread.join()
+
+
+@contextlib.contextmanager
+def answering(**said):
+    """The URL of a server that answers a method of HTTP with (status, body), to no end where one of them is None."""
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, body = said[self.command]
+            if status is None:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            else:
+                self.send_response(status)
+                self.end_headers()
+            self.wfile.write(body or b"")
+            while body is None and not stopped.wait(0.1):
+                self.wfile.write(b" ")
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    stopped = threading.Event()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            stopped.set()
+            server.shutdown()
+
+
+DEEP, NO_SERVER = b"[" * 100_000, "is no server of an encrypted model"
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ((200, b""), NO_SERVER),
+        ((200, DEEP), NO_SERVER),
+        ((200, {"steps": 5}), NO_SERVER),
+        ((200, {"steps": "shuffle\x1b[2J"}), NO_SERVER),
+        ((200, {"patch": 2000}), NO_SERVER),
+        ((200, {"patch": 10**400}), NO_SERVER),
+        ((500, {}), NO_SERVER),
+        ((200, {"key": [5]}), r"encrypted with the key \[5\], not"),
+        ((200, None), "gave no whole answer in 0.5 seconds"),
+        ((None, None), "gave no whole answer in 0.5 seconds"),
+    ],
+)
+def test_a_server_of_something_else_is_told(session, client, monkeypatch, about, said):
+    status, body = about
+    key = SecretKey.load(session[0] / "my.key")
+    if isinstance(body, dict):
+        body = json.dumps({"key": key.fingerprint, "patch": 4, "steps": ["shuffle"], **body}).encode()
+    monkeypatch.setitem(type(client[0]).__init__.__globals__, "LONGEST", 0.5 if body is None else 60)
+    with answering(GET=(status, body)) as url, pytest.raises((ValueError, TimeoutError), match=said):
+        type(client[0])(url, key)
+
+
+def test_logits_of_more_images_than_were_sent_are_no_classes(session, script):
+    key = SecretKey.load(session[0] / "my.key").fingerprint
+    about = json.dumps({"key": key, "patch": 4, "steps": ["shuffle"]}).encode()
+    asked = "examples/serve/client.py", session[0] / "photos" / "0.png", "--key", session[0] / "my.key"
+    with answering(GET=(200, about), POST=(200, b'{"logits": [[1, 2], [2, 1], [3, 4]]}')) as url:
+        status, said = script(asked[0], url, *asked[1:])
+    assert status == 1 and "gives 3 rows of logits, not 1" in said
+
+
+@pytest.mark.parametrize("odd", [{"mean": [10**400] * 3}, {"patch": 10**400}, {"key": "DEEP"}])
+@pytest.mark.parametrize("program", [PREDICT, SERVE])
+def test_a_record_of_odd_numbers_is_damaged(session, script, tmp_path, program, odd):
+    found = onnx.load_from_string((session[0] / "locked.onnx").read_bytes())
+    (prop,) = found.metadata_props
+    prop.value = json.dumps(json.loads(prop.value) | odd).replace('"DEEP"', DEEP.decode())
+    onnx.save(found, tmp_path / "odd.onnx")
+    status, told = script(f"examples/{program}", tmp_path / "odd.onnx", *[session[0] / "locked"] * (program == PREDICT))
+    assert status == 1 and "odd.onnx has a damaged record" in told
+
+
+def test_a_model_that_never_ends_is_not_run_for_ever(session, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples" / "serve")
+    server = importlib.import_module("server")
+    monkeypatch.setattr(server, "LONGEST", 0.5)
+    key = SecretKey.load(session[0] / "my.key")
+    graph(tmp_path / "m.onnx", {"cmxlib": text_of_record(key)}, endless())
+    with TestClient(server.application(str(tmp_path / "m.onnx"))) as web:
+        body = npy(np.zeros((1, 3, 16, 16), np.uint8))
+        answer = web.post("/predict", content=body, headers={"X-Key": key.fingerprint})
+    assert answer.status_code == 422 and "was not done in 0.5 seconds" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict"])
+def test_names_are_shown_as_the_terminal_can(session, tmp_path, encoding):
+    names = ["é.png", "\x1b[2J\nred.png"]
+    for name in names if os.name == "posix" else names[:1]:
+        (tmp_path / name).write_bytes((session[0] / "locked" / "0.png").read_bytes())
+    command = [sys.executable, str(ROOT / "examples" / "predict.py"), str(session[0] / "locked.onnx"), str(tmp_path)]
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, env=env, capture_output=True)
+    assert done.returncode == 0 and b"\x1b" not in done.stdout, done.stderr
+    assert done.stdout.count(b"\n") == done.stdout.count(b"class") == len(os.listdir(tmp_path))
 
 
 def test_another_key_is_told_on_both_sides(session, client):

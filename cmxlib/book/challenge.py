@@ -8,9 +8,12 @@ are FontDigits of seeds that are gone, too; those of `load_dataset("fontdigits")
 The committed files were made by `python -m cmxlib.book.challenge FOLDER`, which anybody can run for a class of theirs.
 """
 
+import argparse
 import hashlib
+import os
 import secrets
 import sys
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..files import commands
 from ..learn.convmixer import ConvMixer
 from ..learn.data import Dataset
 from ..learn.fontdigits import draw_fontdigits
@@ -28,7 +32,7 @@ from ..lock.keys import SecretKey
 from ..lock.model import encrypt_model
 from ..lock.patch import PatchCipher
 from ..lock.position import PositionCipher, PositionEmbedding, encrypt_model_by_position
-from ..paths import checkout, expanded, need, write_bytes
+from ..paths import checkout, expanded, need, out_of_memory, told, write_bytes
 from ..study.scales import SCALES
 
 LOCKS = {  # number: (what its cipher is, encrypted images beside those of the flag)
@@ -67,17 +71,25 @@ def load_lock(number: int, folder: Path | None = None) -> Lock:
     path = folder / f"lock{number}.safetensors"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: give a folder that challenge.make(folder) filled.")
-    with need("safetensors", "files").safe_open(path, "pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}
-        stored = {name: value.float() if value.dtype == torch.float16 else value for name, value in stored.items()}
-        digest = file.metadata()["digest"]
-    images, flag = stored.pop("images"), stored.pop("flag")
-    model = ConvMixer(**SCALES["quick"].model)
-    if stored["0.weight"].dim() == 3:  # filters of its own at each position
-        model[0] = PositionEmbedding(stored["0.weight"], stored["0.bias"], PATCH)
-    elif stored["0.weight"].shape[1] != 3:
-        model[0] = nn.Conv2d(stored["0.weight"].shape[1], stored["0.weight"].shape[0], PATCH, PATCH)
-    model.load_state_dict(stored)
+    safe_open = need("safetensors", "files").safe_open
+    try:
+        with safe_open(path, "pt") as file:
+            stored = {name: file.get_tensor(name) for name in file.keys()}
+            stored = {name: value.float() if value.dtype == torch.float16 else value for name, value in stored.items()}
+            digest = bytes.fromhex(file.metadata()["digest"]).hex()
+        images, flag = checks.images(stored.pop("images"), 3), checks.images(stored.pop("flag"), 3)
+        model = ConvMixer(**SCALES["quick"].model)
+        if stored["0.weight"].dim() == 3:  # filters of its own at each position
+            model[0] = PositionEmbedding(stored["0.weight"], stored["0.bias"], PATCH)
+        elif stored["0.weight"].shape[1] != 3:
+            model[0] = nn.Conv2d(stored["0.weight"].shape[1], stored["0.weight"].shape[0], PATCH, PATCH)
+        model.load_state_dict(stored)
+    except Exception as error:  # whatever is said of a file that was cut off, or that holds something else
+        if out_of_memory(error):
+            raise
+        raise ValueError(
+            f"{path} is no lock, or is damaged: restore it from a copy, or by git checkout, or make new ones."
+        ) from error
     return Lock(LOCKS[number][0], images, flag, model.eval(), digest)
 
 
@@ -88,13 +100,19 @@ def is_flag(number: int, sentence: str, folder: Path | None = None) -> bool:
 
 
 def make(folder: Path, numbers: tuple[int, ...] = tuple(LOCKS), data: Dataset | None = None) -> None:
-    """Write new locks to a folder, a file for each, and keep neither key nor sentence nor plain network.
+    """Write new locks to a folder, a file for each when all are made, and keep neither key nor sentence nor plain
+    network. FileExistsError, before any is made, where the folder has one of them.
 
     data: what the networks are trained on; FontDigits where none is given. Takes about a minute a lock.
     """
-    scale = SCALES["quick"]
+    folder, scale, made = expanded(folder, "folder"), SCALES["quick"], {}
+    paths = {_known(n): folder / f"lock{n}.safetensors" for n in checks.wholes(numbers, "numbers", 1)}
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()  # an error before minutes of training, not after
+    if there := [path for path in paths.values() if os.path.lexists(path)]:
+        raise FileExistsError(f"{there[0]} exists already: name another folder, or delete it first.")
     data = scale.data() if data is None else data
-    for number in map(_known, checks.wholes(numbers, "numbers", 1)):
+    for number, path in paths.items():
         sentence = " ".join(_word() for _ in range(_WORDS))
         seed = secrets.randbits(40)  # a guess of it costs a training
         with torch.random.fork_rng(devices=[]):
@@ -105,18 +123,18 @@ def make(folder: Path, numbers: tuple[int, ...] = tuple(LOCKS), data: Dataset | 
         locked, encrypt = _lock(LOCKS[number][0], model.eval().cpu(), data)
         state = {name: value.contiguous() for name, value in locked.state_dict().items()}
         tensors = state | {"images": encrypt(images)[: LOCKS[number][1]], "flag": encrypt(_draw(sentence.split()))}
-        _write(folder, number, tensors, _digest(number, sentence))
+        made[path] = _content(tensors, _digest(number, sentence))
+    for path, content in made.items():
+        write_bytes(path, content, over=False)
 
 
-def _write(folder, number, tensors, digest):
+def _content(tensors, digest):
     # In float16 what is large and not bytes, so that the six files stay small: images' values, filters by position.
     large = ("images", "flag", "0.weight")
     small = {
         name: value.half() if name in large and value.is_floating_point() else value for name, value in tensors.items()
     }
-    content = need("safetensors.torch", "files").save(small, {"digest": digest})
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    write_bytes(Path(folder) / f"lock{number}.safetensors", content)
+    return need("safetensors.torch", "files").save(small, {"digest": digest})
 
 
 def _lock(kind: str, model: nn.Module, data: Dataset):
@@ -162,5 +180,12 @@ def _known(number: int) -> int:
     return found
 
 
+def main() -> None:
+    """Make six new locks, which takes some minutes."""
+    parser = argparse.ArgumentParser(prog="cmxlib.book.challenge", description=main.__doc__)
+    parser.add_argument("folder", type=commands.path, help="where the locks go")
+    make(parser.parse_args().folder)
+
+
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    sys.exit(told(main, "cmxlib.book.challenge"))

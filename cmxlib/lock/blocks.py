@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from . import checks
-from .keys import SecretKey
+from .keys import LARGEST_PERMUTATION, SecretKey
 from .patch import PatchCipher, from_blocks, to_blocks
 
 
@@ -49,8 +49,13 @@ class BlockCipher:
             raise ValueError(
                 f"Patches of {patch_size} pixels do not divide images of {height} x {width}: choose others."
             )
+        if (n_patches := height * width // patch_size**2) > LARGEST_PERMUTATION:
+            raise ValueError(
+                f"An image_size of {height} x {width} makes {n_patches:,} patches, over {LARGEST_PERMUTATION:,}: "
+                "choose smaller images or larger patches."
+            )
         self.image_size = height, width
-        return height * width // patch_size**2
+        return n_patches
 
     def encrypt(self, images: torch.Tensor) -> torch.Tensor:
         """Encrypt images (N, C, H, W) or (C, H, W), as a PatchCipher does."""

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from . import checks
-from .keys import SecretKey, check_key
+from .keys import LARGEST_PERMUTATION, SecretKey, check_key
 from .patch import PatchCipher, block_entries, entry_table, from_blocks
 
 METHODS = ("LE", "ELE", "EtC", "PE", "SHF", "NP", "FFX", "SUB")
@@ -54,22 +54,27 @@ def make_cipher(method: str, key: SecretKey, *, block_size: int = 4, image_size:
     """
     check_key(key)
     block_size, image_size = _check(method, block_size, image_size)
-    n = CHANNELS * block_size**2
+    height, width = image_size
+    n, pixels = CHANNELS * block_size**2, height * width
+    count = pixels // block_size**2
+    if method != "PE" and max(2 * n, count * (method == "EtC")) > LARGEST_PERMUTATION:
+        raise ValueError(
+            f"With a block_size of {block_size}, {method} draws a permutation of over {LARGEST_PERMUTATION:,} entries "
+            f"for images of {height} x {width}: choose another block_size or smaller images."
+        )
     if method == "SHF":
         return PatchCipher(key, patch_size=block_size, steps=("shuffle",))
     if method == "NP":
         return PatchCipher.from_entries(np.arange(n), key.half(n, purpose="NP half"), patch_size=block_size)
-    if method in ("FFX", "SUB"):
-        # SUB is drawn, as it was measured, for the purposes of FFX: in its place it once stood here.
-        table = key.permutation(256, purpose="FFX") if method == "SUB" else key.permutation(1000, purpose="FFX digits")
-        return ValueCipher(table[:256], key.half(n, purpose="FFX half"), block_size, image_size)
-    height, width = image_size
-    if (pixels := height * width) > _MOST_PIXELS:
+    if pixels > _MOST_PIXELS:
         raise ValueError(
             f"{method} keeps a table of all values of an image, and one of {height} x {width} has over "
             f"{_MOST_PIXELS:,} pixels: choose smaller images."
         )
-    count = pixels // block_size**2
+    if method in ("FFX", "SUB"):
+        # SUB is drawn, as it was measured, for the purposes of FFX: in its place it once stood here.
+        table = key.permutation(256, purpose="FFX") if method == "SUB" else key.permutation(1000, purpose="FFX digits")
+        return ValueCipher(table[:256], key.half(n, purpose="FFX half"), block_size, image_size)
     if method == "ELE" and count + pixels / 8 > _MOST_DRAWS:
         raise ValueError(
             f"ELE draws a key for each of the {count:,} blocks of an image of {height} x {width}, which would take "

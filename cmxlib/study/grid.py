@@ -28,6 +28,7 @@ import torch
 
 from ..learn.data import load_dataset
 from ..learn.evaluate import logits_of
+from ..lock.checks import shown
 from ..paths import regular
 from .records import SCALE_NAMES, check_name
 from .scales import CIPHERS, Scale, ciphers, named, new_model
@@ -39,12 +40,15 @@ MOST = 1000  # scales of a file
 
 def read_grid(path: str | Path) -> Grid:
     """The scales of a file, and the tables to record at each. ValueError, naming the entry, where one is wrong."""
+    file = regular(Path(path))
     try:
-        found = tomllib.loads(regular(Path(path)).read_text(encoding="utf-8-sig"))
+        found = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no TOML file, for it is not in UTF-8: save it in that encoding.") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no TOML file: {error}; sweeps/ has such files.") from error
+    except ValueError as error:  # of Python, which reads no whole number of over 4,300 digits
+        raise ValueError(f"{path} holds a whole number of thousands of digits: give a smaller one.") from error
     if lacking := {"base", "name", "tables"} - set(found):
         raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}.")
     kinds = {"base": str, "name": str, "tables": list, "scale": dict, "axes": dict}
@@ -55,12 +59,14 @@ def read_grid(path: str | Path) -> Grid:
     for name, kind in kinds.items():
         if not isinstance(found.get(name, kind()), kind):
             what = {str: "a text", list: "a list", dict: "a table"}[kind]
-            raise ValueError(f"{path} must have {what} as {name}, but it is {found[name]!r}.")
+            raise ValueError(f"{path} must have {what} as {name}, but it is {shown(found[name])}.")
     if found["name"] in SCALE_NAMES:
         raise ValueError(f"{path} is named {found['name']}, as a scale of the book, whose rows it would go among.")
     for name, values in {"tables": found["tables"], **found.get("axes", {})}.items():
         if isinstance(values, list) and (not values or any(value in values[:i] for i, value in enumerate(values))):
-            raise ValueError(f"{path} must have different values in {name}, one at least, but they are {values!r}.")
+            raise ValueError(
+                f"{path} must have different values in {name}, one at least, but they are {shown(values)}."
+            )
     try:
         check_name(found["name"], "scale")
         return _grid(found)

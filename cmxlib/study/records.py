@@ -325,16 +325,19 @@ def _load(path: Path) -> list[dict[str, str]]:
             text = file.read()
     except FileNotFoundError:
         return []
-    names, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
-    if names[:2] != ["measure", "value"] or not set(REQUIRED) <= set(names) or len(set(names)) < len(names):
-        wrong = "its first line does not name the columns of a table of results"
-    elif not text.endswith("\n"):
-        wrong = "its last line is cut short"
-    elif line := next((i for i, row in enumerate(rows, 2) if len(row) != len(names) or not _number(row[1])), 0):
-        wrong = f"row {line} does not hold {len(names)} values with a number in the second"
-    else:
-        return [dict(zip(names, row, strict=True)) for row in rows]
-    raise ValueError(f"{path} is not a whole table of results ({wrong}): restore it from a copy, or by git checkout.")
+    try:
+        names, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+        if names[:2] != ["measure", "value"] or not set(REQUIRED) <= set(names) or len(set(names)) < len(names):
+            raise ValueError("its first line does not name the columns of a table of results")
+        if not text.endswith("\n"):
+            raise ValueError("its last line is cut short")
+        if line := next((i for i, row in enumerate(rows, 2) if len(row) != len(names) or not _number(row[1])), 0):
+            raise ValueError(f"row {line} does not hold {len(names)} values with a number in the second")
+    except (csv.Error, ValueError) as wrong:  # csv's own of a quotation mark that never ends, or of a word without end
+        raise ValueError(
+            f"{path} is not a whole table of results ({wrong}): restore it from a copy, or by git checkout."
+        ) from None
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _number(text: str) -> bool:

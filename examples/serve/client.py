@@ -11,8 +11,9 @@ import json
 import signal
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, and shows no traceback
@@ -24,21 +25,30 @@ import torch
 from cmxlib import PatchCipher, SecretKey
 from cmxlib.files.commands import load_key
 from cmxlib.files.compare import plain_images
-from cmxlib.paths import sentence
+from cmxlib.lock.checks import shown
+from cmxlib.paths import printable, sentence
+
+LONGEST = 60  # seconds that an answer may take to come
+LARGEST = 2**28  # bytes of it
 
 
 class Client:
     """The key's side of the server at a URL. ValueError where the server's model was encrypted with another key."""
 
     def __init__(self, url: str, key: SecretKey):
-        self._web = httpx.Client(base_url=url, timeout=60)
-        answer = self._web.get("/").raise_for_status()
-        about = answer.json() if "json" in answer.headers.get("content-type", "") else None
-        if not isinstance(about, dict) or not {"key", "patch", "steps"} <= set(about):
-            raise ValueError(f"{url} is no server of an encrypted model: name the URL that server.py printed.")
-        if about["key"] != key.fingerprint:
-            raise ValueError(f"The server's model was encrypted with the key {about['key']}, not {key.fingerprint}.")
-        self.cipher, self._key = PatchCipher(key, about["patch"], steps=tuple(about["steps"])), key.fingerprint
+        self._web, self._key = httpx.Client(base_url=url, timeout=LONGEST), key.fingerprint
+        status, about, _ = self._answer("GET", "/")
+        try:
+            if status != 200:
+                raise ValueError("a page that says what is wrong")
+            theirs, patch, steps = (about[name] for name in ("key", "patch", "steps"))
+            self.cipher = PatchCipher(key, patch, steps=tuple(steps))
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(
+                f"{url} is no server of an encrypted model: name the URL that server.py printed."
+            ) from None
+        if theirs != key.fingerprint:
+            raise ValueError(f"The server's model was encrypted with the key {shown(theirs)}, not {key.fingerprint}.")
 
     def body(self, images: torch.Tensor) -> bytes:
         """What is sent for plain images (N, 3, H, W), uint8: their encrypted bytes, as a .npy."""
@@ -48,11 +58,10 @@ class Client:
 
     def ask(self, body: bytes) -> np.ndarray:
         """The logits (N, classes) for a body. ValueError with the server's own words where it refuses."""
-        answer = self._web.post("/predict", content=body, headers={"X-Key": self._key})
-        found = answer.json() if "json" in answer.headers.get("content-type", "") else None
-        if answer.status_code != 200:
-            told = found["detail"] if isinstance(found, dict) and "detail" in found else answer.text[:200]
-            raise ValueError(f"The server says ({answer.status_code}): {told}")
+        status, found, text = self._answer("POST", "/predict", content=body, headers={"X-Key": self._key})
+        if status != 200:
+            told = found["detail"] if isinstance(found, dict) and isinstance(found.get("detail"), str) else text
+            raise ValueError(f"The server says ({status}): {told[:300]}")
         try:
             logits = np.array(found["logits"], np.float32)
             if logits.ndim != 2 or not logits.size or not np.isfinite(logits).all():
@@ -63,6 +72,38 @@ class Client:
                 "printed, and nothing between?"
             ) from None
         return logits
+
+    def _answer(self, *request, **what):
+        """(status, what its JSON holds or None, text) of an answer. TimeoutError where it does not end in time."""
+        done: Future = Future()
+
+        def wait():
+            try:
+                done.set_result(self._read(*request, **what))
+            except BaseException as error:
+                done.set_exception(error)
+
+        Thread(target=wait, daemon=True).start()  # for httpx limits the time of each part, and not of all
+        try:
+            status, body = done.result(LONGEST)
+        except TimeoutError:
+            raise TimeoutError(
+                f"{self._web.base_url} gave no whole answer in {LONGEST} seconds: try again, or send fewer images."
+            ) from None
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError):
+            found = None
+        return status, found, body.decode(errors="replace")
+
+    def _read(self, *request, **what):
+        body = bytearray()
+        with self._web.stream(*request, **what) as answer:
+            for part in answer.iter_bytes():
+                body += part
+                if len(body) > LARGEST:
+                    raise ValueError(f"{self._web.base_url} answers more than {LARGEST:,} bytes: is it the right URL?")
+        return answer.status_code, body
 
 
 def load(client: Client, body: bytes, seconds: float, threads: int = 8) -> dict[str, float]:
@@ -95,11 +136,15 @@ if __name__ == "__main__":
         parser.error(f"--load takes seconds, more than 0, not {args.load:g}")
     try:
         client = Client(args.url, load_key(args.key))
-        body = client.body(plain_images(args.images, client.cipher.patch_size))
-        print(f"classes: {', '.join(str(found) for found in client.ask(body).argmax(1))}")
+        images = plain_images(args.images, client.cipher.patch_size)
+        logits = client.ask(body := client.body(images))
+        if len(logits) != len(images):
+            raise ValueError(f"The server gives {len(logits)} rows of logits, not {len(images)}: is the URL right?")
+        print(f"classes: {', '.join(map(str, logits.argmax(1)))}")
         if args.load:
             print(json.dumps(load(client, body, args.load)))
     except (ValueError, TypeError, OSError) as error:
         sys.exit(f"client: {sentence(error)}")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        sys.exit(f"client: {args.url} gives no answer ({sentence(error)}): name the URL that server.py printed.")
+        said = f"{args.url} gives no answer ({error}): name the URL that server.py printed."
+        sys.exit(f"client: {printable(said)}")

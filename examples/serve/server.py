@@ -25,33 +25,40 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
 LARGEST = 16 * 2**20  # bytes of a request
-LONGEST = 30  # seconds that a request may take to come
+LONGEST = 30  # seconds that a request may take to come, and as many its answer to be computed
+
+
+def refused(text: str) -> SystemExit:
+    """What ends the program, in one line: names may hold line ends, escape sequences or no characters at all."""
+    return SystemExit("".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split())))
 
 
 def application(path: str) -> FastAPI:
     """The server of an encrypted ONNX model."""
     onnxruntime.set_default_logger_severity(4)  # what is wrong is raised, too
     if not Path(path).is_file():  # a pipe would be waited for
-        raise SystemExit(f"{path} is no ONNX model that can be run: it is no file.")
+        raise refused(f"{path} is no ONNX model that can be run: it is no file.")
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
     except Exception as error:  # of the runtime, whose classes are its own
-        reason = str(error).splitlines()[0]
-        raise SystemExit(f"{path} is no ONNX model that can be run ({reason}): name one.") from None
+        reason = str(error).partition("\n")[0]
+        raise refused(f"{path} is no ONNX model that can be run ({reason}): name one.") from None
     text = session.get_modelmeta().custom_metadata_map.get("cmxlib")
     if text is None:
-        raise SystemExit(f"{path} carries no record of a cipher: serve a model that cmx encrypt-model wrote.")
+        raise refused(f"{path} carries no record of a cipher: serve a model that cmx encrypt-model wrote.")
     try:
         record = json.loads(text)
         about_it = {said: record[said] for said in ("key", "steps", "patch")}
+        json.dumps(about_it, ensure_ascii=False, allow_nan=False).encode()  # as it will be said
         mean, std = (np.array(record[name], np.float32).reshape(1, 3, 1, 1) for name in ("mean", "std"))
-        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all() and record["patch"] > 0):
+        useful = np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
+        if not useful or record["patch"] not in range(1, 2**20):
             raise ValueError("with these no answer could be right")
         reach = 3**0.5 * record["patch"]  # of the values in [0, 1] of a patch that is turned
         low, high = (-reach, reach) if "orthogonal" in record["steps"] else (0, 1)
-    except (ValueError, KeyError, TypeError):
-        raise SystemExit(f"{path} has a damaged record of its cipher: restore it from a copy.") from None
-    name = session.get_inputs()[0].name
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        raise refused(f"{path} has a damaged record of its cipher: restore it from a copy.") from None
     app = FastAPI(title="An encrypted model")
 
     @app.get("/")
@@ -72,11 +79,20 @@ def application(path: str) -> FastAPI:
                 400, "Images of float32 are encrypted from values in [0, 1]: divide grey levels by 255, or send uint8."
             )
         values = images.astype(np.float32) / (255 if images.dtype == np.uint8 else 1)
+        options = onnxruntime.RunOptions()
+        watch = asyncio.get_running_loop().call_later(LONGEST, setattr, options, "terminate", True)
         try:
-            logits, *_ = await run_in_threadpool(session.run, None, {name: (values - mean) / std})
-        except Exception:  # of the runtime: sizes that this network does not take
-            raise HTTPException(422, f"The model cannot be run on images {images.shape}: send its own size.") from None
-        if not np.isfinite(logits).all():
+            logits, *_ = await run_in_threadpool(session.run, None, {name: (values - mean) / std}, options)
+            finite = np.isfinite(logits := np.asarray(logits)).all()
+        except Exception as error:  # of the runtime: mostly sizes that this network does not take
+            if options.terminate:
+                raise HTTPException(422, f"The model was not done in {LONGEST} seconds: send fewer images.") from None
+            said = str(error).partition("\n")[0][:150]
+            told = f"The model cannot be run on images {images.shape}: send its own size ({said})."
+            raise HTTPException(422, told) from None
+        finally:
+            watch.cancel()
+        if not finite:
             raise HTTPException(422, "The model gives no finite numbers for these images: serve one that was trained.")
         return {"logits": logits.tolist()}
 
@@ -141,6 +157,6 @@ if __name__ == "__main__":
     try:
         listening = socket.create_server(("127.0.0.1", args.port))
     except (OSError, OverflowError) as error:
-        raise SystemExit(f"Port {args.port} cannot be had ({error}): leave --port out, or name another.") from None
+        raise refused(f"Port {args.port} cannot be had ({error}): leave --port out, or name another.") from None
     print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])

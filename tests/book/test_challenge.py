@@ -4,6 +4,8 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from cmxlib import ConvMixer, logits
 from cmxlib.book import challenge
@@ -66,3 +68,23 @@ def test_the_committed_locks_load_and_are_small():
 def test_there_are_six(number):
     with pytest.raises(ValueError, match="number"):
         load_lock(number)
+
+
+@pytest.mark.parametrize("lacking", ["digest", "flag", "images", "0.weight", "9.bias"])
+def test_a_lock_that_lacks_something_is_told(lacking, tmp_path):
+    path = tmp_path / "lock1.safetensors"
+    with safe_open(FOLDER / path.name, "pt") as file:
+        held, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    held.pop(lacking, None)
+    save_file(held, path, None if lacking == "digest" else metadata)
+    with pytest.raises(ValueError, match=r"lock1\.safetensors is no lock, or is damaged"):
+        load_lock(1, tmp_path)
+
+
+def test_new_locks_take_the_place_of_nothing(tmp_path):
+    (tmp_path / "lock2.safetensors").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=r"lock2\.safetensors exists already: name another folder"):
+        make(tmp_path)
+    with pytest.raises(OSError, match="lock2"):
+        make(tmp_path / "lock2.safetensors")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("lock2.safetensors", b"mine")]
