@@ -367,6 +367,7 @@ def answering(**said):
                 self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
             else:
                 self.send_response(status)
+                self.send_header("Content-Type", "application/json")
                 self.end_headers()
             self.wfile.write(body or b"")
             while body is None and not stopped.wait(0.1):
@@ -400,7 +401,6 @@ DEEP, NO_SERVER = b"[" * 100_000, "is no server of an encrypted model"
         ((200, {"patch": 2000}), NO_SERVER),
         ((200, {"patch": 10**400}), NO_SERVER),
         ((500, {}), NO_SERVER),
-        ((200, {"key": [5]}), r"encrypted with the key \[5\], not"),
         ((200, None), "gave no whole answer in 0.5 seconds"),
         ((None, None), "gave no whole answer in 0.5 seconds"),
     ],
