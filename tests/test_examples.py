@@ -32,7 +32,7 @@ from cmxlib.files.graphs import OnnxFile
 from cmxlib.paths import ROOT
 
 from .files.conftest import cmx as cmx
-from .trust.test_outside import endless, graph, text_of_record
+from .trust.test_outside import encrypt, endless, graph, picture, text_of_record
 
 
 @pytest.fixture(scope="module")
@@ -367,6 +367,7 @@ def answering(**said):
                 self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
             else:
                 self.send_response(status)
+                self.send_header("Content-Type", "application/json")
                 self.end_headers()
             self.wfile.write(body or b"")
             while body is None and not stopped.wait(0.1):
@@ -400,7 +401,6 @@ DEEP, NO_SERVER = b"[" * 100_000, "is no server of an encrypted model"
         ((200, {"patch": 2000}), NO_SERVER),
         ((200, {"patch": 10**400}), NO_SERVER),
         ((500, {}), NO_SERVER),
-        ((200, {"key": [5]}), r"encrypted with the key \[5\], not"),
         ((200, None), "gave no whole answer in 0.5 seconds"),
         ((None, None), "gave no whole answer in 0.5 seconds"),
     ],
@@ -445,6 +445,29 @@ def test_a_model_that_never_ends_is_not_run_for_ever(session, tmp_path, monkeypa
         body = npy(np.zeros((1, 3, 16, 16), np.uint8))
         answer = web.post("/predict", content=body, headers={"X-Key": key.fingerprint})
     assert answer.status_code == 422 and "was not done in 0.5 seconds" in answer.json()["detail"]
+
+
+def test_a_model_that_cannot_be_run_is_told_in_the_runtimes_words(session, script, tmp_path):
+    found = onnx.load_from_string((session[0] / "locked.onnx").read_bytes())
+    found.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "\x1b[2J\nn"
+    onnx.save(found, tmp_path / "m.onnx")
+    picture(tmp_path / "in" / "a.png", size=(64, 64))
+    encrypt(tmp_path / "in", tmp_path / "locked", SecretKey.load(session[0] / "my.key"))
+    status, said = script(f"examples/{PREDICT}", tmp_path / "m.onnx", tmp_path / "locked")
+    assert status == 1 and said.count("\n") == 1
+    assert "which takes \\x1b[2J n x 3 x 32 x 32, does not take" in said and "INVALID_ARGUMENT" in said
+
+
+@pytest.mark.parametrize("program", [PREDICT, SERVE])
+def test_a_model_without_inputs_cannot_be_run(session, script, tmp_path, program):
+    found = onnx.load_from_string((session[0] / "locked.onnx").read_bytes())
+    del found.graph.input[:], found.graph.node[:]
+    found.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1]))
+    value = onnx.helper.make_tensor("v", onnx.TensorProto.FLOAT, [1], [1.0])
+    found.graph.node.append(onnx.helper.make_node("Constant", [], ["x"], value=value))
+    onnx.save(found, tmp_path / "m.onnx")
+    status, said = script(f"examples/{program}", tmp_path / "m.onnx", *[session[0] / "locked"] * (program == PREDICT))
+    assert status == 1 and "m.onnx is no ONNX model that can be run" in said
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict"])

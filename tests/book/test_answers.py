@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from cmxlib.book.answers import digest, is_right
@@ -24,7 +25,7 @@ def test_what_is_no_answer():
         is_right("9.9", 1)
 
 
-@pytest.mark.parametrize("answer", ["3,14", None, [1], ()])
+@pytest.mark.parametrize("answer", ["3,14", "3", b"3", np.array("3"), None, [1], ()])
 def test_an_answer_that_is_no_number_is_told(answer):
     with pytest.raises(TypeError, match="An answer must be made of numbers"):
         is_right("0.1", answer)

@@ -67,6 +67,8 @@ GOOD = 'base = "quick"\nname = "own"\ntables = ["keys"]\n'
         (GOOD + "workers = 3", "has workers, but only base, name, tables, scale and axes are read"),
         (GOOD.replace("quick", "huge"), "no scale 'huge'"),
         (GOOD.replace("keys", "kyes"), "no table 'kyes'"),
+        (GOOD.replace('"own"', "0x" + "f" * 5000), r"own\.toml must have a text as name"),
+        (GOOD.replace('["keys"]', f"[{', '.join(['0x' + 'f' * 5000] * 2)}]"), r"own\.toml must have different values"),
         (GOOD + "[scale]\nseed = [1]", r"no scale\.seed: there are dataset, model"),
         (GOOD + "[scale]\nmodel.heads = 3", r"no scale\.model\.heads: there are dim"),
         (GOOD + "[scale]\nmodel = 3", r"scale\.model must name what differs"),

@@ -171,6 +171,8 @@ HEAD = ",".join(records.REQUIRED)
         (f"{HEAD}\n{ROW}", "last line"),
         (f"{HEAD}\n{ROW.replace('0.5', 'half')}\n", "row 2"),
         ("", "first line"),
+        (f'{HEAD}\n"{ROW}\n' + f"{ROW}\n" * 9999, "field larger"),
+        (f"{HEAD}\n{ROW}\n{'x' * 200_000}\n", "field larger"),
         (HEAD.replace("commit", "date") + "\n", "first line"),
     ],
 )

@@ -213,6 +213,21 @@ LOCK = {
         ValueError,
         "over 16,777,216 pixels: choose smaller images",
     ),
+    "blocks of millions of entries": (
+        lambda: make_cipher("NP", KEY, block_size=2**20, image_size=(2**20, 2**20)),
+        ValueError,
+        "block_size of 1048576, NP draws a permutation of over 10,000,000 entries",
+    ),
+    "blocks without end that change places": (
+        lambda: make_cipher("EtC", KEY, block_size=1, image_size=(4096, 4096)),
+        ValueError,
+        "block_size of 1, EtC draws a permutation of over 10,000,000 entries",
+    ),
+    "patches without end that move": (
+        lambda: BlockCipher(KEY, 1, 3, image_size=2**20),
+        ValueError,
+        "image_size of 1048576 x 1048576 makes 1,099,511,627,776 patches",
+    ),
     "positions without end": (
         lambda: position.PositionCipher.from_ciphers(itertools.count()),
         TypeError,
