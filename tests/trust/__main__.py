@@ -185,13 +185,14 @@ def main() -> int:
     if status := pytest.main(["-q", "-p", "no:cacheprovider", str(Path(__file__).parent)]):
         return int(status)
     by_coverage = guided()
-    from . import test_bad_attacks, test_bad_commands, test_bad_input, test_bad_values
+    from . import test_bad_attacks, test_bad_commands, test_bad_input, test_bad_values, test_outside
     from .page import page
 
     tables = test_bad_input, test_bad_attacks, test_bad_values
     calls, commands = sum(len(table.ROWS) for table in tables), len(test_bad_commands.ROWS)
     system = f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__.partition('+')[0]}"
-    text = page(COUNTS, calls, commands, by_coverage, loads, system, time.perf_counter() - begun)
+    taken = time.perf_counter() - begun
+    text = page(COUNTS, calls, commands, len(test_outside.CASES), by_coverage, loads, system, taken)
     (ROOT / "RELIABILITY.md").write_text(text, encoding="utf-8")
     print(text)
     return 0

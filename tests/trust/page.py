@@ -29,8 +29,10 @@ again: the same rows, nothing twice (`tests/study/test_sweep.py`).
 ## Bad and hostile input
 
 {calls} wrong calls over all rooms, and {commands} wrong commands and hostile files: each got, within 30 seconds, the
-exception, or the exit status, that is documented, with one sentence. The parsers of key files, images, records,
-arrays, models, checkpoints, tables of rows and sweeps read {fuzz:,} files that chance had changed{guided}.
+exception, or the exit status, that is documented, with one sentence. {outside} more were thought of, before any was
+tried, by somebody who had not written the code and had seen no list (`tests/trust/test_outside.py`): none hangs, gives
+a wrong answer or shows a traceback any more; LOG.md tells how many did at first. The parsers of key files, images,
+records, arrays, models, checkpoints, tables of rows and sweeps read {fuzz:,} files that chance had changed{guided}.
 Each was taken or refused. Models and data are read as safetensors, JSON, ONNX and `torch.load` of weights alone; the
 one pickle, CIFAR-10's own, after its MD5 sum was found right.
 
@@ -54,7 +56,9 @@ has used a key, or a dump of it, can read the key. Use keys in processes that en
 """
 
 
-def page(counts: Counter, calls: int, commands: int, guided: dict, loads: dict, system: str, seconds: float) -> str:
+def page(
+    counts: Counter, calls: int, commands: int, outside: int, guided: dict, loads: dict, system: str, seconds: float
+) -> str:
     """The page, from what was counted."""
     killed = {name.partition(": ")[2]: n for name, n in counts.items() if name.startswith("kills: ")}
     by_coverage = ""
@@ -73,6 +77,7 @@ def page(counts: Counter, calls: int, commands: int, guided: dict, loads: dict, 
         clocks=counts["clocks"],
         calls=calls,
         commands=commands,
+        outside=outside,
         fuzz=counts["fuzz executions"],
         guided=by_coverage or " (atheris was not installed)",
         files=counts["files searched"],
