@@ -48,7 +48,7 @@ def export(model: Path, folder: Path) -> None:
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "PNG")
         write_bytes(path, file.getvalue(), over=False)
     mean, std = (" ".join(f"{x:.4f}" for x in values) for values in (data.mean, data.std))
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # where a terminal lacks a letter
+    sys.stdout.reconfigure(errors="backslashreplace")  # where a terminal lacks a letter
     print(printable(f"{model} takes images normalised by --mean {mean} --std {std}; ten of them are in {folder}."))
 
 
