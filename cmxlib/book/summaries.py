@@ -100,7 +100,7 @@ def conventional_table(rows: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    check_rows(rows, "measure", "value", "case", "method", "seed")
+    check_rows(rows, "value", "case", "method", "seed")
     plain = rows[rows.case == "plain"].set_index("seed").value
     found = []
     by_method = dict(list(rows.groupby("method")))
