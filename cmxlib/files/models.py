@@ -318,6 +318,8 @@ def _rearranged(file, layer):
     others."""
     weight, shapes, found = tensor_name(layer), file.shapes(), []
     values = file.tensor(weight).flatten().double()
+    if values.min() == values.max():  # of which a copy says nothing, and which much else would look like
+        return []
     for name, other in file.stored(weight):
         if len(other) > len(values):
             found += [name] * _holds(other, values)
@@ -329,9 +331,10 @@ def _rearranged(file, layer):
 
 
 def _holds(many, values):
-    """Whether ``many`` numbers hold these values in a row. They are looked through a piece at a time for the largest,
-    and where one is, for the next largest: few pass the first look, and next to none the second."""
-    first, *others = values.abs().topk(min(len(values), 16)).indices.tolist()
+    """Whether ``many`` numbers hold these values in a row. They are looked through a piece at a time for the largest or
+    lowest, and where it is, for the next ones of both ends: few pass the first look, and next to none the second."""
+    ends = torch.cat([values.topk(min(len(values), 8), largest=largest).indices for largest in (True, False)]).unique()
+    first, *others = ends[values[ends].abs().argsort(descending=True)].tolist()
     starts = len(many) - len(values) + 1  # where a row can begin
     for start in range(0, starts, _PIECE):
         piece = many[start + first : min(start + _PIECE, starts) + first].double()

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import time
 import zipfile
 
 import numpy as np
@@ -441,3 +442,15 @@ def test_a_shipped_model_goes_through(key, cmx):
     (path,) = (ROOT / "models").glob("quick-*.safetensors")
     assert cmx("encrypt-model", path, "b.safetensors", *KEY, "--patch", 4, "--norm", "none")[0] == 0
     assert cmx("verify", path, "b.safetensors", *KEY)[0] == 0
+
+
+@pytest.mark.parametrize("odd", [0, 1, -1])
+def test_copies_are_looked_for_quickly_where_much_looks_like_the_embedding(key, cmx, odd):
+    """One number alone, or in all entries but one; and so many others of that number as would be compared for hours."""
+    weight = torch.ones(8, 3, 4, 4)
+    weight[3, 1, 2, 2] += odd
+    tensors = {"a.weight": weight, "a.bias": BIAS, "head": torch.ones(2000, 1000)}
+    save_file(tensors, "a.safetensors")
+    begun = time.perf_counter()
+    assert cmx("encrypt-model", "a.safetensors", "b.safetensors", *USUAL)[0] == 0
+    assert time.perf_counter() - begun < 20
