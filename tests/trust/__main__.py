@@ -177,6 +177,7 @@ def main() -> int:
     for name in LOADS:
         loads[name] = load(name)
         print(f"{name}: {loads[name]['GiB']:.2f} GiB at most, {loads[name]['seconds']:.0f} s", flush=True)
+    by_coverage = guided()  # before much is imported here, for the same reason: libFuzzer ends what takes over 2 GiB
     import pytest
     import torch
 
@@ -184,7 +185,6 @@ def main() -> int:
 
     if status := pytest.main(["-q", "-p", "no:cacheprovider", str(Path(__file__).parent)]):
         return int(status)
-    by_coverage = guided()
     from . import test_bad_attacks, test_bad_commands, test_bad_input, test_bad_values, test_outside
     from .page import page
 
