@@ -267,6 +267,14 @@ def made(folder: Path) -> Path:
     return folder
 
 
+def writable(folder: Path) -> Path:
+    """A folder, ``made``, in which a file can be written; OSError otherwise: before hours of training, not after."""
+    import tempfile  # which most commands need not load
+
+    tempfile.TemporaryFile(dir=made(folder)).close()
+    return folder
+
+
 def free(path: Path) -> None:
     """FileExistsError where something stands at ``path``, be it a link to nowhere."""
     if os.path.lexists(path):

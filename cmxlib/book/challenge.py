@@ -13,7 +13,6 @@ import hashlib
 import os
 import secrets
 import sys
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from ..lock.keys import SecretKey
 from ..lock.model import encrypt_model
 from ..lock.patch import PatchCipher
 from ..lock.position import PositionCipher, PositionEmbedding, encrypt_model_by_position
-from ..paths import checkout, expanded, need, out_of_memory, told, write_bytes
+from ..paths import checkout, expanded, need, out_of_memory, told, writable, write_bytes
 from ..study.scales import SCALES
 
 LOCKS = {  # number: (what its cipher is, encrypted images beside those of the flag)
@@ -107,8 +106,7 @@ def make(folder: Path, numbers: tuple[int, ...] = tuple(LOCKS), data: Dataset | 
     """
     folder, scale, made = expanded(folder, "folder"), SCALES["quick"], {}
     paths = {_known(n): folder / f"lock{n}.safetensors" for n in checks.wholes(numbers, "numbers", 1)}
-    folder.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()  # an error before minutes of training, not after
+    writable(folder)
     if there := [path for path in paths.values() if os.path.lexists(path)]:
         raise FileExistsError(f"{there[0]} exists already: name another folder, or delete it first.")
     data = scale.data() if data is None else data

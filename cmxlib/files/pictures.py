@@ -271,14 +271,10 @@ def _opened(path: Path) -> Any:
         raise ValueError(f"{path} has more than {limit} pixels: cut or shrink it first.") from None
     except pillow.UnidentifiedImageError:
         raise ValueError(f"{path} is no image of the formats {', '.join(FORMATS)}, or is damaged.") from None
-    except OSError as error:
-        if error.errno:
-            raise
-        raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
     except Exception as error:  # whatever a decoder says of a damaged file
-        if out_of_memory(error):
+        if isinstance(error, OSError) and error.errno:
             raise
-        raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
+        raise _damaged(path, error) from error
 
 
 @contextmanager
@@ -286,9 +282,14 @@ def _damage_told(path):
     try:
         yield
     except Exception as error:  # whatever a decoder says of a damaged file
-        if out_of_memory(error):
-            raise
-        raise ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path, error):
+    """The ValueError for a decoder's error. One that tells of memory is raised again, for it tells of no damage."""
+    if out_of_memory(error):
+        raise error
+    return ValueError(f"{path} is damaged ({_short(error)}): restore it from a copy.")
 
 
 def _recorded_behind(path):

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 
 from ..lock import checks
-from ..paths import as_path, made, need, out_of_memory, regular, write_bytes, write_text
+from ..paths import as_path, need, out_of_memory, regular, writable, write_bytes, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,8 +63,7 @@ def held(folder: Path) -> Iterator[None]:
 
     try:
         folder = folder.resolve()  # "." has no name
-        made(folder)
-        tempfile.TemporaryFile(dir=folder).close()
+        writable(folder)
         lock = FileLock(folder / ".lock")
         try:
             lock.acquire(timeout=0)

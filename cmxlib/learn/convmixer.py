@@ -76,11 +76,11 @@ class ConvMixer(nn.Sequential):
             checks.tensor(x, "images")
         if _is_traced(x):
             return super().forward(x)
-        held = next(self.parameters(), x)
-        if not (x.is_meta and held.is_meta):
+        weight = next(self.parameters(), x)
+        if not (x.is_meta and weight.is_meta):
             checks.tensor(x, "images")
         self.check_shape(x)
-        held = held.dtype
+        held = weight.dtype
         if x.dtype != held and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"The network computes in {held}, but the images are {x.dtype}: normalise them to {held}.")
         quick = _fits(x, self[0]) and _is_untouched(self, x.dtype)

@@ -8,7 +8,6 @@ import dataclasses
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,7 +22,7 @@ from torch.nn import functional as F
 
 from ..files.commands import path
 from ..lock import checks
-from ..paths import expanded, made, need, told
+from ..paths import expanded, need, told, writable
 from .augment import augment
 from .checkpoint import (
     check_target,
@@ -237,7 +236,7 @@ def _train(model, network, data, settings, optimizer, state, folder, transform, 
             if n_ranks > 1:  # one order of images, and each rank's own draws for its share
                 seeds = torch.randint(2**62, (n_ranks,), generator=generator, device=device)
                 generator.manual_seed(int(seeds[rank]))
-            totals = torch.zeros(3, device=device)  # loss, accuracy, and whether the images are numbers
+            totals = torch.zeros(3, device=device)  # loss, accuracy, and NaN where transform gave images that are none
             model.train()
             for step in range(n_steps):
                 first = step * settings.batch_size + rank * share
@@ -262,7 +261,8 @@ def _train(model, network, data, settings, optimizer, state, folder, transform, 
                 loss.backward()
                 optimizer.step()
                 right = (output.argmax(1) == labels[chosen]).float().mean()
-                totals += torch.stack([loss.detach().float(), right, 0 * batch.sum().float()])
+                numbers = torch.zeros_like(right) if transform is None else 0 * batch.sum().float()
+                totals += torch.stack([loss.detach().float(), right, numbers])
                 if step % 20 == 19:
                     loss_so_far, accuracy_so_far, images_so_far = (totals / (step + 1)).tolist()
                     go_on_if(math.isfinite(loss_so_far), epoch, images_so_far)
@@ -315,11 +315,11 @@ def main() -> None:
     settings = TrainSettings(**{field.name: args[field.name] for field in dataclasses.fields(TrainSettings)})
     sizes = {name: args[name] for name in ("dim", "depth", "kernel_size", "patch_size")}
     check_target(args["out"])
-    folder = made(args["out"].parent)
     try:
-        tempfile.TemporaryFile(dir=folder).close()  # an error before hours of training, not after
+        writable(folder := args["out"].parent)
     except OSError as error:
-        raise OSError(f"No model can be written in {folder} ({error.strerror}): give another --out.") from error
+        why = error.strerror or "a file is in its place"
+        raise OSError(f"No model can be written in {folder} ({why}): give another --out.") from error
     with process_group():
         data = load_dataset(args["dataset"])
         check_unused(args["out"], recipe := [data.name, sizes, dataclasses.asdict(settings)])
