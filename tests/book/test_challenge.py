@@ -1,6 +1,7 @@
 """The locks of the challenge: exact, complete, small, and without what opens them."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -50,7 +51,11 @@ def test_new_locks_are_complete_and_hold_no_sentence(few, tmp_path, monkeypatch)
         assert is_flag(number, "  babe KOLI musa\nteri woxu zade ", tmp_path)
         assert not is_flag(number, "BABE KOLI MUSA TERI WOXU ZADA", tmp_path)
         content = (tmp_path / f"lock{number}.safetensors").read_bytes()
-        assert not any(word.encode() in content for word in said)
+        header = content[: 8 + int.from_bytes(content[:8], "little")]
+        assert not any(word.encode() in header for word in said)
+        # Four letters stand by chance in a megabyte of encrypted pixels, once in some hundred runs; nine do not.
+        pairs = [(one + gap + two).encode() for one, two in itertools.pairwise(said) for gap in (" ", "")]
+        assert not any(pair in content for pair in pairs)
 
 
 def test_the_committed_locks_load_and_are_small():
