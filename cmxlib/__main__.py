@@ -65,7 +65,9 @@ def numbers(text: str) -> tuple[int, ...]:
     """The whole numbers that a text such as "0-4" or "0,2,5-7" names, each once, in order."""
     found: set[int] = set()
     for part in text.split(","):
-        ends = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part.strip())
+        ends = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part.strip())
+        if ends and max(len(end or "") for end in ends.groups()) > 6:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} names a number of more than six digits: give smaller ones")
         if ends is None or int(ends[2] or ends[1]) < int(ends[1]):
             raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0-4 or 0,2")
         found.update(range(int(ends[1]), int(ends[2] or ends[1]) + 1))

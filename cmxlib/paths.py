@@ -6,7 +6,9 @@ import functools
 import importlib
 import os
 import secrets
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -93,6 +95,8 @@ def need(module: str, extra: str) -> ModuleType:
         if error.name != package:
             raise  # the package is there, and lacks something itself
         raise ImportError(f'This needs {package}, which is not installed: pip install "cmxlib[{extra}]".') from None
+    except ValueError as error:
+        raise ValueError(f"{error}{_blamed(error)}") from error
     return importlib.import_module(module)
 
 
@@ -164,7 +168,11 @@ def told(run: Callable[[], int | None], program: str = "cmx") -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again, and complain
         if isinstance(error, BrokenPipeError):
             return 141
-        print(f"{program}: The output could not be written: {error.strerror}.", file=sys.stderr)
+        print(
+            f"{program}: What it says could not be written ({error.strerror}); the files that it wrote are there. Give "
+            "its standard output another place.",
+            file=sys.stderr,
+        )
         return 1
 
 
@@ -174,6 +182,7 @@ def _told(run, program):
         return status
 
     try:
+        _check_here()
         return run() or 0
     except KeyboardInterrupt as stopped:
         return say(str(stopped) or "Interrupted; the same command can be given again.", 130)
@@ -191,6 +200,14 @@ def _told(run, program):
         return say(sentence(error) + _blamed(error))
 
 
+def _check_here():
+    """FileNotFoundError where the current folder was deleted: without one, torch's own libraries end the process."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise FileNotFoundError("The current folder is not there any more: go to another, by cd.") from None
+
+
 def _blamed(error):
     """Which variables of the environment hold what a package below the library refuses, as matplotlib a MPLBACKEND."""
     frame = error.__traceback__
@@ -199,6 +216,27 @@ def _blamed(error):
     ours = frame.tb_frame.f_globals.get("__name__", "").startswith("cmxlib")
     names = [] if ours else [name for name, value in os.environ.items() if value and repr(value) in str(error)]
     return f" Unset or change the environment variable {' or '.join(names)}." if names else ""
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """While processes start: Ctrl-C and SIGTERM have their effect on this one when the block has ended, and those that
+    are started in it take no notice of them, until they unblock them: else each would tell them in a traceback."""
+    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
+        yield
+        return
+    came: list[int] = []
+    answers = {n: signal.signal(n, lambda n, _: came.append(n)) for n in (signal.SIGINT, signal.SIGTERM)}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, answers) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
+    finally:
+        if blocked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for number, answer in answers.items():
+            signal.signal(number, answer)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def regular(path: Path) -> Path:

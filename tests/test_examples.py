@@ -170,6 +170,12 @@ def test_bad_requests_get_clear_answers(client, body, status, said):
         client[0].ask(body)
 
 
+def test_a_truth_value_in_a_shape_is_the_number_that_numpy_takes_it_for(client):
+    body = npy(np.zeros((1, 3, 32, 32), np.uint8))
+    odd = body.replace(b"(1, 3, 32, 32)", b"(True,3,32,32)")
+    assert odd != body and np.array_equal(client[0].ask(odd), client[0].ask(body))
+
+
 def test_a_client_that_leaves_and_one_that_sends_no_http_stop_nothing(session):
     command = [sys.executable, str(ROOT / "examples" / "serve" / "server.py"), str(session[0] / "locked.onnx")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:

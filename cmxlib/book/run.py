@@ -82,6 +82,7 @@ def run_book(
         try:
             wait(runs)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would keep chapters from being ended
             print("interrupted")
             interrupted.set()
             ended = [one for one in runs if one.done()]
@@ -93,6 +94,7 @@ def run_book(
                     _end(process)
                 time.sleep(0.1)
             runs = ended
+            signal.signal(signal.SIGINT, answers)
     rows, failures = [one.result()[0] for one in runs], [one.result()[1] for one in runs if one.result()[1]]
     print(f"\n{chapters.text_table([('chapter', 'seconds', 'headline', 'executed copy'), *rows])}")
     print(

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text!r} is no name of a file or folder{hint}")
     if "cmxlib secret key" in text:  # not repeated
         raise argparse.ArgumentTypeError("this is the text of a key's file, not its name")
-    return Path(text)
+    return Path(text).expanduser() if text == "~" or text.startswith("~/") else Path(text)  # as in --key=~/my.key
 
 
 def _in_and_out(command):
@@ -283,5 +284,7 @@ def _about(key):
 
 def _say(args, found, text):
     encoding = sys.stdout.encoding or "utf-8"  # which may lack a letter of a file's name
+    if args.json:  # in which there is no NaN
+        found = {name: None if value in (inf, -inf) or value != value else value for name, value in found.items()}
     print(json.dumps(found) if args.json else printable(text).encode(encoding, "backslashreplace").decode(encoding))
     return 0

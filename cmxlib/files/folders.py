@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..paths import NOT_ENOUGH, need, not_itself, out_of_memory, regular, sentence, sweep
+from ..paths import NOT_ENOUGH, interrupts_held, need, not_itself, out_of_memory, regular, sentence, sweep
 from . import pictures
 from .pictures import Job
 from .record import Record
@@ -117,23 +118,27 @@ def _results(job: Job, pairs: list, workers: int, again: bool = False) -> Iterat
     chunks = [pairs[i : i + _CHUNK] for i in range(0, len(pairs), _CHUNK)]
     if not again and (workers < 2 or len(chunks) < 2):
         for chunk in chunks:
-            yield from _told(job, chunk)
+            yield from _told(job, None, chunk)
         return
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:  # what every worker needs is imported once
         context.set_forkserver_preload(["cmxlib.files.folders", "PIL.Image", "PIL.ImageOps", "PIL.PngImagePlugin"])
-    told = 0
-    with ProcessPoolExecutor(workers, context, _start, (job,)) as pool:
+    told, stop = 0, context.RawValue("b", 0)  # an Event has a lock, which a worker that is killed may keep
+    with ProcessPoolExecutor(workers, context, _start, (job, stop)) as pool:
         try:
-            for found in pool.map(_in_worker, chunks):
+            with interrupts_held():
+                results = pool.map(_in_worker, chunks)
+            for found in results:
                 told += len(found)
                 yield from found
             return
         except BrokenProcessPool:
             pass
         finally:
-            pool.shutdown(cancel_futures=True)
+            stop.value = 1
+            with interrupts_held():  # a second Ctrl-C would leave the workers waiting for ever
+                pool.shutdown(cancel_futures=True)
     left = pairs[told:]
     if again:
         raise OSError(
@@ -146,11 +151,12 @@ def _results(job: Job, pairs: list, workers: int, again: bool = False) -> Iterat
     yield from _results(job, left, workers, again=True)
 
 
-_given: list[Job] = []  # of a worker process: the job, sent once
+_given: list = []  # of a worker process: the job, and what becomes true when the command ends; sent once
 
 
-def _start(job):
-    _given.append(job)
+def _start(*given):
+    _given.extend(given)
+    _mask("SIG_UNBLOCK", signal.SIGTERM)
     threading.Thread(target=_end_with_the_command, daemon=True).start()
 
 
@@ -161,16 +167,28 @@ def _end_with_the_command():
 
 
 def _in_worker(chunk):
-    return list(_told(_given[0], chunk))
+    # Only now may Ctrl-C come through: while a worker starts, or waits, it would be told in a traceback.
+    _mask("SIG_UNBLOCK", signal.SIGINT)
+    try:
+        return list(_told(*_given, chunk))
+    finally:
+        _mask("SIG_BLOCK", signal.SIGINT)
 
 
-def _told(job, chunk):
-    """(whether there was anything to do, or None and what was wrong) of each file of a chunk. Those that pause are
-    taken a step further in turns: what takes such a step is in the processor's caches then."""
+def _mask(how, number):
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(getattr(signal, how), {number})
+
+
+def _told(job, stop, chunk):
+    """(whether there was anything to do, or None and what was wrong) of each file of a chunk, until ``stop`` is true.
+    Those that pause are taken a step further in turns: what takes such a step is in the processor's caches then."""
     files = [(source, convert(source, target, job)) for source, target in chunk]
     while files:
         paused = []
         for source, file in files:
+            if stop and stop.value:
+                return
             try:
                 if (done := next(file)) is None:
                     paused.append((source, file))

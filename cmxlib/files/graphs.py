@@ -314,11 +314,17 @@ class OnnxFile:
         found = _attributes(node)
         weight = self._tensors.get(node.input[1])
         if weight is None or any(name and name not in self._tensors for name in list(node.input)[2:]):
-            return "its weight or bias is computed, not stored: export the model without quantising it"
+            made = [maker.op_type for maker in self._graph.node if set(maker.output) & set(list(node.input)[1:])]
+            return (
+                f"its weight or bias comes out of a node ({' and '.join(made) or 'none'}), and only an initializer can "
+                "be exchanged: export the model with constants folded, and without quantising it"
+            )
         if weight.data_type not in _TYPES or len(weight.dims) != 4:
             return "its weight is no (dim, 3, patch, patch) of floating numbers"
-        if self._uses(node.input[1]) > 1 or node.input[1] in [value.name for value in self._graph.input]:
-            return "its weight is used elsewhere, too, or can be given from outside"
+        if self._uses(node.input[1]) > 1:
+            return "its weight is used elsewhere, too: export the model with a weight of its own in each place"
+        if node.input[1] in [value.name for value in self._graph.input]:
+            return "its weight can be given from outside: export the model with keep_initializers_as_inputs=False"
         kernel, strides = list(weight.dims[2:]), list(found.get("strides", [1, 1]))
         if kernel != strides:
             return f"its kernel of {kernel[0]} x {kernel[1]} moves by {strides[0]}: patches must not overlap"

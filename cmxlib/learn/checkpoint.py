@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..lock import checks
-from ..paths import as_path, need, out_of_memory, regular, writable, write_bytes, write_text
+from ..paths import expanded, need, out_of_memory, regular, writable, write_bytes, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,6 +239,7 @@ def check_unused(path: Path, recipe: Any) -> None:
 def check_values(model: nn.Module) -> None:
     """TypeError where not all that a file of the model keeps are tensors with values."""
     checks.instance(model, nn.Module, "model")
+    checks.default_device()
     for name, value in model.state_dict().items():
         if not isinstance(value, torch.Tensor) or value.is_meta or nn.parameter.is_lazy(value):
             raise TypeError(f"{name} of the model is no tensor with values: load it, or run it once, or take it out.")
@@ -249,7 +250,7 @@ def save_model(path: str | os.PathLike, model: nn.Module, history: "pd.DataFrame
 
     recipe: what JSON can hold. TypeError or ValueError, and nothing written, where an argument is of no use.
     """
-    check_target(path := as_path(path))
+    check_target(path := expanded(path))
     check_values(model)
     checks.instance(history, need("pandas", "book").DataFrame, "history")
     tensors = {name: tensor.cpu() for name, tensor in _kept(model).items()}
@@ -269,7 +270,7 @@ def load_model(path: str | os.PathLike, model: nn.Module) -> dict:
 
     CheckpointError, and the model as it was, where the files are incomplete, damaged, not finite or of another model.
     """
-    check_target(path := as_path(path))
+    check_target(path := expanded(path))
     check_values(model)
     weights = path.with_name(path.name + ".safetensors")
     safetensors = need("safetensors.torch", "files")

@@ -1,6 +1,7 @@
 """Logits, accuracies, and what they become under correct, wrong and missing keys."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -81,7 +82,8 @@ def logits(
         # Of no images, one that is thrown away tells the number of classes.
         for batch in (images if len(images) else images.new_zeros(1, *images.shape[1:])).split(batch_size):
             batch = normalise(batch.to(as_held.device), mean, std, as_held.dtype)
-            output = model(batch.contiguous(memory_format=torch.channels_last))
+            with _types_blamed(model):
+                output = model(batch.contiguous(memory_format=torch.channels_last))
             found.append(checks.tensor(logits_of(output, take=take), "The model's logits").to(as_held.dtype))
             if found[-1].shape != (len(batch), found[0].shape[1]):
                 raise ValueError(
@@ -89,6 +91,21 @@ def logits(
                     f"images gave {tuple(found[-1].shape)}: a function take= may say where in its output they are."
                 )
     return torch.cat(found)[: len(images)].cpu()
+
+
+@contextmanager
+def _types_blamed(model: nn.Module) -> Iterator[None]:
+    """TypeError where a model of several types fails in the block with words of torch on them."""
+    try:
+        yield
+    except RuntimeError as error:
+        types = sorted({str(p.dtype) for p in model.parameters() if p.is_floating_point()})
+        if len(types) < 2 or not any(word in str(error) for word in ("dtype", "scalar type", "type (")):
+            raise
+        raise TypeError(
+            f"The model's parameters are {' and '.join(types)}, and what one layer gives the next does not take: cast "
+            f"between them in its forward, or use model.float() (torch says: {error})."
+        ) from error
 
 
 def logits_of(output: Any, n_classes: int = 1, take: Take = None) -> torch.Tensor:

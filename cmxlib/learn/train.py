@@ -9,8 +9,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import NoneType
 from typing import TYPE_CHECKING
@@ -166,9 +166,23 @@ def fit(
         if state["autocast"] is None:  # a checkpoint keeps what was chosen when its training began
             state["autocast"] = bf16_is_faster(device)
         network = in_parallel(model, device, sync_norm)
-        with memory_for("training", settings.batch_size):
+        with memory_for("training", settings.batch_size), _batch_blamed(settings.batch_size // n_ranks):
             _train(model, network, data, settings, optimizer, state, folder, transform, device, progress and not rank)
     return pandas.DataFrame(state["rows"])
+
+
+@contextmanager
+def _batch_blamed(n_images: int) -> Iterator[None]:
+    """ValueError, with the way out, where a layer normalises by the one value that a channel has in a batch."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"A layer of the model normalises by the values of a batch, of which it gets one a channel from {n_images} "
+            "image: raise batch_size."
+        ) from error
 
 
 def _identity(model, data, settings, transform, device) -> dict:

@@ -39,7 +39,8 @@ def tensor(value: Any, name: str) -> "torch.Tensor":
     from torch.nn.parameter import UninitializedTensorMixin
 
     if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} must be a torch tensor, but this is {type(value).__name__}: use torch.as_tensor(...).")
+        use = "torchvision.transforms.v2.functional.pil_to_tensor" if hasattr(value, "getpixel") else "torch.as_tensor"
+        raise TypeError(f"{name} must be a torch tensor, but this is {type(value).__name__}: use {use}(...).")
     for kind, found, way_out in (
         ("without values, on the meta device", value.is_meta, "give one that was loaded or computed"),
         ("without values, of a lazy layer", isinstance(value, UninitializedTensorMixin), "run the model once"),
@@ -50,6 +51,17 @@ def tensor(value: Any, name: str) -> "torch.Tensor":
         if found:
             raise TypeError(f"{name} must be an ordinary tensor, but this one is {kind}: {way_out}.")
     return value
+
+
+def default_device() -> None:
+    """ValueError where tensors that are made have no values, under torch.device("meta")."""
+    import torch
+
+    if torch.get_default_device().type == "meta":
+        raise ValueError(
+            "torch's default device is meta, on which nothing is computed: choose another by torch.set_default_device, "
+            "or leave the block with torch.device('meta')."
+        )
 
 
 def array(value: Any, name: str) -> np.ndarray:

@@ -104,6 +104,7 @@ def locate(model: nn.Module, channels: int, name: str | None) -> Embedding:
 
 def checked_copy(model: nn.Module, channels: int, name: str | None = None) -> tuple[nn.Module, Embedding]:
     """A copy of ``model``, and its embedding, which alone sees the image and has a weight of its own."""
+    checks.default_device()
     found = locate(model, channels, name)
     check_own_weights(found.name, found.layer)
     probed = copied(model)  # and given away, for a model may keep something of an image that it sees

@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from ..paths import as_path
+from ..paths import expanded
 
 SECRET_BYTES = 32
 _START, _MARK = b"cmxlib secret key", b"\xef\xbb\xbf"  # how a file begins; what some editors put before
@@ -88,7 +88,7 @@ def utf8(text: Any, name: str, *, composed: bool = False) -> bytes:
 
 def place(path: str | os.PathLike) -> Path:
     """The path of a key file. TypeError where it is no path, ValueError where it can name no file."""
-    found = as_path(path)
+    found = expanded(path)
     if not os.fspath(path):
         raise ValueError("'' is no name of a file: give the path of the key's file.")
     return found

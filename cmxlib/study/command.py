@@ -58,5 +58,7 @@ def _grid(args) -> Grid:
 def _shard(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise ValueError(f"--shard is K/N with K from 1 to N, such as 2/8, but this is {text[:40]}.")
+        raise ValueError(
+            f"--shard is K/N with K from 1 to N, such as 2/8, N of nine digits at most, but this is {text[:40]}."
+        )
     return int(found[1]), int(found[2])

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import io
 import json
+import math
 import signal
 import socket
 from pathlib import Path
@@ -131,7 +132,8 @@ def _array(body, patch):
     try:
         file = io.BytesIO(body)
         version = np.lib.format.read_magic(file)
-        shape, fortran, kind = np.lib.format.read_array_header_1_0(file) if version == (1, 0) else (None, None, None)
+        shape, fortran, kind = np.lib.format.read_array_header_1_0(file) if version == (1, 0) else ((), None, None)
+        shape = tuple(map(int, shape))  # NumPy takes True for a number, too, and cannot use it for one
     except Exception:  # whatever the parser says of what somebody sent
         version = None
     if version != (1, 0):
@@ -140,7 +142,7 @@ def _array(body, patch):
         raise HTTPException(400, f"The array is {kind} {shape}: send uint8 or float32 (N, 3, H, W), in C order.")
     if shape[2] % patch or shape[3] % patch:
         raise HTTPException(400, f"Patches of {patch} do not divide images of {shape[2]} x {shape[3]}.")
-    if len(body) - file.tell() != np.prod([int(n) for n in shape], dtype=object) * kind.itemsize:
+    if len(body) - file.tell() != math.prod(shape) * kind.itemsize:
         raise HTTPException(400, f"The array says {shape}, but its bytes are not as many: send the whole file.")
     found = np.frombuffer(body, kind, offset=file.tell()).reshape(shape)
     if not np.isfinite(found).all():

@@ -228,6 +228,12 @@ def short():
     return found
 
 
+def given_weight():
+    found = model()
+    found.graph.input.append(onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [8, 3, 4, 4]))
+    return found
+
+
 REFUSED = {
     "turned images": (channels_last(0, 3, 2, 1), "only a Transpose to (N, 3, H, W) with a Conv behind it can"),
     "channels last without a Transpose": (model(shape=("n", 8, 8, 3)), "Conv stem takes the images (N, H, W, 3)"),
@@ -244,7 +250,14 @@ REFUSED = {
     "padding": (model([node(pads=[1, 1, 1, 1])]), "it has padding, dilation or groups"),
     "padding, told by a word": (model([node(auto_pad="SAME_UPPER")]), "it has padding, dilation or groups"),
     "not square": (model([node(strides=[4, 2])], (tensor("w", 8, 3, 4, 2), WEIGHTS[1])), "is not square"),
-    "computed weight": (model([relu("w", "v"), node(inputs=("x", "v", "b"))]), "is computed, not stored"),
+    "computed weight": (model([relu("w", "v"), node(inputs=("x", "v", "b"))]), "comes out of a node (Relu)"),
+    "weight in a node": (
+        model(
+            [onnx.helper.make_node("Constant", [], ["w"], value=tensor("w", 8, 3, 4, 4)), node()], weights=WEIGHTS[1:]
+        ),
+        "comes out of a node (Constant), and only an initializer can be exchanged",
+    ),
+    "weight from outside": (given_weight(), "export the model with keep_initializers_as_inputs=False"),
     "shared weight": (model([node(), relu("w", "v")]), "its weight is used elsewhere, too"),
     "a copy": (model(weights=(*WEIGHTS, tensor("ema", 8, 3, 4, 4))), "could give the key away"),
     "a copy, flat among others": (

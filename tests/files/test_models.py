@@ -397,6 +397,17 @@ def test_a_checkpoint_that_holds_itself_and_odd_types_is_compared(key, cmx):
     assert status == 1 and "differs elsewhere: head" in said
 
 
+def test_a_difference_that_is_no_number_is_none_in_json_too(key, cmx):
+    save("a.safetensors", ONE)
+    assert cmx("encrypt-model", "a.safetensors", "b.safetensors", *USUAL)[0] == 0
+    with safe_open("b.safetensors", "pt") as file:
+        state, told = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    layer = next(name for name in state if name.endswith("weight") and state[name].ndim == 4)
+    save_file(state | {layer: torch.full_like(state[layer], torch.nan)}, "b.safetensors", told)
+    status, said, _ = cmx("verify", "a.safetensors", "b.safetensors", *KEY, "--json")
+    assert status == 1 and said["equal"] is False and said["largest difference"] is None
+
+
 @pytest.mark.parametrize("missing", ["layers", "mean", "std", "image_size", "an end"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_a_record_that_lacks_what_is_needed_is_damaged(key, cmx, missing, suffix):

@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 from cmxlib import SecretKey
 from cmxlib.learn import train
-from cmxlib.paths import told
+from cmxlib.paths import ROOT, told
 from cmxlib.study import sweep
 
 from ..files.test_graphs import far, model
@@ -455,7 +455,7 @@ BOOK = [
     ("a scale outside", nothing, "study --scale ../x --status", 1, "no scale '../x'"),
     ("a table unknown", nothing, "study --status --only kyes", 1, "no table 'kyes'"),
     ("seeds backwards", nothing, "study --status --seeds 4-1", 2, "no list of numbers"),
-    ("a billion seeds", nothing, "study --status --seeds 0-9999999999", 2, "no list of numbers"),
+    ("a billion seeds", nothing, "study --status --seeds 0-9999999999", 2, "a number of more than six digits"),
     ("too many seeds", nothing, "study --status --seeds 0-999999", 2, "names 1,000,000 numbers, over 10,000"),
     ("too many units", nothing, "study --status --scale quick --only keys --seeds 0-9999", 1, "has over 200,000 units"),
     ("too many keys", nothing, "study --status --keys 999999999", 1, "n_wrong must be a whole number from 0 to"),
@@ -466,6 +466,7 @@ BOOK = [
     ("a share of 0", nothing, "study --scale quick --shard 0/3", 1, "--shard is K/N"),
     ("a share of 0, asked for", nothing, "study --scale quick --shard 0/3 --status", 1, "--shard is K/N"),
     ("a share of words", nothing, "study --scale quick --shard a/b", 1, "--shard is K/N"),
+    ("a share of 12 digits", nothing, "study --scale quick --shard 1/999999999999", 1, "N of nine digits at most"),
     ("a share of 5,000 digits", nothing, f"study --scale quick --shard 1/{'9' * 5000}", 1, "--shard is K/N"),
     ("a sweep in UTF-16", content("a.toml", QUICK.encode("utf-16")), "study --status --sweep a.toml", 1,
      "not in UTF-8: save it in that encoding"),
@@ -576,11 +577,40 @@ def test_some_of_them_in_a_process_of_their_own(key, tmp_path):
         assert done.returncode == status and "Traceback" not in done.stderr and done.stderr.count("cmx") <= 3
 
 
-def test_a_variable_that_a_package_refuses_is_named():
-    code = "import sys; from cmxlib.paths import told; sys.exit(told(lambda: __import__('matplotlib')))"
+@pytest.mark.skipif(not POSIX, reason="Windows keeps the current folder")
+def test_a_current_folder_that_was_deleted_is_told(key, tmp_path):
+    (gone := tmp_path / "gone").mkdir()
+    code = f"import os; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); from cmxlib.__main__ import main; "
+    code += "raise SystemExit(main(['study', '--status', '--scale', 'quick']))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "cmx: The current folder is not there any more: go to another, by cd.\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device")
+def test_a_standard_output_that_is_full_is_told_apart_from_the_files(key, tmp_path):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "cmxlib", "key", "new", "new.key"]
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "the files that it wrote are there" in done.stderr
+    assert SecretKey.load("new.key")
+
+
+def test_a_home_folder_that_no_shell_wrote_out_is_found(key, cmx, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert SecretKey.load("~/my.key") == key
+    assert cmx("key", "show", "~/my.key")[0] == 0
+
+
+@pytest.mark.parametrize("does", ["__import__('matplotlib')", "need('matplotlib', 'book')"])
+def test_a_variable_that_a_package_refuses_is_named(does):
+    code = f"import sys; from cmxlib.paths import need, told; sys.exit(told(lambda: {does}))"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=os.environ | {"MPLBACKEND": "nonsense"}, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.endswith(" Unset or change the environment variable MPLBACKEND.\n")
+    assert done.stderr.count("Unset") == 1
 
 
 @pytest.mark.parametrize(

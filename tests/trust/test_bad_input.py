@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from cmxlib import (
@@ -52,6 +53,8 @@ nn.init.constant_(LOST[0].bias, torch.nan)
 NINE = ConvMixer(8, 1, 3, 4, num_classes=9).eval()
 EIGHT = ConvMixer(8, 1, 3, 4).to(torch.float8_e4m3fn)
 SCRIPTED = torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten()))
+MIXED = ConvMixer(8, 1, 3, 4).eval().bfloat16()
+MIXED[0].float()
 FROZEN = ConvMixer(8, 1, 3, 4).requires_grad_(False)
 HALF = "\ud800"  # half a character, as a name that is no UTF-8 brings it
 
@@ -62,6 +65,11 @@ def data(**changes):
 
 def train(model=None, given=DATA, settings=SETTINGS, **options):
     return fit(ConvMixer(8, 1, 3, 4) if model is None else model, given, settings, progress=False, **options)
+
+
+def on_meta(call):
+    with torch.device("meta"):
+        call()
 
 
 def quantised(values):
@@ -167,6 +175,12 @@ CIPHERS = [
     ("rows of two lengths", lambda: PatchCipher.from_affine([[1], [1, 2]], [0]), ValueError, "matrix must be an array"),
     ("a singular matrix", lambda: PatchCipher.from_affine(np.zeros((48, 48)), [0] * 48), ValueError, "is singular"),
     ("no images", lambda: CIPHER.encrypt(None), TypeError, "images must be a torch tensor"),
+    (
+        "an image of Pillow",
+        lambda: CIPHER.encrypt(Image.new("RGB", (16, 16))),
+        TypeError,
+        "v2.functional.pil_to_tensor",
+    ),
     ("a plane", lambda: CIPHER.encrypt(X[0, 0]), ValueError, "images must have the shape"),
     ("bytes as floats", lambda: CIPHER.encrypt(X.float()), ValueError, r"must hold values in \[0, 1\]"),
     ("values up to 2", lambda: CIPHER.encrypt(2 * V), ValueError, r"must hold values in \[0, 1\]"),
@@ -368,6 +382,13 @@ LEARNING = [
         "transform must keep the 2 images",
     ),
     ("a transform to long numbers", lambda: train(transform=lambda x: x.long()), TypeError, "torch.int64"),
+    (
+        "one value a channel",
+        lambda: train(ConvMixer(8, 1, 1, 16), settings=dataclasses.replace(SETTINGS, batch_size=1)),
+        ValueError,
+        "from 1 image: raise batch_size",
+    ),
+    ("on no device", lambda: on_meta(lambda: train(MODEL)), ValueError, "default device is meta"),
     ("fewer classes", lambda: train(ConvMixer(8, 1, 3, 4, 2)), ValueError, "logits .* for at least 10 classes"),
     (
         "patches larger than images",
@@ -425,6 +446,7 @@ LEARNING = [
     ("channels last", lambda: logits(MODEL, X.permute(0, 2, 3, 1), **NORM), ValueError, r"\(N, 3, H, W\)"),
     ("logits of nothing", lambda: logits(MODEL, None, **NORM), TypeError, "images must be a torch tensor"),
     ("logits of an image", lambda: logits(MODEL, X[0], **NORM), ValueError, r"\(N, C, H, W\)"),
+    ("of two types", lambda: logits(MIXED, X, **NORM), TypeError, "bfloat16 and torch.float32, and what"),
     ("batches of 0", lambda: logits(MODEL, X, **NORM, batch_size=0), ValueError, "batch_size must be"),
     ("batches of '4'", lambda: logits(MODEL, X, **NORM, batch_size="4"), TypeError, "batch_size must be"),
     ("one std", lambda: logits(MODEL, X, mean=(0.5,) * 3, std=(0.3,)), ValueError, "std must hold 3"),

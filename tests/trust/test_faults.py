@@ -126,6 +126,32 @@ def test_ctrl_c_in_the_shell_gets_a_sentence_and_the_rest_is_done_next_time(work
     COUNTS["interrupts"] += 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="groups of processes are POSIX")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("wait", [0, 0.1, 0.25, 0.5])
+def test_a_command_that_is_told_twice_to_stop_while_its_workers_start_says_it_once(wait, how, photos):
+    command = ("encrypt-images", "in", "out", "--key", "my.key", "--patch", "4", "--workers", "2")
+    with subprocess.Popen(
+        [sys.executable, "-m", "cmxlib", *command],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while not os.path.isdir("out"):  # which is made just before
+            assert process.poll() is None
+            time.sleep(0.001)
+        time.sleep(wait)
+        for _ in range(2):
+            os.killpg(process.pid, how)
+        said = process.communicate(timeout=30)[1]  # which ends with the last process that holds it
+    word = "Interrupted" if how == signal.SIGINT else "Terminated"
+    assert process.returncode == 130 and said == f"cmx: {word}; the same command can be given again.\n"
+    # SIGTERM ends a worker where it stands: the next run sweeps what it leaves.
+    assert how == signal.SIGTERM or not any(name.endswith("cmx-tmp") for name in os.listdir("out"))
+    COUNTS["interrupts"] += 1
+
+
 def test_without_a_home_folder_files_can_be_encrypted(photos):
     environment = {
         name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
@@ -215,6 +241,12 @@ def test_a_closed_output_ends_a_command_in_silence(command, key):
     assert process.stderr.read() == b"" and process.wait() == 141
 
 
+UNSAID = (
+    "{}: What it says could not be written ({}); the files that it wrote are there. Give its standard output another "
+    "place.\n"
+)
+
+
 def test_a_full_or_closed_output_is_told(key):
     command = [sys.executable, "-m", "cmxlib", "key", "show", "my.key"]
     for unbuffered, asked in (("", command), ("1", command), ("1", [*command, "--help"])):
@@ -222,14 +254,14 @@ def test_a_full_or_closed_output_is_told(key):
         with open("/dev/full", "w") as full:
             process = subprocess.run(asked, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
         assert process.returncode == 1
-        assert process.stderr == "cmx: The output could not be written: No space left on device.\n"
+        assert process.stderr == UNSAID.format("cmx", "No space left on device")
     with open("/dev/full", "w") as full:  # as a training does at its end
         other = [sys.executable, "-c", "from cmxlib.paths import told; told(lambda: print(1), 'other')"]
         process = subprocess.run(other, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert process.stderr == "other: The output could not be written: No space left on device.\n"
+    assert process.stderr == UNSAID.format("other", "No space left on device")
     with open(os.devnull) as read_only:
         process = subprocess.run(command, stdout=read_only, stderr=subprocess.PIPE, text=True)
-    assert process.stderr == "cmx: The output could not be written: Bad file descriptor.\n"
+    assert process.stderr == UNSAID.format("cmx", "Bad file descriptor")
     closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
     process = subprocess.run(closed, stderr=subprocess.PIPE, text=True)
     assert process.returncode == 1 and process.stderr.startswith("cmx: The output is closed")
