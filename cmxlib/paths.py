@@ -159,6 +159,8 @@ def told(run: Callable[[], int | None], program: str = "cmx") -> int:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     sys.stderr = sys.stderr or open(os.devnull, "w")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as of a program whose imports take seconds
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         try:
             return _told(run, program)
@@ -185,6 +187,8 @@ def _told(run, program):
         _check_here()
         return run() or 0
     except KeyboardInterrupt as stopped:
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would be told in a traceback of the exit
         return say(str(stopped) or "Interrupted; the same command can be given again.", 130)
     except BrokenPipeError:
         raise

@@ -13,6 +13,9 @@ import pytest
 hypothesis.settings.register_profile("cmxlib", deadline=None)
 hypothesis.settings.load_profile("cmxlib")
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of what is run in the background: tests send it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 OPENING = (
     "# 3. A chapter\n\n**Question.** What does it\nshow?\n\n**After this chapter you can**\n\n- see it\n\n"
     "**Before.** Nothing.\n\n**Time.** About 15 minutes\n"
@@ -53,8 +56,9 @@ def what_other_tests_inherit():
         mine = ("CMX_", "JUPYTER_", "PYTHONPATH", "PATH", "HOME")
         return {name: value for name, value in os.environ.items() if "THREADS" in name or name.startswith(mine)}
 
-    before = told()
+    before, answer = told(), signal.getsignal(signal.SIGINT)
     yield
+    signal.signal(signal.SIGINT, answer)  # which a command that was interrupted leaves deaf, for it ends
     assert told() == before
 
 

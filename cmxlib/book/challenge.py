@@ -12,9 +12,13 @@ import argparse
 import hashlib
 import os
 import secrets
+import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while torch is imported, Ctrl-C shows no traceback
 
 import numpy as np
 import torch

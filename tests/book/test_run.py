@@ -119,8 +119,6 @@ def test_ctrl_c_ends_tidily(book):
     book.add("01_one", cells(f"import os, time\nopen({str(note)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"))
     book.build.mkdir()
     code = f"""if __name__ == "__main__":
-    import signal
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests run in the background are started deaf to it
     from pathlib import Path
     from cmxlib.book.run import run_book
     raise SystemExit(run_book("quick", folder=Path({str(book.path)!r}), build=Path({str(book.build)!r})))"""
@@ -190,8 +188,7 @@ def test_saving_keeps_outputs_in_place_without_traces_of_the_machine(book, capsy
 
 
 SAVE = """if __name__ == "__main__":
-    import signal, sys
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    import sys
     from pathlib import Path
     from cmxlib import __main__ as command
     from cmxlib.book import saving

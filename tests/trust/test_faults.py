@@ -152,6 +152,29 @@ def test_a_command_that_is_told_twice_to_stop_while_its_workers_start_says_it_on
     COUNTS["interrupts"] += 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="groups of processes are POSIX")
+@pytest.mark.parametrize("wait", [1, 4])
+def test_ctrl_c_twice_in_a_training_shows_no_traceback(wait, tmp_path):
+    """Where torch is still being imported, nothing is said."""
+    asked = "--dataset fontdigits --epochs 500 --dim 64 --depth 2 --out m".split()
+    with subprocess.Popen(
+        [sys.executable, "-m", "cmxlib.learn.train", *asked],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        time.sleep(wait)
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in said and "KeyboardInterrupt" not in said
+    assert process.returncode < 0 or said.splitlines()[-1].startswith("cmxlib.learn.train: ")
+    COUNTS["interrupts"] += 1
+
+
 def test_without_a_home_folder_files_can_be_encrypted(photos):
     environment = {
         name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
