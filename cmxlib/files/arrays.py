@@ -13,8 +13,8 @@ import torch
 
 from ..lock.pixels import to_bytes
 from ..paths import free, out_of_memory, regular, replacing, write_text
-from .pictures import Job, newest, not_older
-from .record import LARGEST, Record, check, encrypted_already, exists, parse
+from .pictures import Job, another
+from .record import LARGEST, Record, check, encrypted_already, exists, parse, source_sum
 
 _AT_ONCE = 2**24  # values that are encrypted at once
 
@@ -67,14 +67,21 @@ def convert(source: Path, target: Path, job: Job) -> bool:
         raise encrypted_already(source, found)
     if os.path.lexists(target) and not job.force:
         there = recorded(target) if target.exists() else None
-        same = there and there.settings() == replace(job.record, encrypted=not job.decrypt)
-        if same and os.stat(target).st_mtime_ns >= newest(source):
+        if there and there.settings() == replace(job.record, encrypted=not job.decrypt):
+            if there.source != source_sum(source, job.source_key):
+                raise another(target, source)
             opened(target)  # ValueError where a crash cut it off
             return False
         raise exists(target, there, job.record)
+    if os.path.lexists(beside := record_path(target)) and not job.force:
+        try:
+            recorded(target)
+        except ValueError:  # not of ours
+            raise exists(beside, None, job.record) from None
     array = opened(source)
     if job.record.resize or job.record.crop or job.pad:
         raise ValueError(f"{source} is an array: resize, crop and pad it before.")
+    of = source_sum(source, job.source_key)
     if job.decrypt:
         if found is None:
             raise ValueError(
@@ -85,15 +92,15 @@ def convert(source: Path, target: Path, job: Job) -> bool:
         check(found, job.record, str(source))
         record = found
     else:
-        record = replace(job.record, dtype=array.dtype.name, mode="L" if array.shape[-3] == 1 else None)
+        record = replace(job.record, dtype=array.dtype.name, mode="L" if array.shape[-3] == 1 else None, source=of)
     try:
-        _write(target, array, job, record, source)
+        _write(target, array, job, record, of)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{source}: {error}") from error
     return True
 
 
-def _write(target, array, job, record, source):
+def _write(target, array, job, record, of):
     change, grey, crc = job.cipher.decrypt if job.decrypt else job.cipher.encrypt, record.mode == "L", None
     images = array if array.ndim == 4 else array[None]
     step = max(1, _AT_ONCE // images[0].size)
@@ -115,9 +122,8 @@ def _write(target, array, job, record, source):
             file.write(part.data)
         if job.decrypt and record.crc not in (None, crc):
             raise ValueError("it was changed after it was encrypted, or its record is another's: restore both.")
-        not_older(file, source)
         if not job.force:
             free(target)  # or the record would be another's
         record_path(target).unlink(missing_ok=True)  # so that no old record ever stands beside a new array
-    made = replace(record, encrypted=not job.decrypt, crc=None if job.decrypt else crc)
+    made = replace(record, encrypted=not job.decrypt, crc=None if job.decrypt else crc, source=of)
     write_text(record_path(target), made.text() + "\n")

@@ -169,7 +169,7 @@ def _encrypt_images(args):
     key = load_key(args.key)
     cipher = record.cipher_of(key, args.patch, args.steps or ("shuffle", "flip"))
     how = {"resize": args.resize, "crop": args.crop, "resample": args.resample if args.resize else None}
-    job = pictures.Job(cipher, record.of(key, cipher, **how), pad=args.pad, force=args.force)
+    job = pictures.Job(cipher, record.of(key, cipher, **how), record.source_key(key), pad=args.pad, force=args.force)
     note = " Resized, cropped or saved as JPEG from here on, they are not exact any more, and much can be lost."
     return _images(args, job, "encrypted", note)
 
@@ -182,7 +182,7 @@ def _decrypt_images(args):
     asked = record.Record(key.fingerprint, args.steps or found.steps, args.patch or found.patch)
     record.check(found, asked, str(args.input))
     cipher = record.cipher_of(key, found.patch, found.steps)
-    job = pictures.Job(cipher, found.settings(), decrypt=True, force=args.force)
+    job = pictures.Job(cipher, found.settings(), record.source_key(key), decrypt=True, force=args.force)
     return _images(args, job, "decrypted", "")
 
 
@@ -245,11 +245,12 @@ def _verify(args):
     from . import compare
 
     found = compare.verify(args.plain, args.encrypted, load_key(args.key), args.images)
-    elsewhere = ", ".join(found["differs elsewhere"][:5])
+    elsewhere, changed = ", ".join(found["differs elsewhere"][:5]), ", ".join(found["changed layers"])
+    changed = f"{changed} alone" if changed and not elsewhere else changed or "nothing"
+    changed += f"; differs elsewhere: {elsewhere}" if elsewhere else ""
     _say(args, found, f"{'Equal' if found['equal'] else 'NOT EQUAL'}: on {found['images']} images, {found['compared']} "
          f"differ by {found['largest difference']:.2g} at most, of {found['largest']:.3g}; for images that were not "
-         f"encrypted by {found['without encryption']:.2g}. Changed: {', '.join(found['changed layers'])}"
-         f"{f'; differs elsewhere: {elsewhere}' if elsewhere else ' alone'}. "
+         f"encrypted by {found['without encryption']:.2g}. Changed: {changed}. "
          f"Taken for granted: {'; '.join(found['taken for granted'])}.")  # fmt: skip
     return 0 if found["equal"] else 1
 

@@ -57,7 +57,9 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
     size = found.image_size or getattr(one, "size", None) or (4 * found.patch, 4 * found.patch)
     batch = _noise(size) if images is None else plain_images(images, found.patch)
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in checks.statistics(found.mean, found.std, 3))
-    inputs = [(to_values(x, torch.float64) - mean) / std for x in (batch, cipher.encrypt(batch), batch)]
+    if torch.equal(batch, changed := cipher.encrypt(batch)):
+        raise ValueError("The cipher changes nothing in these images, which so tell nothing: give others by --images.")
+    inputs = [(to_values(x, torch.float64) - mean) / std for x in (batch, changed, batch)]
     files, whole = (one, two, two), hasattr(one, "run")
     outputs = [
         file.run(x) if whole else torch.cat([_embedded(file, name, found, x) for name in names])
@@ -66,6 +68,8 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
     if outputs[0].shape != outputs[1].shape:
         shapes = (tuple(output.shape[1:]) for output in outputs[:2])
         raise ValueError("{} and {} give {} and {} values an image: name a pair.".format(plain, encrypted, *shapes))
+    parts = {name: [tensor_name(name, word) for word in ("weight", "bias")] for name in (*names, found.norm) if name}
+    parts |= {name: [name] for name in [found.positions] if name}
     roundings = _ROUNDINGS["network" if whole else "embedding"]
     kept = torch.float32 if whole else one.tensor(tensor_name(names[0])).dtype
     scale = max(outputs[0].abs().max().item(), 1e-12)
@@ -77,13 +81,18 @@ def verify(plain: Path, encrypted: Path, key: SecretKey, images: Path | None = N
         "largest": scale,
         "largest difference": difference,
         "without encryption": without,
-        "changed layers": [*names, *filter(None, [found.norm, found.positions])],
+        "changed layers": [name for name, held in parts.items() if any(_differ(one, two, tensor) for tensor in held)],
         "differs elsewhere": differing,
         "taken for granted": [
             *([] if whole else [f"{', '.join(names)} takes {layout(found)}"]),
             f"images are normalised by mean {_listed(found.mean)} and std {_listed(found.std)}",
         ],
     }
+
+
+def _differ(one, two, name):
+    value, other = one.tensor(name), two.tensor(name)
+    return value is not None and other is not None and not torch.equal(value, other)
 
 
 def _embedded(file, name, made, images):

@@ -12,16 +12,16 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..lock.patch import PatchCipher, block_entries, entry_table
 from ..paths import need, out_of_memory, regular, replacing
-from .record import NAME, Record, check, encrypted_already, exists, parse
+from .record import NAME, Record, check, encrypted_already, exists, parse, source_sum
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,10 +34,12 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done to each file. record: its settings; pad, force: as the command line says."""
+    """What is to be done to each file. record: its settings; source_key: see ``record``; pad, force: as the command
+    line says."""
 
     cipher: PatchCipher
     record: Record
+    source_key: bytes = field(repr=False)
     decrypt: bool = False
     pad: bool = False
     force: bool = False
@@ -71,7 +73,6 @@ def convert(source: Path, target: Path, job: Job) -> Iterator[bool | None]:
     try:
         with replacing(target, one_of_many=True, over=job.force) as file:
             file.write(data)
-            not_older(file, source)
     except FileExistsError:  # from another process, since: the same, or refused
         yield not is_done(target, source, job)
         return
@@ -79,20 +80,16 @@ def convert(source: Path, target: Path, job: Job) -> Iterator[bool | None]:
 
 
 def is_done(target: Path, source: Path, job: Job) -> bool:
-    """Whether ``target`` is what the job makes of ``source``, by its record and its age. FileExistsError where it is
-    something else, unless the job may replace it."""
-    try:
-        made = os.lstat(target).st_mtime_ns
-    except FileNotFoundError:
-        return False
-    if job.force:
+    """Whether ``target`` is what the job makes of ``source``, by its record. FileExistsError where it is something
+    else, unless the job may replace it."""
+    if job.force or not os.path.lexists(target):
         return False
     try:
         found = recorded(target)
     except (ValueError, OSError):
         found = None
     same = found and found.settings() == replace(job.record, encrypted=not job.decrypt)
-    if same and made >= newest(source):
+    if found and same and found.source == source_sum(source, job.source_key):
         with target.open("rb") as file:
             whole = file.seek(-12, os.SEEK_END) and file.read() == _END
         if not whole:
@@ -101,23 +98,13 @@ def is_done(target: Path, source: Path, job: Job) -> bool:
     if not job.decrypt and (mine := recorded(source)) and mine.encrypted:  # no --force would help
         raise encrypted_already(source, mine)
     if same:
-        raise FileExistsError(f"{target} is older than {source}: give --force to make it anew.")
+        raise another(target, source)
     raise exists(target, found, job.record)
 
 
-def newest(path: Path) -> int:
-    """When a file was written or put where it is, in nanoseconds, by whichever of its times is later: one that was
-    copied or unpacked may carry a time of change of long ago."""
-    found = os.stat(path)
-    return max(found.st_mtime_ns, found.st_ctime_ns)
-
-
-def not_older(file: BinaryIO, source: Path) -> None:
-    """Give an open file that is made of ``source`` a time that is not before that of ``source``, whatever the clock
-    says, so that it is known as done."""
-    file.flush()
-    if os.fstat(file.fileno()).st_mtime_ns < (time := newest(source)) and os.utime in os.supports_fd:
-        os.utime(file.fileno(), ns=(time, time))
+def another(target: Path, source: Path) -> FileExistsError:
+    """What is said of an output of another file than the one that its source is now."""
+    return FileExistsError(f"{target} was not made of {source} as it is now: give --force to make it anew.")
 
 
 def recorded(path: Path) -> Record | None:
@@ -218,6 +205,7 @@ def _encrypted(image, found, path, job):
         pixels = np.pad(pixels, ((0, -h % block), (0, -w % block), (0, 0)), "edge")
     size, pixels = pixels.shape[:2], scramble(pixels, job.cipher)
     made = replace(settings, size=size, original=None if size == original else original, mode=mode)
+    made = replace(made, source=source_sum(path, job.source_key))
     return pixels, replace(made, crc=made.summed(pixels))
 
 
@@ -239,7 +227,8 @@ def _decrypted(image, found, path, job):
     if h > pixels.shape[0] or w > pixels.shape[1]:
         raise ValueError(f"{path} has a damaged record of its cipher: restore the file, or encrypt it again.")
     pixels = pixels[:h, :w, 0] if found.mode == "L" else pixels[:h, :w]
-    return np.ascontiguousarray(pixels), replace(found, encrypted=False, crc=None)
+    source = source_sum(path, job.source_key)
+    return np.ascontiguousarray(pixels), replace(found, encrypted=False, crc=None, source=source)
 
 
 def _resized(image, side, resample, path):

@@ -4,6 +4,7 @@ A JSON object under the name "cmxlib": in the text of a PNG, in the metadata of 
 own in a .pt file, in a file x.npy.json beside x.npy. It names the key by its fingerprint alone.
 """
 
+import hashlib
 import json
 import zlib
 from dataclasses import dataclass, replace
@@ -25,10 +26,10 @@ class Record:
     """What was done to a file. None where it does not apply.
 
     size: height and width of an encrypted image. original: the same before it was padded. mode: "RGB", or "L" for a
-    grey one. dtype: of the array before. crc: of record and values, see ``summed``. resize, crop, resample: of
-    the image before. mean, std, layers: of a model; order: in which its Linear embedding takes a patch; norm: the layer
-    that normalises each patch in front of that; positions: the tensor that took the offset, for images of image_size,
-    of an embedding without a bias.
+    grey one. dtype: of the array before. crc: of record and values, see ``summed``. source: of the file before, see
+    ``source_sum``. resize, crop, resample: of the image before. mean, std, layers: of a model; order: in which its
+    Linear embedding takes a patch; norm: the layer that normalises each patch in front of that; positions: the tensor
+    that took the offset, for images of image_size, of an embedding without a bias.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Record:
     mode: str | None = None
     dtype: str | None = None
     crc: int | None = None
+    source: str | None = None
     resize: int | None = None
     crop: int | None = None
     resample: str | None = None
@@ -61,7 +63,7 @@ class Record:
 
     def settings(self) -> "Record":
         """The part that is the same for every file of one command."""
-        return replace(self, size=None, original=None, mode=None, dtype=None, crc=None)
+        return replace(self, size=None, original=None, mode=None, dtype=None, crc=None, source=None)
 
     def summed(self, values: Any, so_far: int | None = None) -> int:
         """CRC-32 of this record, but for the sum, and of bytes that were encrypted; of more of them after ``so_far``.
@@ -87,6 +89,18 @@ def of(key: SecretKey, cipher: PatchCipher, **how: Any) -> Record:
     return Record(key.fingerprint, cipher.steps, cipher.patch_size, **how)
 
 
+def source_key(key: SecretKey) -> bytes:
+    """The key of ``source_sum``."""
+    return key.stream(32, purpose="sum of a source")
+
+
+def source_sum(path: Path, key: bytes) -> str:
+    """A sum of a file that something is made of, 32 hexadecimal digits, by which it is known again: BLAKE2b (RFC 7693)
+    under ``source_key``, so that nobody without the secret can try which file it was."""
+    with paths.regular(path).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(key=key, digest_size=16)).hexdigest()
+
+
 _KINDS = {
     "key": lambda v: isinstance(v, str) and len(v) == 16,
     "steps": lambda v: _list(v, str) and all(step in STEPS for step in v) and 0 < len(set(v)) == len(v),
@@ -97,6 +111,7 @@ _KINDS = {
     "mode": lambda v: v in ("RGB", "L"),
     "dtype": lambda v: v in ("uint8", "float16", "float32", "float64"),
     "crc": lambda v: type(v) is int and 0 <= v < 2**32,
+    "source": lambda v: isinstance(v, str) and len(v) == 32,
     "resize": lambda v: _whole(v),
     "crop": lambda v: _whole(v),
     "resample": lambda v: v in ("bilinear", "bicubic"),

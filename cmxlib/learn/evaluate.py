@@ -120,10 +120,13 @@ def logits_of(output: Any, n_classes: int = 1, take: Take = None) -> torch.Tenso
             f"The model's logits must be ordinary floating tensors, but are {output.dtype}, {output.layout}."
         )
     shape = tuple(output.shape) if ordinary else type(output).__name__
+    if ordinary and output.ndim == 2 and output.shape[1]:
+        way_out = f"make it with as many as the labels name, not with {output.shape[1]}"
+    else:
+        way_out = "wrap it in a module that gives them, or say by take=, where a function has it, where they are"
     if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[1] < n_classes:
         raise ValueError(
-            f"The model must give logits (N, classes) for at least {n_classes} classes, but gave {shape}: "
-            "a function take= may say where in its output they are."
+            f"The model must give logits (N, classes) for at least {n_classes} classes, but gave {shape}: {way_out}."
         )
     return output
 

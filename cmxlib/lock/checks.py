@@ -45,8 +45,8 @@ def tensor(value: Any, name: str) -> "torch.Tensor":
         ("without values, on the meta device", value.is_meta, "give one that was loaded or computed"),
         ("without values, of a lazy layer", isinstance(value, UninitializedTensorMixin), "run the model once"),
         ("nested", value.is_nested, "use torch.nested.to_padded_tensor or torch.stack"),
-        ("quantised", value.is_quantized, f"use {name}.dequantize()"),
-        (str(value.layout), value.layout != torch.strided, f"use {name}.to_dense()"),
+        ("quantised", value.is_quantized, "use .dequantize()"),
+        (str(value.layout), value.layout != torch.strided, "use .to_dense()"),
     ):
         if found:
             raise TypeError(f"{name} must be an ordinary tensor, but this one is {kind}: {way_out}.")
@@ -98,9 +98,7 @@ def images(
     floating = value.is_floating_point() and value.dtype.itemsize > 1  # nothing computes with float8
     if value.dtype != torch.uint8 and (bytes_only or not floating):
         kinds = "uint8 (0 to 255)" if bytes_only else "uint8 (0 to 255) or floating (0 to 1), of 16 bits at least"
-        raise TypeError(
-            f"{name} must be {kinds}, but this is {value.dtype}: use {name}.to(torch.uint8) for grey levels."
-        )
+        raise TypeError(f"{name} must be {kinds}, but this is {value.dtype}: use .to(torch.uint8) for grey levels.")
     if value.ndim not in ndim or (channels is not None and value.shape[-3] != channels):
         c = "C" if channels is None else channels
         shapes = " or ".join(f"({'N, ' * (n == 4)}{c}, H, W)" for n in sorted(ndim, reverse=True))
@@ -132,7 +130,7 @@ def labels(value: Any, n: int, *, name: str = "labels") -> "torch.Tensor":
     import torch
 
     if tensor(value, name).is_floating_point() or value.is_complex() or value.dtype == torch.bool:
-        raise TypeError(f"{name} must be whole numbers, but this is {value.dtype}: use {name}.long().")
+        raise TypeError(f"{name} must be whole numbers, but this is {value.dtype}: use .long().")
     if tuple(value.shape) != (n,):
         raise ValueError(f"{name} must have the shape ({n},), one for each image, but this is {tuple(value.shape)}.")
     return value.long()

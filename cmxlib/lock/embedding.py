@@ -39,7 +39,7 @@ def find_embedding(model: nn.Module, channels: int = 3, embedding: str | None = 
         near = [
             f"{name!r} ({why})"
             for name, why in reasons.items()
-            if isinstance(modules[name], nn.Conv2d) and modules[name].in_channels == channels
+            if isinstance(modules[name], nn.Conv2d) and modules[name].in_channels in (channels, 0)
         ]
         raise ValueError(
             f"The model has no patch embedding: no Conv2d on {channels} channels with a square kernel equal to its "
@@ -60,6 +60,8 @@ def _why_not(module, channels) -> str | None:
     """Why a module cannot be the embedding; None where it can."""
     if not isinstance(module, nn.Conv2d):
         return f"it is no Conv2d, but {type(module).__name__}"
+    if isinstance(module, nn.LazyConv2d):
+        return "it has no weights yet: run the model once on an image"
     if module.in_channels != channels:
         return f"it takes {module.in_channels} channels, not {channels}"
     kernel, stride = module.kernel_size, module.stride

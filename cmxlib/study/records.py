@@ -333,6 +333,9 @@ def _load(path: Path) -> list[dict[str, str]]:
             raise ValueError("its last line is cut short")
         if line := next((i for i, row in enumerate(rows, 2) if len(row) != len(names) or not _number(row[1])), 0):
             raise ValueError(f"row {line} does not hold {len(names)} values with a number in the second")
+        if len(seen := {tuple(row): i for i, row in enumerate(rows, 2)}) < len(rows):
+            line = next(i for i, row in enumerate(rows, 2) if seen[tuple(row)] != i)
+            raise ValueError(f"row {line} stands there twice, as after a merge")
     except (csv.Error, ValueError) as wrong:  # csv's own of a quotation mark that never ends, or of a word without end
         raise ValueError(
             f"{path} is not a whole table of results ({wrong}): restore it from a copy, or by git checkout."

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -90,9 +91,12 @@ def test_an_interrupted_job_goes_on_and_nothing_else_is_replaced(key, cmx):
     first, status = os.stat("out/a.png").st_mtime_ns, cmx(*command, "--json")
     assert status[1]["encrypted"] == 1 and status[1]["done before"] == 2
     assert os.stat("out/a.png").st_mtime_ns == first
-    later = os.stat("out/a.png").st_mtime_ns + 10**9
-    os.utime("in/a.png", ns=(later, later))  # another image since
-    assert "older than" in cmx(*command)[2]
+    os.rename("in", "old")
+    shutil.copytree("old", "in")  # the same images, newer than what was made of them
+    assert cmx(*command, "--json")[1]["done before"] == 3
+    Image.fromarray(noise(4, 4, 3)[::-1]).save("in/a.png")
+    os.utime("in/a.png", (0, 0))  # another image, older than what was made of the first
+    assert "out/a.png was not made of in/a.png as it is now: give --force" in cmx(*command)[2]
     assert "exists already" in cmx(*command, "--steps", "flip")[2]
     SecretKey.for_experiment(2).save("other.key")
     of_another = cmx(*command, "--key", "other.key")[2]
@@ -436,7 +440,7 @@ def test_a_job_that_stops_leaves_no_part_of_a_file(key, monkeypatch):
         raise InterruptedError
 
     monkeypatch.setattr(os, "replace", stopped)  # when all but the last step is done
-    job = pictures.Job(PatchCipher(key, 4), GOOD.settings(), force=True)
+    job = pictures.Job(PatchCipher(key, 4), GOOD.settings(), record.source_key(key), force=True)
     with pytest.raises(InterruptedError):
         folders.run(*map(Path, ("a.png", "b.png")), job)
     assert sorted(os.listdir()) == ["a.png", "my.key"]

@@ -229,7 +229,7 @@ def test_a_function_says_what_to_take_of_an_output(model):
     assert accuracy(net, data.test_images, data.test_labels, **NORM, **take) == 1.0
     cipher = {"patch_size": 2}
     assert key_trials(net, data, cipher, 2, **take).equals(key_trials(model, data, cipher, 2))
-    with pytest.raises(ValueError, match="gave dict: a function take= may say where in its output they are"):
+    with pytest.raises(ValueError, match="gave dict: wrap it in a module that gives them, or say by take="):
         logits(net, data.test_images, **NORM)
     with pytest.raises(ValueError, match=r"at least 1 classes, but gave \(48, 2, 1\)"):
         logits(net, data.test_images, **NORM, take=lambda output: output["scores"][..., None])

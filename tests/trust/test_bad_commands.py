@@ -17,9 +17,11 @@ import onnx
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
+from safetensors import safe_open
 from safetensors.torch import save
 
 from cmxlib import SecretKey
+from cmxlib.__main__ import main
 from cmxlib.learn import train
 from cmxlib.paths import ROOT, told
 from cmxlib.study import sweep
@@ -362,7 +364,23 @@ ARRAYS = [
     ("not encrypted", array(np.zeros((1, 3, 8, 8))), "decrypt-images a.npy b.npy --key my.key", 1, "no record"),
     ("a record with a BOM", folder(array(np.zeros((1, 3, 8, 8))), content("a.npy.json", b"\xef\xbb\xbf{}")), CLOSE, 1,
      "a.npy.json has a damaged record"),
+    ("another's file in place of the record", folder(array(np.zeros((1, 3, 8, 8))), content("b.npy.json", b"precious")),
+     CLOSE, 1, "b.npy.json exists already: give --force"),
 ]  # fmt: skip
+
+FORGED = "verify a.safetensors forged.safetensors --key my.key"
+
+
+def forged():
+    """A model, the same under the record of its encryption by a shuffle, and an image that no shuffle changes."""
+    state = {"a.weight": torch.rand(8, 3, 4, 4), "a.bias": torch.ones(8)}
+    with open("a.safetensors", "wb") as file:
+        file.write(save(state))
+    assert main(f"encrypt-model a.safetensors b.safetensors {NORM} --steps shuffle".split()) == 0
+    with safe_open("b.safetensors", "pt") as found, open("forged.safetensors", "wb") as file:
+        file.write(save(state, found.metadata()))
+    Image.new("RGB", (16, 16), (128,) * 3).save("grey.png")
+
 
 TENSORS = f"encrypt-model a.safetensors b.safetensors {NORM}"
 TORCH = f"encrypt-model a.pt b.pt {NORM}"
@@ -441,6 +459,8 @@ FILES_OF_MODELS = [
      "verify a.safetensors a.safetensors --key my.key", 1, "carries no record"),
     ("verified against nothing", content("a.safetensors", lambda: save(STATE)),
      "verify a.safetensors b.safetensors --key my.key", 1, "b.safetensors"),
+    ("verified on images that tell nothing", forged, f"{FORGED} --images grey.png", 1,
+     "changes nothing in these images"),
     ("verified, two kinds", folder(content("a.safetensors", b""), content("b.pt", b"")),
      "verify a.safetensors b.pt --key my.key", 1, "files of two kinds"),
     ("verified, none there", nothing, "verify a.safetensors b.pt --key my.key", 1, "a.safetensors: No such file"),
@@ -646,6 +666,12 @@ def test_a_scheduler_that_does_not_speak_is_told(key, cmx, monkeypatch):
 
 
 # -- what is handled right -----------------------------------------------------------------------------------------
+
+
+def test_a_plain_model_under_the_record_of_its_encryption_is_not_equal(key, cmx, capsys):
+    forged()
+    status, said, _ = cmx(*FORGED.split())
+    assert status == 1 and said.startswith("NOT EQUAL") and "Changed: nothing. " in said
 
 
 def test_a_key_with_the_line_ends_of_windows_is_that_key(key, cmx):

@@ -690,7 +690,7 @@ def test_what_is_no_path_or_no_ordinary_image_is_told(tmp_path):
         fit(ConvMixer(8, 1, 3, 4), DATA, SETTINGS, checkpoint="a\0b", progress=False)
     with pytest.raises(ValueError, match="holds a null character"):
         load_dataset("folder", "a\0b", size=8)
-    with pytest.raises(TypeError, match=r"use images.to_dense\(\)"):
+    with pytest.raises(TypeError, match=r"use .to_dense\(\)"):
         MODEL((X / 255).to_sparse())
 
 

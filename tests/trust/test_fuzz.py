@@ -35,6 +35,7 @@ EXAMPLES = 200 if FULL else 30
 FUZZ = settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck), derandomize=not FULL)
 KEY = SecretKey.for_experiment(1)
 CIPHER = PatchCipher(KEY, 4)
+UNDER = record.source_key(KEY)
 REFUSALS = (ValueError, OSError, CheckpointError)  # SafetensorError and the like are not among them
 
 
@@ -121,14 +122,14 @@ IMAGES = {kind: image(kind) for kind in pictures.FORMATS}
 @settings(FUZZ, max_examples=EXAMPLES * len(IMAGES))
 @given(st.sampled_from(list(IMAGES)), st.data())
 def test_images(kind, data):
-    job = pictures.Job(CIPHER, record.of(KEY, CIPHER), force=True, pad=True)
+    job = pictures.Job(CIPHER, record.of(KEY, CIPHER), UNDER, force=True, pad=True)
     path = put("a.png", data.draw(changed(IMAGES[kind])))
     taken_or_refused(lambda: list(folders.convert(path, Path("b.png"), job)))
     assert not list(Path().glob(".b.png*"))
 
 
 def locked_image():
-    job = pictures.Job(CIPHER, record.of(KEY, CIPHER), force=True)
+    job = pictures.Job(CIPHER, record.of(KEY, CIPHER), UNDER, force=True)
     list(folders.convert(put("plain.png", IMAGES["PNG"]), Path("locked.png"), job))
     return Path("locked.png").read_bytes()
 
@@ -141,7 +142,11 @@ def test_encrypted_images(data):
     def unlock():
         found = folders.first_record(path)
         cipher = PatchCipher(KEY, found.patch, steps=found.steps)
-        list(folders.convert(path, Path("b.png"), pictures.Job(cipher, found.settings(), decrypt=True, force=True)))
+        list(
+            folders.convert(
+                path, Path("b.png"), pictures.Job(cipher, found.settings(), UNDER, decrypt=True, force=True)
+            )
+        )
 
     taken_or_refused(unlock)
 
@@ -162,7 +167,7 @@ def good_array():
 def test_arrays(data):
     path = put("a.npy", data.draw(changed(good_array()[:200]) | changed(good_array())))
     taken_or_refused(
-        lambda: arrays.convert(path, Path("b.npy"), pictures.Job(CIPHER, record.of(KEY, CIPHER), force=True))
+        lambda: arrays.convert(path, Path("b.npy"), pictures.Job(CIPHER, record.of(KEY, CIPHER), UNDER, force=True))
     )
 
 

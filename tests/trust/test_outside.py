@@ -103,7 +103,7 @@ def pixels(path):
 
 def encrypt(source, target, key, patch_size=4):
     cipher = PatchCipher(key, patch_size)
-    assert not folders.run(source, target, pictures.Job(cipher, record.of(key, cipher))).failed
+    assert not folders.run(source, target, pictures.Job(cipher, record.of(key, cipher), record.source_key(key))).failed
 
 
 def weights():
