@@ -204,8 +204,9 @@ def _encrypted(image, found, path, job):
             )
         pixels = np.pad(pixels, ((0, -h % block), (0, -w % block), (0, 0)), "edge")
     size, pixels = pixels.shape[:2], scramble(pixels, job.cipher)
-    made = replace(settings, size=size, original=None if size == original else original, mode=mode)
-    made = replace(made, source=source_sum(path, job.source_key))
+    original = None if size == original else original
+    source = source_sum(path, job.source_key)
+    made = replace(settings, size=size, original=original, mode=mode, source=source)
     return pixels, replace(made, crc=made.summed(pixels))
 
 

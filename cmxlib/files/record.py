@@ -97,8 +97,11 @@ def source_key(key: SecretKey) -> bytes:
 def source_sum(path: Path, key: bytes) -> str:
     """A sum of a file that something is made of, 32 hexadecimal digits, by which it is known again: BLAKE2b (RFC 7693)
     under ``source_key``, so that nobody without the secret can try which file it was."""
-    with paths.regular(path).open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(key=key, digest_size=16)).hexdigest()
+    found = hashlib.blake2b(key=key, digest_size=16)
+    with open(paths.regular(path), "rb", buffering=0) as file:  # of small files half of hashlib.file_digest's time
+        while part := file.read(2**20):
+            found.update(part)
+    return found.hexdigest()
 
 
 _KINDS = {
