@@ -146,7 +146,9 @@ def test_a_command_that_is_told_twice_to_stop_while_its_workers_start_says_it_on
             os.killpg(process.pid, how)
         said = process.communicate(timeout=30)[1]  # which ends with the last process that holds it
     word = "Interrupted" if how == signal.SIGINT else "Terminated"
-    assert process.returncode == 130 and said == f"cmx: {word}; the same command can be given again.\n"
+    stopped = (130, f"cmx: {word}; the same command can be given again.\n")
+    done = (0, "") if len(os.listdir("out")) == 200 else stopped  # on a quick machine
+    assert (process.returncode, said) in (stopped, done)
     # SIGTERM ends a worker where it stands: the next run sweeps what it leaves.
     assert how == signal.SIGTERM or not any(name.endswith("cmx-tmp") for name in os.listdir("out"))
     COUNTS["interrupts"] += 1
