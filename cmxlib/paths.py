@@ -224,8 +224,9 @@ def _blamed(error):
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """While processes start: Ctrl-C and SIGTERM have their effect on this one when the block has ended, and those that
-    are started in it take no notice of them, until they unblock them: else each would tell them in a traceback."""
+    """While processes start or end: Ctrl-C and SIGTERM have their effect on this one when the block has ended, and
+    those that are started in it take no notice of them, until they unblock them: else each would tell them in a
+    traceback."""
     if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
         yield
         return

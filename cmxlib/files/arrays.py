@@ -81,7 +81,6 @@ def convert(source: Path, target: Path, job: Job) -> bool:
     array = opened(source)
     if job.record.resize or job.record.crop or job.pad:
         raise ValueError(f"{source} is an array: resize, crop and pad it before.")
-    of = source_sum(source, job.source_key)
     if job.decrypt:
         if found is None:
             raise ValueError(
@@ -92,9 +91,10 @@ def convert(source: Path, target: Path, job: Job) -> bool:
         check(found, job.record, str(source))
         record = found
     else:
-        record = replace(job.record, dtype=array.dtype.name, mode="L" if array.shape[-3] == 1 else None, source=of)
+        record = replace(job.record, dtype=array.dtype.name, mode="L" if array.shape[-3] == 1 else None)
+    of = source_sum(source, job.source_key)
     try:
-        _write(target, array, job, record, of)
+        _write(target, array, job, record if job.decrypt else replace(record, source=of), of)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{source}: {error}") from error
     return True

@@ -7,7 +7,7 @@ import argparse
 import json
 import os
 import sys
-from math import inf
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -286,6 +286,6 @@ def _about(key):
 def _say(args, found, text):
     encoding = sys.stdout.encoding or "utf-8"  # which may lack a letter of a file's name
     if args.json:  # in which there is no NaN
-        found = {name: None if value in (inf, -inf) or value != value else value for name, value in found.items()}
+        found = {n: None if isinstance(v, float) and not isfinite(v) else v for n, v in found.items()}
     print(json.dumps(found) if args.json else printable(text).encode(encoding, "backslashreplace").decode(encoding))
     return 0

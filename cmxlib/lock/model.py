@@ -48,8 +48,8 @@ def encrypt_model(
     2,000 predictions of the quick model, with 5 keys for each of shuffle, flip, both and orthogonal, float64 and
     float32 changed none (logits agree to 6e-16 and 9e-7 of their scale; orthogonal images are float32 where they were
     bytes), float16 0 or 1 (3e-3) and bfloat16 2 to 9 (2e-2), which is up to three times what the type itself costs:
-    bfloat16 alone changed 3 (1e-2). Where every prediction counts, leave the embedding in float32,
-    and let the model's forward cast what it gives.
+    bfloat16 alone changed 3 (1e-2). Where every prediction counts, leave the embedding in float32, and let the model's
+    forward cast what it gives.
 
     Nothing in a model tells that it is encrypted already: encrypted once more, it expects images that both ciphers
     encrypted, in that order. A weight that is shared with another layer is no longer shared in the copy. Where the

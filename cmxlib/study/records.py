@@ -223,6 +223,8 @@ def _checked(rows: Iterable[Mapping], origin: Mapping | None) -> list[dict[str, 
                 f"A row holds {wrong[0][:30]!r}, which could not be read back: take out half characters and \\r, and "
                 f"give texts of {csv.field_size_limit():,} characters at most."
             )
+    if number := _twice(tuple(row.items()) for row in texts):
+        raise ValueError(f"Row {number} is the same as one before it, and would be counted twice: tell them apart.")
     return texts
 
 
@@ -333,14 +335,23 @@ def _load(path: Path) -> list[dict[str, str]]:
             raise ValueError("its last line is cut short")
         if line := next((i for i, row in enumerate(rows, 2) if len(row) != len(names) or not _number(row[1])), 0):
             raise ValueError(f"row {line} does not hold {len(names)} values with a number in the second")
-        if len(seen := {tuple(row): i for i, row in enumerate(rows, 2)}) < len(rows):
-            line = next(i for i, row in enumerate(rows, 2) if seen[tuple(row)] != i)
-            raise ValueError(f"row {line} stands there twice, as after a merge")
+        if line := _twice(map(tuple, rows)):
+            raise ValueError(f"row {line + 1} is the same as one before it, as after a merge")
     except (csv.Error, ValueError) as wrong:  # csv's own of a quotation mark that never ends, or of a word without end
         raise ValueError(
             f"{path} is not a whole table of results ({wrong}): restore it from a copy, or by git checkout."
         ) from None
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _twice(rows: Iterable[tuple]) -> int:
+    """The number, from 1, of the first row that stands before it already; 0 where there is none."""
+    seen: set[tuple] = set()
+    for i, row in enumerate(rows, 1):
+        if row in seen:
+            return i
+        seen.add(row)
+    return 0
 
 
 def _number(text: str) -> bool:

@@ -174,6 +174,7 @@ HEAD = ",".join(records.REQUIRED)
         (f'{HEAD}\n"{ROW}\n' + f"{ROW}\n" * 9999, "field larger"),
         (f"{HEAD}\n{ROW}\n{'x' * 200_000}\n", "field larger"),
         (HEAD.replace("commit", "date") + "\n", "first line"),
+        (f"{HEAD}\n{ROW}\n{ROW.replace('0.5', '0.6')}\n{ROW}\n", "row 4 is the same as one before it"),
     ],
 )
 def test_a_table_that_is_not_whole_is_refused_and_not_written_back(table, text, what):
@@ -185,6 +186,13 @@ def test_a_table_that_is_not_whole_is_refused_and_not_written_back(table, text, 
         with pytest.raises(ValueError, match=rf"trials\.csv is not a whole table of results.*{what}"):
             ask()
     assert table.read_text(encoding="utf-8") == text and part.exists()
+
+
+def test_rows_that_could_not_be_told_apart_are_not_written(table):
+    row = {"measure": "accuracy", "value": 0.9}
+    with pytest.raises(ValueError, match="Row 2 is the same as one before it"):
+        records.write(table, [row, row], X)
+    assert not table.exists()
 
 
 def test_a_table_that_is_a_symbolic_link_stays_one(table, tmp_path):

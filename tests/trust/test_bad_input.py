@@ -292,6 +292,12 @@ MODELS = [
         "do not divide the patches",
     ),
     ("a grey cipher", lambda: encrypt_model(MODEL, PatchCipher(KEY, 4, 1), **NORM), ValueError, "no patch embedding"),
+    (
+        "a lazy embedding",
+        lambda: encrypt_model(nn.Sequential(nn.LazyConv2d(8, 4, 4)), CIPHER, **NORM),
+        ValueError,
+        "'0' .it has no weights yet: run the model once",
+    ),
     ("no layers", lambda: encrypt_model(nn.Sequential(), CIPHER, **NORM), ValueError, "no patch embedding"),
     ("no values", lambda: encrypt_model(ConvMixer(8, 1, 3, 4).to("meta"), CIPHER, **NORM), ValueError, "meta device"),
     (

@@ -105,11 +105,17 @@ def photos(key):
         Image.fromarray(noise).save(f"in/{n:03}.png", compress_level=0)
 
 
+def started(*command, **how):
+    """A program in a process of its own, whose standard error is kept, and in a group of its own, as a shell makes."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", *command]
+    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True, **how)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_in_the_shell_gets_a_sentence_and_the_rest_is_done_next_time(workers, photos, cmx):
     command = ("encrypt-images", "in", "out", "--key", "my.key", "--patch", "4", "--workers", str(workers))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    process = subprocess.Popen([sys.executable, "-m", "cmxlib", *command], **pipes)
+    process = started("cmxlib", *command, stdout=subprocess.PIPE)
     while not os.path.isdir("out") or len(os.listdir("out")) < 10:
         assert process.poll() is None
         time.sleep(0.01)
@@ -131,13 +137,7 @@ def test_ctrl_c_in_the_shell_gets_a_sentence_and_the_rest_is_done_next_time(work
 @pytest.mark.parametrize("wait", [0, 0.1, 0.25, 0.5])
 def test_a_command_that_is_told_twice_to_stop_while_its_workers_start_says_it_once(wait, how, photos):
     command = ("encrypt-images", "in", "out", "--key", "my.key", "--patch", "4", "--workers", "2")
-    with subprocess.Popen(
-        [sys.executable, "-m", "cmxlib", *command],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with started("cmxlib", *command) as process:
         while not os.path.isdir("out"):  # which is made just before
             assert process.poll() is None
             time.sleep(0.001)
@@ -159,14 +159,7 @@ def test_a_command_that_is_told_twice_to_stop_while_its_workers_start_says_it_on
 def test_ctrl_c_twice_in_a_training_shows_no_traceback(wait, tmp_path):
     """Where torch is still being imported, nothing is said."""
     asked = "--dataset fontdigits --epochs 500 --dim 64 --depth 2 --out m".split()
-    with subprocess.Popen(
-        [sys.executable, "-m", "cmxlib.learn.train", *asked],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with started("cmxlib.learn.train", *asked, cwd=tmp_path) as process:
         time.sleep(wait)
         for _ in range(2):
             os.killpg(process.pid, signal.SIGINT)
@@ -331,12 +324,7 @@ def test_no_process_of_a_command_that_is_stopped_lives_on(how, key):
     for n in range(200):
         Image.fromarray(np.full((600, 600, 3), n, np.uint8)).save(f"in/{n:03}.png")
     command = ("encrypt-images", "in", "out", "--key", "my.key", "--patch", "4", "--workers", "2")
-    with subprocess.Popen(
-        [sys.executable, "-m", "cmxlib", *command],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with started("cmxlib", *command) as process:
         while not os.path.exists("out") or not any(name.endswith(".png") for name in os.listdir("out")):
             assert process.poll() is None
             time.sleep(0.01)
