@@ -170,6 +170,15 @@ def test_ctrl_c_twice_in_a_training_shows_no_traceback(wait, tmp_path):
     COUNTS["interrupts"] += 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows knows no such kill")
+def test_ctrl_c_after_the_sentence_shows_no_traceback():
+    """While a program that was interrupted ends, which takes torch a moment."""
+    code = "import os, signal; from cmxlib.paths import told\ndef stop(): raise KeyboardInterrupt\n"
+    code += "told(stop); os.kill(os.getpid(), signal.SIGINT); print('ended')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("ended\n", "cmx: Interrupted; the same command can be given again.\n")
+
+
 def test_without_a_home_folder_files_can_be_encrypted(photos):
     environment = {
         name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
